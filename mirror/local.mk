@@ -1,0 +1,16 @@
+# The pure half, which knows only base/: what the simulation links.
+noinst_LTLIBRARIES += libcore.la libmirror.la
+libcore_la_SOURCES = \
+	mirror/claim.c mirror/claim.h \
+	mirror/core.c mirror/core.h mirror/core-private.h \
+	mirror/core-copy.c mirror/core-write.c \
+	mirror/pace.c mirror/pace.h
+libcore_la_LIBADD = libbase.la
+libmirror_la_SOURCES = \
+	mirror/mirror-layer.c mirror/mirror.h \
+	mirror/remote-connect.c mirror/remote-connect.h \
+	mirror/remote-nbd.c mirror/remote.h \
+	mirror/remote-uri.c mirror/remote-uri.h
+libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
+libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)
+EXTRA_DIST += mirror/THEORY

@@ -1,0 +1,15 @@
+noinst_LTLIBRARIES += libbase.la libjson.la
+libbase_la_SOURCES = \
+	src/base/bitmap.c src/base/bitmap.h \
+	src/base/bytes.c src/base/bytes.h \
+	src/base/cleanup.h src/base/compiler.h \
+	src/base/error.c src/base/error.h \
+	src/base/iobuf.c src/base/iobuf.h \
+	src/base/log.c src/base/log.h \
+	src/base/proc.c src/base/proc.h \
+	src/base/range.h \
+	src/base/size.c src/base/size.h
+# Apart, so that a program without JSON does not link json-c.
+libjson_la_SOURCES = src/base/jsonspec.c src/base/jsonspec.h
+libjson_la_CFLAGS = $(AM_CFLAGS) $(JSONC_CFLAGS)
+libjson_la_LIBADD = libbase.la $(JSONC_LIBS)

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * proc - what a long-lived process owes to whoever started it
+ */
+#ifndef SXM_BASE_PROC_H
+#define SXM_BASE_PROC_H
+
+#include "base/compiler.h"
+#include "base/error.h"
+
+/* chdir /, umask 077, SIGPIPE ignored, signal mask cleared, 0-2 on /dev/null (2 kept when SXM_LOG=stderr), every other
+ * descriptor closed but those >= keep_from and < keep_to (both 0: none kept). */
+int proc_settle(int keep_from, int keep_to, struct error *e);
+
+/* READY=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */
+void proc_notify_ready(void);
+
+/* SXM_RUN_DIR or /run/sxm; SXM_STATE_DIR, or SXM_RUN_DIR/state when SXM_RUN_DIR is set, or /var/lib/sxm. */
+const char *proc_run_dir(void);
+const char *proc_state_dir(void);
+/* mkdir -p with mode 0700; a symbolic link or a directory of another owner at the end is refused. */
+int proc_make_dir(const char *path, struct error *e);
+
+/* Whole file, at most max bytes, NUL after it; heap; NULL + e. */
+char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e);
+/* write to a temporary, fsync, rename, fsync of the directory. mode as for open. */
+int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
+
+#endif

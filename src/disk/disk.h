@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * disk - local storage as the bottom layer of a stack: a raw file or a block device
+ */
+#ifndef SXM_DISK_DISK_H
+#define SXM_DISK_DISK_H
+
+#include "base/error.h"
+#include "block/layer.h"
+#include "loop/loop.h"
+
+enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_POOL };
+
+struct disk_spec {
+	const char *path;
+	bool is_read_only;
+	enum disk_engine engine;  /* AUTO: io_uring where it works, asked of the kernel at run time. SXM_ENGINE=pool|uring overrides AUTO */
+	bool no_direct;           /* do not use O_DIRECT though the file allows it. SXM_DIRECT=0 too */
+	unsigned lock_wait_ms;    /* how long another holder of the image may take to let go */
+};
+
+/* Opens, locks (flock LOCK_EX, or LOCK_SH when read-only, on the very description that does the I/O, for life), returns the
+ * layer; blocks at most lock_wait_ms (+ what open takes): call it from offload. -1 + e: EBUSY names the lock.
+ * disk_open() makes what blocks; disk_layer() turns it into a layer on the loop. */
+struct disk_file;
+struct disk_file *disk_open(const struct disk_spec *spec, struct error *e);
+void disk_file_close(struct disk_file *f); /* only when it never became a layer */
+struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); /* takes f, also when it fails */
+
+/* "io_uring" or "threads"; "direct" or "buffered". */
+const char *disk_engine_name(const struct layer *disk);
+bool disk_is_direct(const struct layer *disk);
+/* The image grew: takes the new size from the file. */
+int disk_refresh_size(struct layer *disk, struct error *e);
+
+#endif

@@ -1,0 +1,10 @@
+noinst_LTLIBRARIES += libnbdsrv.la
+libnbdsrv_la_SOURCES = \
+	src/nbdsrv/conn.c src/nbdsrv/conn.h \
+	src/nbdsrv/handshake.c \
+	src/nbdsrv/listen.c src/nbdsrv/nbdsrv.h \
+	src/nbdsrv/meta.c \
+	src/nbdsrv/transmit.c \
+	src/nbdsrv/wire.h \
+	src/nbdsrv/wire-parse.c src/nbdsrv/wire-parse.h
+libnbdsrv_la_LIBADD = libblock.la

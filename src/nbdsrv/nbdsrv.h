@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * nbdsrv - the NBD server: sockets in, struct req out
+ *
+ * One server per set of clients that come and go together: a VDI's domain has its own, with its own socket, so that one
+ * domain's clients can be cut off without the others.  All servers of a VDI stand on the same top layer, which makes their
+ * connections coherent with each other.
+ */
+#ifndef SXM_NBDSRV_NBDSRV_H
+#define SXM_NBDSRV_NBDSRV_H
+
+#include "base/error.h"
+#include "base/iobuf.h"
+#include "block/layer.h"
+#include "loop/loop.h"
+
+struct nbdsrv_spec {
+	struct loop *loop;       /* borrowed */
+	struct layer *top;       /* borrowed; what requests are submitted to */
+	struct iobuf_pool *pool; /* borrowed */
+	const char *export_name; /* copied. Any name is accepted with EXPORT_NAME and GO (tapdisk sends its own); LIST tells this one */
+	bool is_read_only;
+	unsigned max_clients;    /* 0: 64 */
+};
+
+struct nbdsrv;
+struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e);
+
+/* Several may be open. The unix path is replaced if a dead socket is in the way, mode 0600; removed by shutdown. */
+int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e);
+/* host: numeric address. port 0: any; *bound gets it. */
+int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e);
+/* A connected stream socket, taken (closed on failure too). No handshake timeout: whoever passed it may take minutes. */
+int nbdsrv_adopt(struct nbdsrv *s, int fd, struct error *e);
+
+/* Stops listening and reading; requests in flight end and are answered; sockets close; then done() from the deferred queue.
+ * A client that does not take its answers is cut after 1 s. */
+void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg);
+/* After shutdown's done() only. */
+void nbdsrv_free(struct nbdsrv *s);
+
+struct nbdsrv_stats {
+	unsigned clients;
+	uint64_t reads, writes, flushes, trims, zeroes;
+	uint64_t bytes_read, bytes_written;
+};
+void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * vdi - one disk's whole life: who has it attached and active, its stack, its operation
+ *
+ *      DOWN --first activate--> UP (disk open and locked, gate open) --last deactivate, no operation--> DOWN
+ *
+ * A domain is a token (a guest's domid, "u0_...", "MIR...", "CP...", "0", "-1", ""): each has its own NBD socket, made at
+ * attach (name known), listening from activate to deactivate.  What must outlive a kill -9 of the process (who is attached,
+ * who is active and how) is in domains.json beside the control socket and is taken up again at start.
+ * Everything that takes time ends in a callback, from the loop; each is idempotent.
+ */
+#ifndef SXM_VDI_VDI_H
+#define SXM_VDI_VDI_H
+
+#include "base/error.h"
+#include "base/jsonspec.h"
+#include "loop/loop.h"
+#include "mirror/mirror.h"
+
+struct vdi;
+
+struct vdi_spec {
+	struct loop *loop;      /* borrowed */
+	const char *id;         /* copied; names the directory in SXM_RUN_DIR and the export */
+	const char *path;       /* copied; the image */
+	const char *run_dir;    /* copied; SXM_RUN_DIR/<id>, exists */
+	void (*on_empty)(void *arg); /* nothing attached, nothing running: the process may end */
+	void *arg;
+};
+
+/* e == NULL: good. */
+typedef void vdi_done_fn(void *arg, const struct error *e);
+
+struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e);
+/* Takes up domains.json: reopens and serves what was active. */
+void vdi_resume(struct vdi *v, vdi_done_fn *done, void *arg);
+void vdi_free(struct vdi *v);
+
+/* socket: at least 108 bytes. */
+int vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, struct error *e);
+void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, vdi_done_fn *done, void *arg);
+/* The barrier where a mirror runs and this is the last writing guest. */
+void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
+void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
+/* TCP listener for a domain that is active. */
+int vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, struct error *e);
+
+/* id: at least 64 bytes. done() when the far side was reached and fits, or could not be (then nothing is left behind). */
+struct vdi_mirror_args {
+	const char *domain, *remote;
+	bool is_copy;
+	const struct extents *only;
+};
+void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg);
+
+struct vdi_operation_status {
+	char id[64];
+	bool is_copy, is_failed, is_complete, is_ended;
+	double progress;
+	struct mirror_status mirror;
+};
+/* -1: no such operation here. */
+int vdi_operation(const struct vdi *v, const char *id, struct vdi_operation_status *out);
+/* Calls back at once when the operation is complete, failed or unknown, else at the next change or after wait_ms. */
+void vdi_wait_news(struct vdi *v, const char *id, unsigned wait_ms, void (*done)(void *arg), void *arg);
+void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
+/* Forgets an ended operation (cancels a live one first). */
+void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
+size_t vdi_operations(const struct vdi *v, struct vdi_operation_status *out, size_t max);
+
+#endif

@@ -1,0 +1,1 @@
+# tests/lib: see tests/local.mk

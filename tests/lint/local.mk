@@ -1,0 +1,1 @@
+# tests/lint: see tests/local.mk

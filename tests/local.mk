@@ -1,0 +1,16 @@
+# A test is a program or a script, named for the behaviour it defends; exit 77 skips it. One alone:
+#       make check TESTS=tests/unit/test-range       ./run tests/e2e/test-demo.sh
+TEST_EXTENSIONS = .sh
+LOG_COMPILER = $(top_builddir)/run
+SH_LOG_COMPILER = $(top_builddir)/run
+AM_TESTS_ENVIRONMENT = MALLOC_PERTURB_=$$(( $$(od -An -N1 -tu1 /dev/urandom) % 255 + 1 )); export MALLOC_PERTURB_;
+
+if HAVE_CMOCKA
+include $(srcdir)/tests/unit/local.mk
+include $(srcdir)/tests/sim/local.mk
+include $(srcdir)/tests/fuzz/local.mk
+endif
+include $(srcdir)/tests/lib/local.mk
+include $(srcdir)/tests/e2e/local.mk
+include $(srcdir)/tests/lint/local.mk
+EXTRA_DIST += tests/run.in tests/functions.sh

@@ -1,0 +1,1 @@
+# tests/sim: see tests/local.mk
