@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * extents - a list of data / zero / hole, in order, without gaps
+ * extents - a list of data / zero / hole, in order, without overlaps
  */
 #ifndef SXM_BLOCK_EXTENTS_H
 #define SXM_BLOCK_EXTENTS_H
@@ -23,7 +23,7 @@ struct extents {
 
 void extents_init(struct extents *x, size_t max);
 void extents_fini(struct extents *x);
-/* Appends [end of the last, end); merges with a last extent of the same type.
+/* Appends r, which starts at or after the end of the last; merges with an adjacent last extent of the same type.
  * 1: full (max reached, not added); 0: added; -1: out of memory. */
 int extents_add(struct extents *x, struct range r, unsigned type);
 

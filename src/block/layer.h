@@ -5,13 +5,14 @@
  *      frontends -> gate -> [mirror] -> disk
  *
  * Law: submit() never calls done() and never fails by return value; every outcome is a completion.
- * layer_submit() asserts what the submitter promised, checks the range against geometry (outside: EINVAL; writes on a
- * read-only layer: EPERM), counts the request in, and calls the layer's submit.
+ * layer_submit() asserts what the submitter promised, checks the range against geometry (outside: EINVAL, for writes ENOSPC;
+ * writes on a read-only layer: EPERM), counts the request in, and calls the layer's submit. An empty range ends at once, good.
  */
 #ifndef SXM_BLOCK_LAYER_H
 #define SXM_BLOCK_LAYER_H
 
 #include "block/req.h"
+#include "loop/loop.h"
 
 struct layer;
 
@@ -38,6 +39,7 @@ struct layer {
 	unsigned in_flight;  /* requests counted in and not completed */
 	void (*on_idle)(struct layer *l, void *arg); /* one drain waiter at a time */
 	void *on_idle_arg;
+	struct loop_task idle_task; /* layer.c's */
 };
 
 void layer_init(struct layer *l, const struct layer_ops *ops, struct layer *below, const struct geometry *g);
@@ -48,5 +50,8 @@ void layer_forward(struct layer *below, struct req *r);
  * It does not stop new requests: hold the gate first. */
 void layer_drain(struct layer *l, void (*on_idle)(struct layer *l, void *arg), void *arg);
 void layer_close(struct layer *l);
+
+/* req.c's: r has ended, the layers it was counted in let it go. */
+void layer_count_out(struct req *r);
 
 #endif

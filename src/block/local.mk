@@ -5,3 +5,4 @@ libblock_la_SOURCES = \
 	src/block/layer.c src/block/layer.h \
 	src/block/req.c src/block/req.h
 libblock_la_LIBADD = libloop.la
+EXTRA_DIST += src/block/README

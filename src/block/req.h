@@ -72,6 +72,7 @@ void req_complete(struct req *r, int err);
 
 /* Which loop done() runs from. Once, before the first request. */
 void req_init(struct loop *l);
-void req_fini(void);
+void req_fini(void); /* every request is back */
+struct loop *req_loop(void);
 
 #endif

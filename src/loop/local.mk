@@ -4,3 +4,4 @@ libloop_la_SOURCES = \
 	src/loop/offload.c src/loop/offload.h src/loop/uv-loop.h
 libloop_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
 libloop_la_LIBADD = libbase.la $(UV_LIBS)
+EXTRA_DIST += src/loop/README

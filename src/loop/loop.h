@@ -73,7 +73,7 @@ void loop_poller_remove(struct loop *l, struct loop_poller *p);
 /* "A guest's request is under way": spin before the next sleep. Called by frontends per request. */
 void loop_expect_work(struct loop *l);
 
-/* --- signals. fn runs from the loop. */
+/* --- signals. fn runs from the loop, until loop_free(). -1: out of memory, or a signal that cannot be caught. */
 int loop_on_signal(struct loop *l, int signum, void (*fn)(void *arg), void *arg);
 
 #endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * iobuf - see iobuf.h
+ *
+ *      classes: 4K 8K 16K 32K 64K 128K 256K 512K 1M   (powers of two; larger ones are mapped for the occasion)
+ *
+ * A buffer that comes back goes to its class' cache; the cache as a whole keeps at most CACHE_MAX_BYTES, the rest is given
+ * to the system at once, so that a burst of large requests does not stay resident.
+ */
+#include "base/iobuf.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CLASS_MIN_SHIFT 12
+#define CLASS_COUNT 9
+#define CACHE_MAX_BYTES (1 * MiB)
+
+SLIST_HEAD(iobuf_cache, iobuf);
+TAILQ_HEAD(iobuf_queue, iobuf_waiter);
+
+struct iobuf_pool {
+	size_t ceiling_bytes;
+	size_t used_bytes;   /* charged: handed out and not returned */
+	size_t live;         /* buffers with references */
+	size_t cached_bytes;
+	struct iobuf_cache cache[CLASS_COUNT];
+	struct iobuf_queue waiters;
+};
+
+struct iobuf_pool *iobuf_pool_new(size_t ceiling_bytes)
+{
+	struct iobuf_pool *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->ceiling_bytes = ceiling_bytes;
+	for (size_t i = 0; i < CLASS_COUNT; i++)
+		SLIST_INIT(&p->cache[i]);
+	TAILQ_INIT(&p->waiters);
+	return p;
+}
+
+/* CLASS_COUNT: larger than the largest class. */
+static unsigned class_of(size_t bytes)
+{
+	unsigned class = 0;
+
+	while (class < CLASS_COUNT && (UINT64_C(1) << (CLASS_MIN_SHIFT + class)) < bytes)
+		class++;
+	return class;
+}
+
+static void release_memory(struct iobuf *b)
+{
+	if (class_of(b->capacity) == CLASS_COUNT)
+		munmap(b->data, b->capacity);
+	else
+		free(b->data);
+	free(b);
+}
+
+void iobuf_pool_free(struct iobuf_pool *p)
+{
+	struct iobuf *b;
+
+	if (!p)
+		return;
+	assert(p->live == 0 && p->used_bytes == 0 && TAILQ_EMPTY(&p->waiters));
+	for (size_t i = 0; i < CLASS_COUNT; i++)
+		while ((b = SLIST_FIRST(&p->cache[i]))) {
+			SLIST_REMOVE_HEAD(&p->cache[i], link);
+			release_memory(b);
+		}
+	free(p);
+}
+
+size_t iobuf_pool_used(const struct iobuf_pool *p)
+{
+	return p->used_bytes;
+}
+
+static void *map_large(size_t bytes)
+{
+	void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return data == MAP_FAILED ? NULL : data;
+}
+
+static struct iobuf *make_buffer(size_t bytes, unsigned class)
+{
+	struct iobuf *b = calloc(1, sizeof(*b));
+	size_t capacity = class < CLASS_COUNT ? (size_t)1 << (CLASS_MIN_SHIFT + class)
+					      : (bytes + IOBUF_ALIGN - 1) & ~(size_t)(IOBUF_ALIGN - 1);
+
+	if (!b)
+		return NULL;
+	b->data = class < CLASS_COUNT ? aligned_alloc(IOBUF_ALIGN, capacity) : map_large(capacity);
+	if (!b->data) {
+		free(b);
+		return NULL;
+	}
+	b->capacity = (uint32_t)capacity;
+	return b;
+}
+
+static struct iobuf *take_cached(struct iobuf_pool *p, unsigned class)
+{
+	struct iobuf *b = class < CLASS_COUNT ? SLIST_FIRST(&p->cache[class]) : NULL;
+
+	if (b) {
+		SLIST_REMOVE_HEAD(&p->cache[class], link);
+		p->cached_bytes -= b->capacity;
+	}
+	return b;
+}
+
+struct iobuf *iobuf_get(struct iobuf_pool *p, size_t bytes)
+{
+	unsigned class = class_of(bytes);
+	struct iobuf *b;
+
+	assert(bytes <= UINT32_MAX - IOBUF_ALIGN);
+	if (p->used_bytes != 0 && p->used_bytes + bytes > p->ceiling_bytes)
+		return NULL;
+	b = take_cached(p, class);
+	if (!b)
+		b = make_buffer(bytes, class);
+	if (!b)
+		return NULL;
+	b->pool = p;
+	b->refs = 1;
+	b->charged = b->capacity;
+	p->used_bytes += b->charged;
+	p->live++;
+	return b;
+}
+
+struct iobuf *iobuf_ref(struct iobuf *b)
+{
+	assert(b->refs > 0);
+	b->refs++;
+	return b;
+}
+
+void iobuf_unref(struct iobuf *b)
+{
+	struct iobuf_pool *p;
+	unsigned class;
+
+	if (!b)
+		return;
+	assert(b->refs > 0);
+	if (--b->refs)
+		return;
+	p = b->pool;
+	assert(b->charged == 0);
+	p->live--;
+	class = class_of(b->capacity);
+	if (class < CLASS_COUNT && p->cached_bytes + b->capacity <= CACHE_MAX_BYTES) {
+		SLIST_INSERT_HEAD(&p->cache[class], b, link);
+		p->cached_bytes += b->capacity;
+	} else {
+		release_memory(b);
+	}
+}
+
+/* Waiters are woken in order, each once; a woken one that finds no room queues again, behind the others. */
+static void wake_waiters(struct iobuf_pool *p)
+{
+	struct iobuf_waiter *w, *last = TAILQ_LAST(&p->waiters, iobuf_queue);
+
+	while (last && (w = TAILQ_FIRST(&p->waiters))) {
+		TAILQ_REMOVE(&p->waiters, w, link);
+		w->is_waiting = false;
+		if (w == last)
+			last = NULL;
+		w->on_room(w);
+	}
+}
+
+void iobuf_return(struct iobuf *b)
+{
+	struct iobuf_pool *p;
+
+	if (!b)
+		return;
+	p = b->pool;
+	assert(p->used_bytes >= b->charged);
+	p->used_bytes -= b->charged;
+	b->charged = 0;
+	iobuf_unref(b);
+	if (!TAILQ_EMPTY(&p->waiters))
+		wake_waiters(p);
+}
+
+void iobuf_wait(struct iobuf_pool *p, struct iobuf_waiter *w)
+{
+	if (w->is_waiting)
+		return;
+	w->is_waiting = true;
+	TAILQ_INSERT_TAIL(&p->waiters, w, link);
+}
+
+void iobuf_wait_cancel(struct iobuf_pool *p, struct iobuf_waiter *w)
+{
+	if (!w->is_waiting)
+		return;
+	TAILQ_REMOVE(&p->waiters, w, link);
+	w->is_waiting = false;
+}
+
+bool iobuf_is_zero(const void *data, size_t bytes)
+{
+	const uint8_t *p = data;
+	size_t head = MIN(bytes, (size_t)16);
+
+	/* Most buffers that are not zero show it at once; then memcmp against itself, 16 bytes on, runs at memory speed. */
+	for (size_t i = 0; i < head; i++)
+		if (p[i])
+			return false;
+	return bytes <= 16 || memcmp(p, p + 16, bytes - 16) == 0;
+}
