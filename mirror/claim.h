@@ -17,7 +17,7 @@
 
 #include "base/range.h"
 
-/* How finely claims are indexed; a claim over more than two cells sits in a list of its own. */
+/* How finely claims are indexed; a claim over more than two cells sits in a list of its own. Longer ranges cost more to take. */
 #define CLAIM_CELL_BYTES (UINT64_C(256) * 1024)
 
 struct claim {
@@ -26,7 +26,7 @@ struct claim {
 	unsigned blockers;       /* earlier live claims it overlaps; 0: granted */
 	bool is_live;
 	void *owner;             /* the caller's */
-	LIST_ENTRY(claim) cell[2];
+	TAILQ_ENTRY(claim) first, second; /* in its first and second cell; wide: `first` alone */
 	STAILQ_ENTRY(claim) wake;
 };
 STAILQ_HEAD(claim_wake, claim);
@@ -37,8 +37,9 @@ void claims_free(struct claims *t); /* no claim is live */
 
 /* True: granted at once. False: it will stand on a later drop's wake list. */
 bool claim_take(struct claims *t, struct claim *c, struct range r, void *owner);
-/* Gives up a claim, granted or waiting. Claims that became granted are appended to wake, in arrival order. */
+/* Gives up a claim, granted or waiting. Claims that became granted are appended to wake, in arrival order among themselves. */
 void claim_drop(struct claims *t, struct claim *c, struct claim_wake *wake);
+/* Live claims, granted or waiting. */
 unsigned claims_count(const struct claims *t);
 
 #endif

@@ -9,6 +9,9 @@
  *                                                           REMOTE_DONE -> RELEASE
  *      copy:          (pick DIRTY chunks, local claim) -> COPY_READ -> COPY_READ_DONE -> REMOTE_SUBMIT -> REMOTE_DONE
  *
+ * The driver performs a step's actions in their order, posts completions (never from within an action), and passes a step's
+ * MORE on before any other event.
+ *
  *                       LINK_UP             pass over, debt in bound              BARRIER, all sent and flushed
  *        CONNECTING ---------------> SYNCING --------------------> SYNCED ------> FINISHING ------> FINISHED
  *            |                          ^ '---- debt out of bound ---'               |
@@ -35,24 +38,35 @@ enum core_state { CORE_CONNECTING, CORE_SYNCING, CORE_SYNCED, CORE_FINISHING, CO
 enum core_op_kind { CORE_WRITE, CORE_ZERO, CORE_TRIM, CORE_COPY };
 enum core_far_kind { CORE_FAR_NONE, CORE_FAR_WRITE, CORE_FAR_ZERO };
 
+enum core_local_leg { CORE_LOCAL_IDLE, CORE_LOCAL_WAITING, CORE_LOCAL_BUSY, CORE_LOCAL_OVER };
+enum core_far_leg { CORE_FAR_IDLE, CORE_FAR_BLOCKED, CORE_FAR_READY, CORE_FAR_SENT };
+
 /* One operation: a guest's (memory from the driver, given with WRITE_ARRIVED, back with RELEASE) or a copy (the core's own,
- * from a fixed array).  The driver reads kind, range, far_range, far_kind, may_trim; everything else is the core's. */
+ * from a fixed array; `driver` keeps its value from life to life, so a buffer may stay attached).
+ * The driver fills the first group of a guest's operation before WRITE_ARRIVED and sets `zeros` before COPY_READ_DONE; it reads
+ * kind, range and the second group; everything else is the core's. */
 struct core_op {
 	enum core_op_kind kind;
-	struct range range;          /* bytes */
-	bool may_trim;               /* ZERO: holes allowed (a trim's far leg always may) */
-	bool is_zero;                /* WRITE: all bytes are zero (driver, at arrival); COPY: what was read is (COPY_READ_DONE) */
+	struct range range;          /* bytes, not empty; COPY: whole chunks (the disk's last may be short) */
+	bool may_trim;               /* ZERO: holes allowed */
+	bool is_zero;                /* WRITE: all bytes are zero */
+	uint64_t zeros;              /* COPY: bit i = the chunk at range.start + i * CORE_CHUNK_BYTES was read as zero */
 	void *driver;                /* the driver's, untouched */
 
-	enum core_far_kind far_kind; /* valid in REMOTE_SUBMIT */
-	struct range far_range;      /* COPY: what of the read range goes over, one REMOTE_SUBMIT: the hull of its chunks */
+	/* valid in REMOTE_SUBMIT, until REMOTE_DONE */
+	enum core_far_kind far_kind;
+	struct range far_range;      /* == range, or (COPY) the part of it that must go over */
+	bool far_may_trim;           /* FAR_ZERO: holes allowed */
 
 	/* the core's */
+	enum core_local_leg local_leg;
+	enum core_far_leg far_leg;
 	struct claim local, far;
-	uint64_t mine;               /* COPY: chunks still COPYING by this copy, bit i = chunk range.start / CHUNK + i */
-	uint64_t generation;
-	unsigned state;
-	int err;
+	uint64_t mine;               /* COPY: chunks still COPYING by this copy, bit i = the chunk i * CORE_CHUNK_BYTES into range */
+	uint64_t charge_bytes;       /* what it takes of the lag budget */
+	uint64_t queued_ns, sent_ns;
+	unsigned attempts;           /* COPY: reads of a single chunk that failed */
+	bool is_paced;               /* made work for the far side */
 	TAILQ_ENTRY(core_op) link;
 };
 
@@ -62,7 +76,9 @@ struct core_spec {
 	uint32_t lag_ms;          /* ... and in time at the measured rate (default 50) */
 	uint32_t debt_ms;         /* SYNCED only while (dirty + lag) / rate is under this (default 1000) */
 	bool trim_reads_zero;     /* of the local disk */
-	bool is_copy;             /* Data.copy: FINISHING by itself when the pass is over; guest writes after the start are not owed */
+	/* Data.copy: a mirror that ends by itself. When the pass is over it is cut off at one instant: what guests wrote before
+	 * goes along, what they write after is not owed; then FINISHING, flushed, FINISHED. So the copy is as of one instant. */
+	bool is_copy;
 	uint32_t no_progress_ms;  /* FINISHING fails after so long without an acknowledgement (default 30000) */
 };
 
@@ -80,14 +96,17 @@ enum core_event_type {
 	CORE_WRITE_ARRIVED,  /* op: a guest's WRITE, ZERO or TRIM */
 	CORE_LOCAL_DONE,     /* op, err: the local leg of a guest's operation */
 	CORE_COPY_READ_DONE, /* op, err, op->is_zero set */
-	CORE_REMOTE_DONE,    /* op, err, generation: the far leg of either kind */
+	CORE_REMOTE_DONE,    /* op, err, generation: the far leg of either kind. ESHUTDOWN is not the far side's answer but the
+	                        link's end: LINK_DOWN is on its way. op is not looked at if the generation is an old one */
 	CORE_FLUSHED,        /* err, generation: the answer to FLUSH_FAR */
 	CORE_LINK_UP,        /* far */
-	CORE_LINK_DOWN,      /* err, generation; the driver has made sure nothing of that link is still touched: every far leg in
-	                        flight counts as failed by this event alone, no REMOTE_DONE follows for it */
+	CORE_LINK_DOWN,      /* err, generation (0 while CONNECTING: could not connect, will not); the driver has made sure that
+	                        nothing of that link is still touched: every far leg in flight counts as failed by this event
+	                        alone, a REMOTE_DONE that follows for it is ignored */
 	CORE_TICK,           /* time passes; at least every 10 ms while anything is owed or queued */
-	CORE_BARRIER,        /* the frontends are held and drained: send all, flush, FINISHED */
+	CORE_BARRIER,        /* the frontends are held and drained: send all, flush, FINISHED; or a REPORT with err: backed out */
 	CORE_UNBARRIER,      /* the barrier is given up; guests go on */
+	CORE_SOURCE_FAILED,  /* err: a guest's FLUSH failed at home: nothing is certain of this disk any more, FAILED */
 	CORE_ABORT,          /* the operation ends here; the far side is left as it is */
 	CORE_MORE,           /* the last step's array was full: go on */
 };
@@ -107,9 +126,10 @@ enum core_action_type {
 	CORE_DO_REMOTE_SUBMIT, /* op, far_kind over far_range (a copy's bytes start at range.start in its buffer) */
 	CORE_DO_COMPLETE_GUEST,/* op, err, delay_us: the guest hears; not before delay_us from now (pacing) */
 	CORE_DO_RELEASE,       /* op: both legs over, memory and buffer are the driver's again */
-	CORE_DO_FLUSH_FAR,     /* one at a time */
-	CORE_DO_REPORT,        /* the state changed, or became worth telling */
-	CORE_DO_DROP_LINK,     /* say goodbye (FINISHED, ENDED) or cut (FAILED); LINK_DOWN need not follow */
+	CORE_DO_FLUSH_FAR,     /* one at a time; FLUSHED answers, or LINK_DOWN */
+	CORE_DO_REPORT,        /* the state changed, or became worth telling; err: a barrier was backed out (ETIMEDOUT, EIO) */
+	CORE_DO_DROP_LINK,     /* err 0: say goodbye, nothing is in flight (FINISHED). Else cut (FAILED, ENDED): each far leg in
+	                          flight is then answered by its REMOTE_DONE (any err) or all of them by one LINK_DOWN */
 };
 
 struct core_action {
@@ -134,7 +154,9 @@ void core_free(struct core *c);
 
 /* In CONNECTING only, before LINK_UP. */
 void core_mark_dirty(struct core *c, struct range r);    /* owed: what the disk holds */
-void core_mark_pristine(struct core *c, struct range r); /* proved to read as zero at the far side, and nothing sent since */
+/* Proved to read as zero at the far side, and nothing sent since. What is CLEAN and pristine must read as zero here too.
+ * Cheapest in ascending order; out of memory it is forgotten, which is safe. */
+void core_mark_pristine(struct core *c, struct range r);
 
 void core_step(struct core *c, const struct core_event *ev, struct core_actions *out);
 
@@ -142,12 +164,13 @@ struct core_status {
 	enum core_state state;
 	bool was_synced;        /* SYNCED was reached once: "complete" */
 	bool is_stalled;        /* LAGGING */
+	bool is_idle;           /* no copy and no far leg is alive: core_free() may follow once guests' operations are RELEASEd */
 	int err;                /* FAILED: why */
 	uint64_t dirty_bytes;   /* DIRTY and COPYING */
 	uint64_t lag_bytes;     /* queued and in flight for the far side */
 	uint64_t lag_ops;
 	uint64_t rate_bytes;    /* acknowledged a second */
-	uint64_t sent_bytes;    /* acknowledged writes, all */
+	uint64_t sent_bytes;    /* acknowledged writes, all; bytes on the wire */
 	uint64_t zero_bytes, skipped_bytes; /* sent as WRITE_ZEROES; not sent because pristine */
 	uint64_t copied_bytes;  /* chunks cleaned by copies */
 	uint64_t overflow_bytes;/* guest writes that went DIRTY because the lag bound was reached */
@@ -157,5 +180,11 @@ struct core_status {
 };
 void core_status(const struct core *c, struct core_status *out);
 const char *core_state_name(enum core_state s);
+
+/* For whoever checks the laws: one chunk, and whether a far leg is queued or in flight on a range. */
+enum core_chunk { CORE_CLEAN, CORE_DIRTY, CORE_COPYING };
+enum core_chunk core_chunk(const struct core *c, uint64_t chunk);
+bool core_chunk_is_pristine(const struct core *c, uint64_t chunk);
+bool core_has_far_leg(const struct core *c, struct range r);
 
 #endif
