@@ -27,9 +27,9 @@ struct claim {
 	bool is_live;
 	void *owner;             /* the caller's */
 	TAILQ_ENTRY(claim) first, second; /* in its first and second cell; wide: `first` alone */
-	STAILQ_ENTRY(claim) wake;
+	TAILQ_ENTRY(claim) wake;
 };
-STAILQ_HEAD(claim_wake, claim);
+TAILQ_HEAD(claim_wake, claim);
 
 struct claims;
 struct claims *claims_new(void); /* NULL: out of memory */
