@@ -1,1 +1,154 @@
-# sourced by shell tests
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Sourced by the tests in shell (bash), which ./run starts with SXM_SRCDIR, SXM_BUILDDIR and SXM_LIBEXECDIR set:
+#
+#       . "${SXM_SRCDIR:?start me with ./run}/tests/functions.sh"
+#       requires nbdinfo --version
+#       tmp=$(make_tmp)
+#
+# Whatever a test makes it gives to at_exit at once: it runs on every way out, last made first.
+set -euo pipefail
+
+# shellcheck disable=SC2034 # for the tests
+guest=${SXM_BUILDDIR:-}/tests/lib/guest
+plugin_root=${SXM_LIBEXECDIR:-}/xapi-storage-script
+test_name=$(basename "$0" .sh)
+
+say() { printf '%s: %s\n' "$test_name" "$*"; }
+die() { say "FAILED: $*" >&2; exit 1; }
+skip() { say "skipped: $*"; exit 77; }
+
+# requires COMMAND...: the test is skipped where it does not succeed.
+requires() { "$@" >/dev/null 2>&1 || skip "this needs: $*"; }
+requires_root() { [ "$(id -u)" = 0 ] || skip "only root can do this"; }
+
+# must_fail COMMAND...: it has to end with a status of its own, not by a signal.
+must_fail() {
+	local status=0
+
+	"$@" || status=$?
+	[ "$status" -gt 0 ] && [ "$status" -lt 128 ] || die "should have failed ($status): $*"
+}
+
+# --- what is undone at the end
+
+_undo=()
+at_exit() { _undo+=("$(printf '%q ' "$@")"); }
+_leave() {
+	local status=$? i
+
+	trap - EXIT
+	trap '' INT TERM HUP
+	set +e
+	for ((i = ${#_undo[@]} - 1; i >= 0; i--)); do eval "${_undo[i]}"; done
+	exit "$status"
+}
+trap _leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Prints a new directory of this test's own. A socket's path must fit into 107 bytes: it is short. (at_exit cannot be called
+# from a command substitution's shell; hence the directory's own parent.)
+_tmp=$(mktemp -d "${TMPDIR:-/tmp}/sxm.XXXXXX")
+at_exit rm -rf "$_tmp"
+make_tmp() { mktemp -d "$_tmp/XXX"; }
+
+# until_true SECONDS COMMAND...: asks again until it succeeds; dies when the time is over.
+until_true() {
+	local end=$((SECONDS + $1)) what
+
+	shift
+	what=$*
+	until "$@" >/dev/null 2>&1; do
+		[ "$SECONDS" -lt "$end" ] || die "waited in vain for: $what"
+		sleep 0.02
+	done
+}
+
+# A zombie is not alive.
+is_alive() {
+	local line
+
+	{ read -r line <"/proc/$1/stat"; } 2>/dev/null && [[ ${line##*) } != Z* ]]
+}
+is_gone() { ! is_alive "$1"; }
+
+# stop PID: SIGTERM, and SIGKILL to what has not ended 5 s later. Fine when it is gone.
+stop() {
+	local end=$((SECONDS + 5))
+
+	kill "$1" 2>/dev/null || return 0
+	while is_alive "$1" && [ "$SECONDS" -lt "$end" ]; do sleep 0.02; done
+	kill -9 "$1" 2>/dev/null || :
+	wait "$1" 2>/dev/null || :
+}
+
+# start COMMAND...: in the background, stopped at the end; $started is its pid.
+start() {
+	"$@" &
+	started=$!
+	at_exit stop "$started"
+}
+
+# start_nbdkit SOCKET ARGS...: ready when this returns; $started is its pid.
+start_nbdkit() {
+	local sock=$1
+
+	shift
+	start nbdkit -f -U "$sock" "$@"
+	until_true 10 nbdinfo --size "nbd+unix:///?socket=$sock"
+}
+
+# --- the plugin, as xapi runs it: fork, exec, one JSON object on stdin
+
+# verb DIRECTORY/VERB JSON-MEMBERS: verb datapath/sxm/Datapath.attach "\"uri\":\"$uri\",\"domain\":\"1\""
+verb() { printf '{"dbg":"%s",%s}' "$test_name" "$2" | "$plugin_root/$1" --json; }
+volume_verb() { verb "volume/org.xen.xapi.storage.filebased/$1" "$2"; }
+datapath_verb() { verb "datapath/sxm/$1" "$2"; }
+
+# json KEY[.KEY...]: one member of the JSON value on stdin.
+json() {
+	python3 -c 'import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[int(key)] if isinstance(value, list) else value[key]
+print(value if isinstance(value, str) else json.dumps(value))' "$1"
+}
+
+# make_sr DIR: creates and attaches it; prints the SR's string.
+make_sr() {
+	mkdir -p "$1"
+	volume_verb SR.create "\"uuid\":\"$(cat /proc/sys/kernel/random/uuid)\",\"name\":\"sr\",\"description\":\"\",\"configuration\":{\"uri\":\"file://$1\",\"format\":\"raw\"}" >/dev/null
+	volume_verb SR.attach "\"configuration\":{\"uri\":\"file://$1\",\"format\":\"raw\"}" | json_string
+}
+# make_volume SR BYTES: prints what Volume.create answered.
+make_volume() { volume_verb Volume.create "\"sr\":\"$1\",\"name\":\"disk\",\"description\":\"\",\"size\":$2,\"sharable\":false"; }
+json_string() { python3 -c 'import json, sys; print(json.load(sys.stdin))'; }
+
+# attach URI DOMAIN: prints "SOCKET EXPORT" of the Nbd implementation, taken apart as xapi does it.
+attach() {
+	datapath_verb Datapath.attach "\"uri\":\"$1\",\"domain\":\"$2\"" |
+		sed -n 's/.*"nbd:unix:\([^:"]*\):exportname=\([^:"]*\)".*/\1 \2/p' | sed 's|\\/|/|g'
+}
+activate() { datapath_verb Datapath.activate "\"uri\":\"$1\",\"domain\":\"$2\"" >/dev/null; }
+activate_readonly() { datapath_verb Datapath.activate_readonly "\"uri\":\"$1\",\"domain\":\"$2\"" >/dev/null; }
+deactivate() { datapath_verb Datapath.deactivate "\"uri\":\"$1\",\"domain\":\"$2\"" >/dev/null; }
+detach() { datapath_verb Datapath.detach "\"uri\":\"$1\",\"domain\":\"$2\"" >/dev/null; }
+# mirror URI DOMAIN REMOTE: prints the operation as Data.stat wants it.
+mirror() { datapath_verb Data.mirror "\"uri\":\"$1\",\"domain\":\"$2\",\"remote\":\"$3\""; }
+stat_operation() { datapath_verb Data.stat "\"operation\":$1"; }
+# nbd_uri SOCKET EXPORT: what NBD clients take.
+nbd_uri() { printf 'nbd+unix:///%s?socket=%s\n' "$2" "$1"; }
+control() { python3 "$SXM_SRCDIR/tests/lib/control.py" "$@"; }
+
+# wait_complete OPERATION: polls as xapi does until complete; dies when it failed.
+wait_complete() {
+	local status
+
+	while :; do
+		status=$(stat_operation "$1")
+		case $(printf '%s' "$status" | tr -d ' ') in
+		*'"failed":true'*) die "the mirror failed: $status" ;;
+		*'"complete":true'*) return 0 ;;
+		esac
+	done
+}

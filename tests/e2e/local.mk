@@ -1,1 +1,5 @@
-# tests/e2e: see tests/local.mk
+# Whole programs against each other. A test that needs root or a tool that is not there skips itself (77).
+E2E_TESTS = \
+	tests/e2e/test-guest.sh
+TESTS += $(E2E_TESTS)
+EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh

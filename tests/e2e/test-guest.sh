@@ -1,0 +1,54 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The verifier of the other tests can fail: a lost, a torn, a misplaced and a strange sector are each found; and a guest that
+# moves to another server loses nothing. Nothing of sxm runs here, only nbdkit.
+. "${SXM_SRCDIR:?start me with ./run}/tests/functions.sh"
+requires nbdkit --version
+requires nbdinfo --version
+
+tmp=$(make_tmp)
+truncate -s 8M "$tmp/a"
+start_nbdkit "$tmp/a.sock" file "$tmp/a"
+a=$started
+mkfifo "$tmp/next"
+"$guest" write --uri "nbd+unix:///?socket=$tmp/a.sock" --log "$tmp/log" --then "$tmp/next" --seed 7 --zero-percent 10 \
+	--flush-every 50 --overlap >"$tmp/result" &
+writer=$!
+at_exit stop "$writer"
+
+# Killed in mid-flight; a second server goes on with the same file.
+log_holds() { [ "$(stat -c %s "$tmp/log")" -ge "$1" ]; }
+until_true 20 log_holds 50000
+kill -9 "$a"
+wait "$a" 2>/dev/null || :
+cp "$tmp/a" "$tmp/early"
+start_nbdkit "$tmp/b.sock" file "$tmp/a"
+echo "nbd+unix:///?socket=$tmp/b.sock" >"$tmp/next"
+until_true 20 log_holds 150000
+kill "$writer"
+wait "$writer" || die "the writer failed"
+grep -q 'errors=0 connections=2 gap_ms=[0-9]' "$tmp/result" || die "no second connection: $(cat "$tmp/result")"
+verify() { "$guest" verify --uri "nbd+unix:///?socket=$tmp/b.sock" --log "$tmp/log"; }
+verify || die "a good disk was called bad"
+
+# finds WORD COMMAND...: after the command spoils the file, the verifier names it; then the file is made good again.
+cp "$tmp/a" "$tmp/good"
+finds() {
+	local word=$1 status=0
+
+	shift
+	"$@"
+	verify >"$tmp/out" 2>&1 || status=$?
+	[ "$status" = 1 ] && grep -q "$word" "$tmp/out" || die "$word was not found: $(head -3 "$tmp/out")"
+	dd if="$tmp/good" of="$tmp/a" bs=1M conv=notrunc status=none
+}
+# A sector that holds a stamp.
+at=$(LC_ALL=C grep -abo -m1 'xsfongis' "$tmp/good" | head -1 | cut -d: -f1)
+sector=$((at / 512))
+put() { dd of="$tmp/a" bs=512 seek="$1" count=1 conv=notrunc status=none; }
+finds 'lost: reads as zero' eval 'dd if=/dev/zero bs=512 count=1 status=none | put "$sector"'
+finds 'lost: an older' dd if="$tmp/early" of="$tmp/a" bs=1M conv=notrunc status=none
+finds 'torn' eval 'printf xx | dd of="$tmp/a" bs=1 seek=$((sector * 512 + 500)) conv=notrunc status=none'
+finds 'elsewhere' eval 'dd if="$tmp/good" bs=512 skip="$sector" count=1 status=none | put $((sector + 1))'
+finds 'strange' eval 'dd if=/dev/urandom bs=512 count=1 status=none | put "$sector"'
+verify

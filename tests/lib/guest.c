@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * guest - a guest for tests: writes stamps through NBD, remembers what was promised, goes on elsewhere
+ *
+ *      guest write --uri URI --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N] [--seed N] [--count N]
+ *                  [--zero-percent N] [--flush-every N]
+ *      guest verify --uri URI --log FILE...
+ *
+ * `write` keeps --depth operations of 512 bytes to 64 KiB (mostly 4 KiB) in flight on a region that read as zero before.
+ * Each issue is in the log before it is sent, each acknowledgement after it came, by write(2): a kill -9 loses nothing that
+ * matters.  SIGTERM or SIGINT (or --count): what is in flight is waited for, then the end.
+ *
+ *      running --connection lost--> reads the next URI from the FIFO --> unacknowledged ones again, same numbers --> running
+ *                                        '--- end of file, or no --then: the end
+ *
+ * At the end one line of key=value.  gap_ms is the longest time from the last acknowledgement on one connection to the first
+ * on the next: the downtime a guest would feel.  Exit 0; 1 when an operation was answered with an error or the server hung.
+ *
+ * No two operations in flight overlap unless --overlap is given, like a guest's file system; with it, the disk may choose
+ * any one order (guest-verify.c).  Can fail: a server that does not answer for 30 s is an error.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <libnbd.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/range.h"
+#include "base/size.h"
+#include "tests/lib/guest.h"
+
+#define DEPTH_MAX 256u
+#define BYTES_MAX (64u * 1024)
+#define HUNG_MS 30000
+
+enum slot_state { SLOT_FREE, SLOT_UNSENT, SLOT_SENT, SLOT_ANSWERED };
+
+struct slot {
+	enum slot_state state;
+	uint8_t *data;            /* owned; BYTES_MAX */
+	struct range range;
+	uint64_t sequence;        /* 0: a flush */
+	bool is_zero;
+	int err;                  /* ANSWERED */
+	uint64_t sent_ns;
+};
+
+struct writer {
+	const char *uri, *then_path, *log_path;
+	struct range region;
+	uint64_t seed, iops, count, flush_every;
+	unsigned depth, zero_percent;
+	bool may_overlap;
+
+	struct nbd_handle *nbd;   /* owned */
+	int log;                  /* owned */
+	bool can_zero;
+	struct slot slot[DEPTH_MAX];
+	uint64_t random, sequence, next_ns;
+	uint64_t acknowledged, errors, connections, slowest_ns;
+	uint64_t last_ack_ns, gap_ns;
+	bool is_first_ack_awaited; /* the connection has acknowledged nothing yet */
+};
+
+static volatile sig_atomic_t is_stop_asked;
+
+static void on_signal(int signum UNUSED)
+{
+	is_stop_asked = 1;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* xorshift64*: the state is never 0. */
+static uint64_t draw(struct writer *w, uint64_t below)
+{
+	w->random ^= w->random >> 12;
+	w->random ^= w->random << 25;
+	w->random ^= w->random >> 27;
+	return (w->random * UINT64_C(0x2545f4914f6cdd1d) >> 11) % below;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "guest: %s\n", what);
+	exit(1);
+}
+
+/* --- the log */
+
+static void log_open(struct writer *w)
+{
+	struct guest_log_header header = { .run = w->seed, .region_start = w->region.start, .region_end = w->region.end };
+
+	memcpy(header.magic, GUEST_LOG_MAGIC, sizeof(header.magic));
+	w->log = open(w->log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (w->log == -1 || write(w->log, &header, sizeof(header)) != sizeof(header))
+		die("cannot write the log");
+}
+
+static void log_add(struct writer *w, enum guest_log_type type, const struct slot *s)
+{
+	const struct guest_log_record record = { type, (uint32_t)range_length(s->range), s->sequence, s->range.start };
+
+	if (write(w->log, &record, sizeof(record)) != sizeof(record))
+		die("cannot write the log");
+}
+
+/* --- one operation */
+
+static bool is_range_busy(const struct writer *w, struct range r)
+{
+	for (unsigned i = 0; i < w->depth; i++)
+		if (w->slot[i].state != SLOT_FREE && w->slot[i].sequence && range_overlaps(w->slot[i].range, r))
+			return true;
+	return false;
+}
+
+static struct range draw_range(struct writer *w)
+{
+	const uint64_t sectors = range_length(w->region) / GUEST_SECTOR;
+
+	for (;;) {
+		const bool is_odd = draw(w, 100) < 30;
+		const uint64_t length = is_odd ? 1 + draw(w, BYTES_MAX / GUEST_SECTOR) : 8;
+		uint64_t first = draw(w, sectors);
+		struct range r;
+
+		if (!is_odd)
+			first &= ~UINT64_C(7);
+		r.start = w->region.start + first * GUEST_SECTOR;
+		r.end = MIN(r.start + length * GUEST_SECTOR, w->region.end);
+		if (w->may_overlap || !is_range_busy(w, r))
+			return r;
+	}
+}
+
+static void fill(struct writer *w, struct slot *s)
+{
+	s->state = SLOT_UNSENT;
+	s->err = 0;
+	if (w->flush_every && w->sequence % w->flush_every == w->flush_every - 1 && draw(w, 2) == 0) {
+		s->sequence = 0;
+		s->range = (struct range){ 0, 0 };
+		return;
+	}
+	s->range = draw_range(w);
+	s->is_zero = w->can_zero && draw(w, 100) < w->zero_percent;
+	s->sequence = ++w->sequence;
+	for (uint64_t at = s->range.start; !s->is_zero && at < s->range.end; at += GUEST_SECTOR)
+		guest_stamp(s->data + (at - s->range.start), w->seed, at, s->sequence);
+}
+
+static int on_answer(void *user_data, int *error)
+{
+	struct slot *s = user_data;
+
+	s->state = SLOT_ANSWERED;
+	s->err = *error;
+	return 1;
+}
+
+/* False: the connection did not take it. */
+static bool send_slot(struct writer *w, struct slot *s)
+{
+	const nbd_completion_callback answer = { .callback = on_answer, .user_data = s };
+	const uint64_t length = range_length(s->range);
+	int64_t cookie;
+
+	if (s->sequence)
+		log_add(w, s->is_zero ? GUEST_ZERO : GUEST_WRITE, s);
+	s->state = SLOT_SENT;
+	s->sent_ns = now_ns();
+	if (!s->sequence)
+		cookie = nbd_aio_flush(w->nbd, answer, 0);
+	else if (s->is_zero)
+		cookie = nbd_aio_zero(w->nbd, length, s->range.start, answer, 0);
+	else
+		cookie = nbd_aio_pwrite(w->nbd, s->data, (size_t)length, s->range.start, answer, 0);
+	if (cookie == -1)
+		s->state = SLOT_UNSENT;
+	return cookie != -1;
+}
+
+/* False: the server is going away, and this one was not done. */
+static bool settle(struct writer *w, struct slot *s)
+{
+	const uint64_t now = now_ns();
+	const bool is_going = s->err == ESHUTDOWN || s->err == ENOTCONN || nbd_aio_is_dead(w->nbd) || nbd_aio_is_closed(w->nbd);
+
+	if (s->err && is_going) {
+		s->state = s->sequence ? SLOT_UNSENT : SLOT_FREE;
+		return false;
+	}
+	s->state = SLOT_FREE;
+	if (s->err) {
+		if (w->errors++ == 0)
+			fprintf(stderr, "guest: operation %" PRIu64 " at %" PRIu64 " failed: %s\n", s->sequence, s->range.start,
+				strerror(s->err));
+		return true;
+	}
+	if (s->sequence)
+		log_add(w, GUEST_ACKNOWLEDGED, s);
+	w->acknowledged++;
+	w->slowest_ns = MAX(w->slowest_ns, now - s->sent_ns);
+	if (w->is_first_ack_awaited && w->connections > 1)
+		w->gap_ns = MAX(w->gap_ns, now - w->last_ack_ns);
+	w->is_first_ack_awaited = false;
+	w->last_ack_ns = now;
+	return true;
+}
+
+/* --- one connection */
+
+static bool is_enough(const struct writer *w)
+{
+	return is_stop_asked || w->errors || (w->count && w->sequence >= w->count);
+}
+
+/* Sends what may be sent now: first what a lost connection left. */
+static bool send_due(struct writer *w)
+{
+	for (unsigned i = 0; i < w->depth; i++) {
+		struct slot *s = &w->slot[i];
+
+		if (s->state == SLOT_FREE && !is_enough(w)) {
+			const uint64_t now = now_ns();
+
+			if (w->iops && w->next_ns > now)
+				continue;
+			if (w->iops)
+				w->next_ns = MAX(w->next_ns, now - NS_PER_S / 10) + NS_PER_S / w->iops;
+			fill(w, s);
+		}
+		if (s->state == SLOT_UNSENT && !send_slot(w, s))
+			return false;
+	}
+	return true;
+}
+
+static bool settle_answered(struct writer *w)
+{
+	bool is_alive = true;
+
+	for (unsigned i = 0; i < w->depth; i++)
+		if (w->slot[i].state == SLOT_ANSWERED && !settle(w, &w->slot[i]))
+			is_alive = false;
+	return is_alive && !nbd_aio_is_dead(w->nbd) && !nbd_aio_is_closed(w->nbd);
+}
+
+static bool is_idle(const struct writer *w)
+{
+	for (unsigned i = 0; i < w->depth; i++)
+		if (w->slot[i].state != SLOT_FREE)
+			return false;
+	return true;
+}
+
+static int wait_ms(const struct writer *w)
+{
+	const uint64_t now = now_ns();
+
+	if (!w->iops || is_enough(w))
+		return HUNG_MS;
+	return w->next_ns <= now ? 0 : (int)((w->next_ns - now) / NS_PER_MS + 1);
+}
+
+/* One turn of poll; false: the connection has ended. */
+static bool wait_turn(struct writer *w)
+{
+	const unsigned direction = nbd_aio_get_direction(w->nbd);
+	struct pollfd pfd = { .fd = nbd_aio_get_fd(w->nbd) };
+	bool has_room = w->iops;
+	int n;
+
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		pfd.events |= POLLIN;
+	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+		pfd.events |= POLLOUT;
+	for (unsigned i = 0; has_room && i < w->depth; i++)
+		if (w->slot[i].state == SLOT_FREE)
+			break;
+		else if (i + 1 == w->depth)
+			has_room = false;
+	n = poll(&pfd, 1, has_room ? wait_ms(w) : HUNG_MS);
+	if (n == 0 && !has_room)
+		die("no answer for 30 s");
+	if (n <= 0)
+		return true;
+	if ((pfd.revents & (POLLIN | POLLHUP | POLLERR)) && (direction & LIBNBD_AIO_DIRECTION_READ))
+		return nbd_aio_notify_read(w->nbd) == 0;
+	if ((pfd.revents & POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_WRITE))
+		return nbd_aio_notify_write(w->nbd) == 0;
+	return !(pfd.revents & (POLLHUP | POLLERR | POLLNVAL));
+}
+
+/* True: all is done; false: the connection was lost, and what it did not acknowledge is UNSENT. */
+static bool run_connection(struct writer *w)
+{
+	for (;;) {
+		const bool was_sent = send_due(w);
+		const bool is_alive = settle_answered(w);
+
+		if (!was_sent || !is_alive)
+			break;
+		if (is_idle(w) && is_enough(w))
+			return true;
+		if (!wait_turn(w)) {
+			settle_answered(w);
+			break;
+		}
+	}
+	nbd_close(take_ptr(&w->nbd)); /* from here the library touches no buffer */
+	for (unsigned i = 0; i < w->depth; i++)
+		if (w->slot[i].state == SLOT_SENT || w->slot[i].state == SLOT_ANSWERED)
+			w->slot[i].state = w->slot[i].sequence ? SLOT_UNSENT : SLOT_FREE;
+	return false;
+}
+
+static void connect_to(struct writer *w, const char *uri)
+{
+	w->nbd = nbd_create();
+	if (!w->nbd || nbd_connect_uri(w->nbd, uri) == -1)
+		die(nbd_get_error());
+	w->can_zero = nbd_can_zero(w->nbd) == 1;
+	w->connections++;
+	w->is_first_ack_awaited = true;
+}
+
+/* Waits for somebody to write a line into the FIFO. False: there is no next place. */
+static bool read_next_uri(const struct writer *w, char *uri, int bytes)
+{
+	CLEANUP_FCLOSE FILE *f = w->then_path && !is_stop_asked ? fopen(w->then_path, "re") : NULL;
+
+	if (!f || !fgets(uri, bytes, f))
+		return false;
+	uri[strcspn(uri, "\n")] = 0;
+	return uri[0] != 0;
+}
+
+static void choose_region(struct writer *w)
+{
+	const int64_t size = nbd_get_size(w->nbd);
+
+	if (size < 0)
+		die(nbd_get_error());
+	if (w->region.end == 0)
+		w->region.end = (uint64_t)size;
+	w->region = range_shrink(w->region, 4096);
+	if (w->region.end > (uint64_t)size || range_length(w->region) < (uint64_t)w->depth * 4 * BYTES_MAX)
+		die("the region is not in the export, or too small for the depth");
+}
+
+static int run_write(struct writer *w)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+	char uri[1024];
+	bool is_done;
+
+	sigaction(SIGTERM, &action, NULL); /* no SA_RESTART: poll() and open() end */
+	sigaction(SIGINT, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	connect_to(w, w->uri);
+	choose_region(w);
+	log_open(w);
+	for (unsigned i = 0; i < w->depth; i++)
+		if (!(w->slot[i].data = malloc(BYTES_MAX)))
+			die("no memory");
+	w->random = w->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+	while (!(is_done = run_connection(w)) && read_next_uri(w, uri, sizeof(uri)))
+		connect_to(w, uri);
+	if (is_done)
+		nbd_shutdown(w->nbd, 0);
+	nbd_close(w->nbd);
+	for (unsigned i = 0; i < w->depth; i++)
+		free(w->slot[i].data);
+	close(w->log);
+	printf("issued=%" PRIu64 " acknowledged=%" PRIu64 " errors=%" PRIu64 " connections=%" PRIu64, w->sequence, w->acknowledged,
+	       w->errors, w->connections);
+	printf(" gap_ms=%.1f slowest_ms=%.1f\n", (double)w->gap_ns / 1e6, (double)w->slowest_ns / 1e6);
+	return w->errors ? 1 : 0;
+}
+
+/* --- options */
+
+static void usage(void)
+{
+	fputs("usage: guest write --uri URI --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N] [--seed N]\n"
+	      "                   [--count N] [--zero-percent N] [--flush-every N] [--overlap]\n"
+	      "       guest verify --uri URI --log FILE...\n", stderr);
+	exit(2);
+}
+
+static uint64_t number(const char *text, uint64_t min, uint64_t max)
+{
+	uint64_t value;
+
+	if (!size_parse(text, &value) || value < min || value > max)
+		usage();
+	return value;
+}
+
+static struct range region(char *text)
+{
+	char *colon = strchr(text, ':');
+	struct range r;
+
+	if (!colon)
+		usage();
+	*colon = 0;
+	if (!range_from_length(&r, number(text, 0, INT64_MAX), number(colon + 1, 1, INT64_MAX)))
+		usage();
+	return r;
+}
+
+static void take_option(struct writer *w, int option, char *value)
+{
+	switch (option) {
+	case 'u': w->uri = value; break;
+	case 'l': w->log_path = value; break;
+	case 't': w->then_path = value; break;
+	case 'r': w->region = region(value); break;
+	case 'i': w->iops = number(value, 1, NS_PER_S); break;
+	case 'd': w->depth = (unsigned)number(value, 1, DEPTH_MAX); break;
+	case 's': w->seed = number(value, 1, INT64_MAX); break;
+	case 'c': w->count = number(value, 1, INT64_MAX); break;
+	case 'z': w->zero_percent = (unsigned)number(value, 0, 100); break;
+	case 'f': w->flush_every = number(value, 1, INT64_MAX); break;
+	case 'o': w->may_overlap = true; break;
+	default: usage();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "uri", required_argument, NULL, 'u' },          { "log", required_argument, NULL, 'l' },
+		{ "then", required_argument, NULL, 't' },         { "region", required_argument, NULL, 'r' },
+		{ "iops", required_argument, NULL, 'i' },         { "depth", required_argument, NULL, 'd' },
+		{ "seed", required_argument, NULL, 's' },         { "count", required_argument, NULL, 'c' },
+		{ "zero-percent", required_argument, NULL, 'z' }, { "flush-every", required_argument, NULL, 'f' },
+		{ "overlap", no_argument, NULL, 'o' },            { NULL, 0, NULL, 0 }
+	};
+	static struct writer w = { .depth = 8, .log = -1 };
+	const char *what = argc > 1 ? argv[1] : "";
+	int option, ret = 0;
+
+	w.seed = now_ns() & INT64_MAX;
+	optind = 2;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+		take_option(&w, option, optarg);
+	if (!w.uri || !w.log_path)
+		usage();
+	if (strcmp(what, "write") == 0 && optind == argc)
+		return run_write(&w);
+	if (strcmp(what, "verify") != 0)
+		usage();
+	ret = guest_verify(w.uri, w.log_path);
+	for (; optind < argc; optind++)
+		ret = MAX(ret, guest_verify(w.uri, argv[optind]));
+	return ret;
+}

@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The dependency law (HACKING.md): which room may include which, and which file may know which library.
+#
+#       base <- loop <- block <- { disk, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
+#       base <- control/client <- plugins
+set -euo pipefail
+cd "${SXM_SRCDIR:?start me with ./run}"
+broken=0
+complain() { echo "$*" >&2; broken=1; }
+
+sources() { find src mirror plugins -name '*.[ch]' | sort; }
+
+# The room of a source, and the rooms it may include besides its own.
+allowed() {
+	case $1 in
+	mirror/core*|mirror/claim.*|mirror/pace.*) echo mirror base ;;
+	src/base/*)            echo base ;;
+	src/loop/*)            echo loop base ;;
+	src/block/*)           echo block loop base ;;
+	src/disk/*)            echo disk block loop base ;;
+	src/nbdsrv/*)          echo nbdsrv block loop base ;;
+	mirror/*)              echo mirror block loop base ;;
+	src/vdi/*)             echo vdi disk nbdsrv mirror block loop base ;;
+	src/control/client.*)  echo control base ;;
+	src/control/*)         echo control vdi mirror block loop base ;;
+	src/keeper.*)          echo keeper.h base ;;
+	src/main-datapath.c)   echo keeper.h control vdi loop base ;;
+	plugins/*)             echo plugins control base ;;
+	*) return 1 ;;
+	esac
+}
+
+check_rooms() {
+	local file=$1 include room rooms
+
+	rooms=$(allowed "$file") || { complain "$file: belongs to no room"; return; }
+	while read -r include; do
+		[ -n "$include" ] && [ "$include" != config.h ] || continue
+		room=${include%%/*}
+		[[ " $rooms " == *" $room "* ]] || complain "$file: must not include \"$include\" (may: $rooms)"
+		case $file:$include in
+		src/control/client.*:control/client.h) ;;
+		src/control/client.*:control/*) complain "$file: must not include \"$include\"" ;;
+		plugins/*:control/client.h) ;;
+		plugins/*:control/*) complain "$file: of control/ only client.h, not \"$include\"" ;;
+		mirror/core*:mirror/core*|mirror/core*:mirror/claim.h|mirror/core*:mirror/pace.h) ;;
+		mirror/claim.*:mirror/claim.h|mirror/pace.*:mirror/pace.h) ;;
+		mirror/core*:mirror/*|mirror/claim.*:mirror/*|mirror/pace.*:mirror/*) complain "$file: the pure half must not include \"$include\"" ;;
+		esac
+	done < <(sed -n 's/^[ \t]*#[ \t]*include[ \t]*"\([^"]*\)".*/\1/p' "$file")
+}
+
+# only HEADER-PATTERN FILE-PATTERN: nobody else includes it.
+only() {
+	local file
+
+	while read -r file; do
+		# shellcheck disable=SC2053 # a pattern
+		[[ $file == $2 ]] || complain "$file: must not include <$1>"
+	done < <(sources | xargs grep -lE "^[ \t]*#[ \t]*include[ \t]*<$1>" || :)
+}
+
+shopt -s extglob
+while read -r file; do check_rooms "$file"; done < <(sources)
+only 'libnbd\.h' '@(mirror/remote-@(nbd|connect|uri).c|src/disk/disk-nbd.c)'
+only 'liburing\.h' 'src/disk/engine-uring.c'
+only 'json-c/.*' 'src/base/jsonspec.@(c|h)'
+only 'uv\.h' '@(src/loop/*.@(c|h)|src/disk/engine-pool.c)'
+only 'pthread\.h' '@(src/loop/offload.c|src/disk/engine-pool.c)'
+only 'libssh2.*\.h' 'migrate/ssh.c'
+only 'uuid/.*' 'plugins/*.c'
+only 'xen.*\.h' '@(src/vbd/*|src/main-xenbus.c)'
+
+# Base names are unique, so that a stack trace names one file.
+twice=$(sources | sed 's|.*/||' | sort | uniq -d)
+[ -z "$twice" ] || complain "two files are called: $twice"
+exit $broken
