@@ -10,6 +10,7 @@ libmirror_la_SOURCES = \
 	mirror/mirror-layer.c mirror/mirror.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \
+	mirror/remote-probe.c mirror/remote-probe.h \
 	mirror/remote-uri.c mirror/remote-uri.h
 libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)

@@ -22,9 +22,11 @@ struct remote_op {
 	struct range range;       /* bytes; a multiple of min_block_bytes, no longer than max_bytes for WRITE */
 	const void *data;         /* WRITE: stable until done() */
 	bool may_trim;            /* ZERO: holes allowed */
-	void (*done)(struct remote_op *op, int err); /* from the deferred queue */
+	/* From the deferred queue. ESHUTDOWN is never the far side's answer but the link's end: on_down, or close's done, follows. */
+	void (*done)(struct remote_op *op, int err);
 	/* the remote's */
 	void *private_;
+	struct range rest;        /* ZERO: what of range is still to be asked for */
 	int err;
 	TAILQ_ENTRY(remote_op) link;
 };
@@ -34,9 +36,9 @@ struct remote_info {
 	uint32_t min_block_bytes; /* 1: any */
 	uint32_t max_bytes;
 	bool can_zero, can_flush, can_multi_conn;
-	unsigned connections;
+	unsigned connections;     /* when on_up was called; more may follow */
 	/* What is known to read as zero, from block status at connection and from zeroes written then; empty: nothing known. */
-	struct extents zero;
+	struct extents zero;      /* items of type EXTENT_ZERO, what lies between is not known; the remote's, while on_up runs */
 };
 
 struct remote_spec {
@@ -45,7 +47,7 @@ struct remote_spec {
 	uint64_t min_size_bytes;       /* a smaller far side is refused */
 	/* Ranges that should read as zero at the far side (the source's holes): zeroed during connection where the far side
 	 * does not say they do already. Copied. */
-	const struct extents *holes;   /* NULL: none */
+	const struct extents *holes;   /* NULL: none; only items that have EXTENT_ZERO count */
 	unsigned connect_wait_ms;      /* how long a socket that is not there or refuses is tried again (xapi's appears late) */
 	unsigned handshake_ms;         /* how long the peer may take to greet and answer */
 	unsigned dead_ms;              /* no progress for so long with requests in flight: link down */
@@ -59,15 +61,16 @@ struct remote_spec {
 struct remote;
 struct remote_ops {
 	void (*submit)(struct remote *r, struct remote_op *op); /* between on_up and on_down */
-	/* is_polite: everything was answered, say DISC and let the peer close (bounded); else cut at once: operations in flight
-	 * end with ESHUTDOWN first. No callback after done(). Works while connecting too. */
+	/* Once. is_polite: everything was answered, say DISC and let the peer close (bounded); else cut at once: operations in
+	 * flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone then; on_down is not
+	 * called any more. Works while connecting, and is the only way out after on_failed or on_down too. */
 	void (*close)(struct remote *r, bool is_polite, void (*done)(void *arg), void *arg);
 };
 struct remote {
 	const struct remote_ops *ops;
 };
 
-/* Starts connecting (on the thread pool, never on the loop). NULL + e: a URI that cannot be one. */
+/* Starts connecting (on the thread pool, never on the loop). NULL + e: a URI that cannot be one, or no memory. */
 struct remote *remote_nbd_new(const struct remote_spec *spec, struct error *e);
 /* Only the form, for an early and clear answer. */
 int remote_nbd_check_uri(const char *uri, struct error *e);

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * fake-nbd - see fake-nbd.h
+ *
+ *      accept thread --> one thread per connection: greeting, options, requests one after the other
+ *
+ * Stopping shuts every socket down, which ends every blocking call.
+ */
+#include "tests/lib/fake-nbd.h"
+
+#include <endian.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CONNS_MAX 16
+#define FLAG_HAS 1
+#define FLAG_READ_ONLY 2
+#define FLAG_FLUSH 4
+#define FLAG_ZEROES 64
+#define FLAG_MULTI_CONN 256
+
+struct fake_conn {
+	struct fake_nbd *f;
+	int fd;
+	pthread_t thread;
+};
+
+struct fake_nbd_private {
+	char dir[64];
+	unsigned delay_ms;
+	int listener;
+	int stop[2]; /* a pipe; closing its writing end wakes the accept thread */
+	pthread_t thread;
+	struct fake_conn conn[CONNS_MAX];
+	unsigned conns;
+};
+
+struct request {
+	uint32_t magic;
+	uint16_t flags, type;
+	uint64_t cookie, offset;
+	uint32_t bytes;
+} __attribute__((packed));
+
+static bool get(int fd, void *at, size_t bytes)
+{
+	return recv(fd, at, bytes, MSG_WAITALL) == (ssize_t)bytes;
+}
+
+static bool put(int fd, const void *at, size_t bytes)
+{
+	return send(fd, at, bytes, MSG_NOSIGNAL) == (ssize_t)bytes;
+}
+
+static bool put_option(int fd, uint32_t option, uint32_t type, const void *data, uint32_t bytes)
+{
+	struct {
+		uint64_t magic;
+		uint32_t option, type, bytes;
+	} __attribute__((packed)) head = { htobe64(0x3e889045565a9), htobe32(option), htobe32(type), htobe32(bytes) };
+
+	return put(fd, &head, sizeof(head)) && (bytes == 0 || put(fd, data, bytes));
+}
+
+static bool answer_go(struct fake_nbd *f, int fd, uint32_t option)
+{
+	const struct fake_nbd_plan *p = &f->plan;
+	struct {
+		uint16_t type;
+		uint64_t size;
+		uint16_t flags;
+	} __attribute__((packed)) export = { 0, htobe64(p->size_bytes),
+		htobe16((uint16_t)(FLAG_HAS | FLAG_FLUSH | (p->is_read_only ? FLAG_READ_ONLY : 0) | (p->can_zero ? FLAG_ZEROES : 0) |
+		                   (p->can_multi_conn ? FLAG_MULTI_CONN : 0))) };
+	struct {
+		uint16_t type;
+		uint32_t min, preferred, max;
+	} __attribute__((packed)) block = { htobe16(3), htobe32(p->min_block), htobe32(MAX(p->min_block, 4096u)),
+		htobe32(p->max_block) };
+
+	if (!put_option(fd, option, 3, &export, sizeof(export)))
+		return false;
+	if (p->min_block && !put_option(fd, option, 3, &block, sizeof(block)))
+		return false;
+	return put_option(fd, option, 1, NULL, 0);
+}
+
+/* True: in transmission. */
+static bool shake_hands(struct fake_nbd *f, int fd)
+{
+	uint64_t greeting[2] = { htobe64(0x4e42444d41474943), htobe64(0x49484156454f5054) };
+	uint16_t flags = htobe16(3);
+	uint8_t skip[8192];
+	struct {
+		uint64_t magic;
+		uint32_t option, bytes;
+	} __attribute__((packed)) head;
+	uint32_t client;
+
+	if (!put(fd, greeting, sizeof(greeting)) || !put(fd, &flags, sizeof(flags)) || !get(fd, &client, sizeof(client)))
+		return false;
+	while (get(fd, &head, sizeof(head))) {
+		uint32_t option = be32toh(head.option), bytes = be32toh(head.bytes);
+
+		if (bytes > sizeof(skip) || (bytes && !get(fd, skip, bytes)))
+			return false;
+		if (option == 7)
+			return answer_go(f, fd, option);
+		if (!put_option(fd, option, UINT32_C(0x80000001), NULL, 0))
+			return false;
+	}
+	return false;
+}
+
+static void note_longest(struct fake_nbd *f, uint64_t bytes)
+{
+	if (bytes > atomic_load(&f->longest))
+		atomic_store(&f->longest, bytes);
+}
+
+/* False: the connection is over. */
+static bool serve_one(struct fake_nbd *f, int fd, unsigned *answered)
+{
+	struct request q;
+	struct {
+		uint32_t magic, error;
+		uint64_t cookie;
+	} __attribute__((packed)) reply = { htobe32(0x67446698), 0, 0 };
+	uint64_t at;
+	uint32_t bytes;
+
+	if (!get(fd, &q, sizeof(q)))
+		return false;
+	at = be64toh(q.offset);
+	bytes = be32toh(q.bytes);
+	reply.cookie = q.cookie;
+	switch (be16toh(q.type)) {
+	case 1:
+		if (at + bytes > f->plan.size_bytes || !get(fd, f->disk + at, bytes))
+			return false;
+		reply.error = htobe32(f->plan.write_error);
+		atomic_fetch_add(&f->writes, 1);
+		break;
+	case 2:
+		atomic_fetch_add(&f->goodbyes, 1);
+		return false;
+	case 3:
+		atomic_fetch_add(&f->flushes, 1);
+		break;
+	case 6:
+		memset(f->disk + at, 0, bytes);
+		atomic_fetch_add(&f->zeroes, 1);
+		if (be16toh(q.flags) & 2)
+			atomic_fetch_add(&f->no_holes, 1);
+		break;
+	default:
+		return false;
+	}
+	note_longest(f, bytes);
+	++*answered;
+	if (f->plan.die_after && *answered > f->plan.die_after)
+		return false;
+	if (f->plan.hang_after && *answered > f->plan.hang_after)
+		return true;
+	return put(fd, &reply, sizeof(reply));
+}
+
+static void *run_conn(void *arg)
+{
+	struct fake_conn *c = arg;
+	struct fake_nbd *f = c->f;
+	unsigned answered = 0;
+	char wait;
+
+	if (f->plan.manner == FAKE_NBD_GARBAGE) {
+		put(c->fd, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
+	} else if (f->plan.manner == FAKE_NBD_SILENT ||
+	           (f->plan.greet_max && atomic_load(&f->greeted) >= f->plan.greet_max)) {
+		while (recv(c->fd, &wait, 1, 0) > 0)
+			;
+	} else {
+		atomic_fetch_add(&f->greeted, 1);
+		if (shake_hands(f, c->fd))
+			while (serve_one(f, c->fd, &answered))
+				;
+	}
+	shutdown(c->fd, SHUT_RDWR);
+	return NULL;
+}
+
+static void *run_listener(void *arg)
+{
+	struct fake_nbd *f = arg;
+	struct fake_nbd_private *own = f->own;
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct pollfd wait[2] = { { .fd = own->stop[0], .events = POLLIN }, { .events = POLLIN } };
+
+	if (own->delay_ms && poll(wait, 1, (int)own->delay_ms) != 0)
+		return NULL;
+	strcpy(at.sun_path, f->socket);
+	own->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (bind(own->listener, (struct sockaddr *)&at, sizeof(at)) == -1 || listen(own->listener, 16) == -1)
+		abort();
+	wait[1].fd = own->listener;
+	while (poll(wait, 2, -1) > 0 && !wait[0].revents && own->conns < CONNS_MAX) {
+		struct fake_conn *c = &own->conn[own->conns];
+
+		c->f = f;
+		c->fd = accept4(own->listener, NULL, NULL, SOCK_CLOEXEC);
+		if (c->fd == -1)
+			abort();
+		atomic_fetch_add(&f->accepted, 1);
+		own->conns++;
+		if (pthread_create(&c->thread, NULL, run_conn, c) != 0)
+			abort();
+	}
+	return NULL;
+}
+
+void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsigned delay_ms)
+{
+	struct fake_nbd_private *own = calloc(1, sizeof(*own));
+
+	*f = (struct fake_nbd){ .plan = *plan, .own = own };
+	strcpy(own->dir, "/tmp/sxm-fake-XXXXXX");
+	if (!mkdtemp(own->dir) || pipe(own->stop) == -1)
+		abort();
+	own->listener = -1;
+	own->delay_ms = delay_ms;
+	snprintf(f->socket, sizeof(f->socket), "%s/s", own->dir);
+	snprintf(f->uri, sizeof(f->uri), "nbd+unix:///?socket=%s", f->socket);
+	f->disk = calloc(1, plan->size_bytes + 1);
+	if (!f->disk || pthread_create(&own->thread, NULL, run_listener, f) != 0)
+		abort();
+}
+
+void fake_nbd_stop(struct fake_nbd *f)
+{
+	struct fake_nbd_private *own = f->own;
+
+	close(own->stop[1]);
+	pthread_join(own->thread, NULL);
+	for (unsigned i = 0; i < own->conns; i++) {
+		shutdown(own->conn[i].fd, SHUT_RDWR);
+		pthread_join(own->conn[i].thread, NULL);
+		close(own->conn[i].fd);
+	}
+	if (own->listener >= 0)
+		close(own->listener);
+	close(own->stop[0]);
+	unlink(f->socket);
+	rmdir(own->dir);
+	free(f->disk);
+	free(own);
+}
