@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Sourced by the tests in shell (bash), which ./run starts with SXM_SRCDIR, SXM_BUILDDIR and SXM_LIBEXECDIR set:
 #

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Sourced after functions.sh: two hosts on one machine, network namespaces joined by a veth pair.
 #
@@ -44,15 +45,16 @@ on() {
 	SXM_RUN_DIR=$hosts_dir/$host host_prefix="nsenter --net=/run/netns/sxm-$$-$host --" "$@"
 }
 verb() {
-	# shellcheck disable=SC2086 # host_prefix is several words
+	# shellcheck disable=SC2086,SC2154 # host_prefix is several words; functions.sh sets the others
 	printf '{"dbg":"%s",%s}' "$test_name" "$2" | ${host_prefix-} env ${SXM_RUN_DIR+SXM_RUN_DIR="$SXM_RUN_DIR"} "$plugin_root/$1" --json
 }
 
 # Whatever still runs in the namespace was started by this test.
 end_host() {
-	local pid tries
+	local pid _tries
 
-	for tries in 1 2 3 4 5 6 7 8 9 10; do
+	for _tries in 1 2 3 4 5 6 7 8 9 10; do
+		# shellcheck disable=SC2046 # many words
 		set -- "$1" $(ip netns pids "sxm-$$-$1" 2>/dev/null)
 		[ $# -gt 1 ] || return 0
 		for pid in "${@:2}"; do kill -9 "$pid" 2>/dev/null; done

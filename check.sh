@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Runs every test: ./check.sh, as root (without root the end-to-end tests skip themselves). About a quarter of an hour.
+#
+#       1. what is missing is installed          4. the same build with ASan and UBSan, its tests
+#       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
+#       3. unit, simulation, lint, end to end
+#
+# --long: the soaks too (more seeds, bigger disks).
+set -euo pipefail
+cd "$(dirname "$0")"
+top=$PWD
+is_long=no
+case ${1-} in
+'') ;;
+--long) is_long=yes ;;
+*) echo "usage: $0 [--long]" >&2; exit 2 ;;
+esac
+jobs=$(nproc)
+export SXM_LONG=$is_long
+
+# "  41 passed, 2 skipped" of a log of make check.
+counts() { awk '/^# PASS: / { p += $3 } /^# SKIP: / { s += $3 } END { if (p) printf "  %d passed, %d skipped", p, s }' "$1"; }
+
+# step NAME COMMAND...: one line; when it fails, the log of the test that failed, or else the end of what it said.
+step() {
+	local name=$1 start=$SECONDS log
+
+	shift
+	printf '%-58s' "$name"
+	log=$top/build-check/step.log
+	if "$@" >"$log" 2>&1; then
+		printf '  ok  %4d s%s\n' $((SECONDS - start)) "$(counts "$log")"
+		return
+	fi
+	printf '  FAILED\n'
+	show_failure "$log"
+	exit 1
+}
+
+show_failure() {
+	local failed test
+
+	failed=$(sed -n 's/^\(FAIL\|ERROR\): \([^ ]*\)$/\2/p' "$1")
+	for test in $failed; do
+		printf '\n===== %s\n' "$test"
+		find "$top" -path "*/${test%.sh}.log" -newer "$top/build-check/started" -exec tail -n 100 {} +
+	done
+	[ -n "$failed" ] || tail -n 100 "$1"
+}
+
+# Both in a shell of their own: each step starts at the top.
+in_dir() ( cd "$1" && shift && "$@" )
+configured() ( mkdir -p "$1" && cd "$1" && shift && { [ -f Makefile ] || "$top/configure" "$@"; } )
+
+mkdir -p build-check
+touch build-check/started
+./install-deps.sh
+step "bootstrap" ./bootstrap
+step "configure" configured build-check --enable-werror
+step "build, warnings are errors" in_dir build-check make -j"$jobs"
+step "unit, simulation, lint, end to end" in_dir build-check make -j"$jobs" check
+step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
+step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
+step "the tests again with ASan and UBSan" in_dir build-check-asan env SXM_SCHEDULES="${SXM_SCHEDULES:-10000}" make -j"$jobs" check
+step "make distcheck" in_dir build-check env SXM_SCHEDULES=1000 make -j"$jobs" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
