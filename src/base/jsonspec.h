@@ -10,7 +10,7 @@
  *              { NULL } };
  *      static const struct jsonspec args_spec = { "Volume.create", sizeof(struct args), fields };
  *
- * The only file that knows json-c.  Rules of decoding and encoding: the SMAPIv3 interface's (member names without regard to
+ * The only files that know json-c.  Rules of decoding and encoding: the SMAPIv3 interface's (member names without regard to
  * case, unknown members ignored, the first of two equal members wins, null is not "absent", 64-bit integers exact and without
  * fraction, a decimal string accepted for a number, maps are objects of strings, variants are ["Tag", arg]).
  * Input is hostile: at most JSONSPEC_MAX_BYTES, 32 levels, valid UTF-8, one value and nothing after it.
@@ -34,7 +34,7 @@ enum jsonspec_type {
 	JS_VARIANT, /* struct jsonspec_variant: ["Tag", "arg"] */
 	JS_RECORD,  /* the sub-record, embedded at the offset; .sub says what it is */
 	JS_RECORDS, /* struct jsonspec_records: a list of sub-records */
-	JS_TEXT,    /* char *: heap; any JSON value, kept as its text */
+	JS_TEXT,    /* char *: heap; any JSON value, kept as its text, the space between values left out: always one line */
 };
 
 struct jsonspec_map {
@@ -54,7 +54,7 @@ struct jsonspec_ranges {
 };
 struct jsonspec_variant {
 	char *tag; /* owned */
-	char *arg; /* owned; NULL: none */
+	char *arg; /* owned; never NULL when decoded; encoded without one, the variant is the bare "Tag" */
 };
 struct jsonspec_records {
 	size_t count;

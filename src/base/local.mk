@@ -10,6 +10,10 @@ libbase_la_SOURCES = \
 	src/base/range.h \
 	src/base/size.c src/base/size.h
 # Apart, so that a program without JSON does not link json-c.
-libjson_la_SOURCES = src/base/jsonspec.c src/base/jsonspec.h
+libjson_la_SOURCES = \
+	src/base/jsonspec.c src/base/jsonspec.h src/base/jsonspec-private.h \
+	src/base/jsonspec-decode.c \
+	src/base/jsonspec-encode.c \
+	src/base/jsonspec-scan.c src/base/jsonspec-scan.h
 libjson_la_CFLAGS = $(AM_CFLAGS) $(JSONC_CFLAGS)
 libjson_la_LIBADD = libbase.la $(JSONC_LIBS)
