@@ -102,7 +102,11 @@ start_nbdkit() {
 # --- the plugin, as xapi runs it: fork, exec, one JSON object on stdin
 
 # verb DIRECTORY/VERB JSON-MEMBERS: verb datapath/sxm/Datapath.attach "\"uri\":\"$uri\",\"domain\":\"1\""
-verb() { printf '{"dbg":"%s",%s}' "$test_name" "$2" | "$plugin_root/$1" --json; }
+# SXM_RUN_DIR is not exported, so that what carries it in its environment was started by a verb. $host_prefix: see netns.sh.
+verb() {
+	# shellcheck disable=SC2086 # several words
+	printf '{"dbg":"%s",%s}' "$test_name" "$2" | ${host_prefix-} env SXM_RUN_DIR="$SXM_RUN_DIR" "$plugin_root/$1" --json
+}
 volume_verb() { verb "volume/org.xen.xapi.storage.filebased/$1" "$2"; }
 datapath_verb() { verb "datapath/sxm/$1" "$2"; }
 
@@ -152,4 +156,42 @@ wait_complete() {
 		*'"complete":true'*) return 0 ;;
 		esac
 	done
+}
+
+# --- a host for a test: its own SXM_RUN_DIR, in the machine's own network
+
+# Ends what this test's verbs started: every process that carries its SXM_RUN_DIR. Keepers first, or they would start it anew.
+end_run_dir() {
+	local pid _tries
+
+	for _tries in 1 2 3 4 5 6 7 8 9 10; do
+		pids=$(processes_of "$1")
+		[ -n "$pids" ] || return 0
+		for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
+		sleep 0.05
+	done
+}
+processes_of() {
+	grep -lszxF "SXM_RUN_DIR=$1" /proc/[0-9]*/environ | sed 's|/proc/\([0-9]*\)/.*|\1|' | grep -vx "$$" || :
+}
+
+one_host() {
+	SXM_RUN_DIR=$(make_tmp)
+	at_exit end_run_dir "$SXM_RUN_DIR"
+}
+
+# start_disk BYTES [DOMAIN]: a new raw volume, attached and activated. Sets sr, volume, uri, sock, export, nbd, socket_dir, image.
+start_disk() {
+	[ -n "${sr-}" ] || sr=$(make_sr "$(make_tmp)")
+	volume=$(make_volume "$sr" "$1")
+	uri=$(printf '%s' "$volume" | json uri.0)
+	read -r sock export <<<"$(attach "$uri" "${2-1}")"
+	activate "$uri" "${2-1}"
+	nbd=$(nbd_uri "$sock" "$export")
+	socket_dir=$(dirname "$sock")
+	image=$(control --get path "$socket_dir/control" hello)
+}
+stop_disk() {
+	deactivate "$uri" "${1-1}"
+	detach "$uri" "${1-1}"
 }

@@ -1,6 +1,9 @@
 # Whole programs against each other. A test that needs root or a tool that is not there skips itself (77).
 E2E_TESTS = \
+	tests/e2e/test-bad-input.sh \
 	tests/e2e/test-demo.sh \
-	tests/e2e/test-guest.sh
+	tests/e2e/test-guest.sh \
+	tests/e2e/test-mirror-targets.sh \
+	tests/e2e/test-nbd-interop.sh
 TESTS += $(E2E_TESTS)
 EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh

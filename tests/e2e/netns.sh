@@ -37,16 +37,12 @@ two_hosts() {
 	ip -n "sxm-$$-B" link set veth up
 }
 
-# Functions cannot be run by nsenter: the verbs' files are run inside, everything else of the function stays here.
+# verb() runs its file behind $host_prefix; the rest of a function stays in the network where the test runs.
 on() {
 	local host=$1
 
 	shift
 	SXM_RUN_DIR=$hosts_dir/$host host_prefix="nsenter --net=/run/netns/sxm-$$-$host --" "$@"
-}
-verb() {
-	# shellcheck disable=SC2086,SC2154 # host_prefix is several words; functions.sh sets the others
-	printf '{"dbg":"%s",%s}' "$test_name" "$2" | ${host_prefix-} env ${SXM_RUN_DIR+SXM_RUN_DIR="$SXM_RUN_DIR"} "$plugin_root/$1" --json
 }
 
 # Whatever still runs in the namespace was started by this test.
