@@ -5,6 +5,8 @@
 #ifndef SXM_LOOP_UV_LOOP_H
 #define SXM_LOOP_UV_LOOP_H
 
+#include "base/compiler.h" /* first: libuv brings another MIN and MAX */
+
 #include <uv.h>
 
 #include "loop/loop.h"
