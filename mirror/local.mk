@@ -3,7 +3,8 @@ noinst_LTLIBRARIES += libcore.la libmirror.la
 libcore_la_SOURCES = \
 	mirror/claim.c mirror/claim.h \
 	mirror/core.c mirror/core.h mirror/core-private.h \
-	mirror/core-copy.c mirror/core-write.c \
+	mirror/core-copy.c mirror/core-far.c mirror/core-write.c \
+	mirror/core-map.c mirror/core-map.h mirror/core-status.c \
 	mirror/pace.c mirror/pace.h
 libcore_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \

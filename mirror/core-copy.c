@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * core-copy - what is DIRTY becomes COPYING becomes CLEAN
+ *
+ * A copy takes the next run of DIRTY chunks in disk order, at most 64, round and round. What is COPYING is not a map: it is
+ * the union of the live copies' masks, `mine`. Whatever makes a chunk DIRTY takes it out of every mask, so an acknowledgement
+ * cleans what nobody touched since, and nothing else (I4).
+ *
+ *      choose           granted            read done                      acknowledged
+ *      local claim ---> run of DIRTY ----> far enqueue, claim dropped --> mine: CLEAN
+ *                       mine: COPYING          |                          failed: the whole range DIRTY
+ *                                              '--> zeros on pristine chunks: CLEAN, nothing is sent (I6)
+ *
+ * Why a copy is cut where pristine chunks end: then all of it is one or the other, and zeros need no splitting.
+ *
+ * Can fail:    a read: its chunks one by one, each three times; then `unreadable`, DIRTY for good, and before "complete" that
+ *              is the operation's end (I7).
+ * Invariant:   a chunk is in at most one mask, and then not in the DIRTY map.
+ */
+#include "mirror/core-private.h"
+
+#include <errno.h>
+
+#define READING_ACTIVE_MAX 8u
+#define READING_IDLE_MAX 32u
+#define GUEST_ACTIVE_NS (100 * NS_PER_MS)
+#define READ_ATTEMPTS 3u
+
+static uint64_t mask_of(uint64_t first, uint64_t count)
+{
+	return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
+}
+
+static uint64_t length_of(struct core_span s)
+{
+	return s.end - s.first;
+}
+
+static bool is_guest_active(const struct core *c)
+{
+	return c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
+}
+
+/* Guests find at least half of the budget free, or after a pause a quarter. */
+static bool has_room(const struct core *c, uint64_t cost)
+{
+	uint64_t budget = core_far_budget(c);
+	uint64_t share = is_guest_active(c) ? budget / 2 : budget - budget / 4;
+
+	if (core_far_is_old(c, c->spec.lag_ms / 2))
+		return false;
+	return !c->copy_charge || (c->copy_charge + cost <= share && c->copy_charge + c->guest_charge + cost <= budget);
+}
+
+static bool can_choose(const struct core *c)
+{
+	if (!core_is_mirroring(c) || !c->is_linked || c->is_cut || !c->idle_count)
+		return false;
+	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable))
+		return false;
+	return c->reading_count < (is_guest_active(c) ? READING_ACTIVE_MAX : READING_IDLE_MAX);
+}
+
+/* A copy that waits for its claim has this already. */
+static bool is_awaited(const struct core *c, uint64_t chunk, uint64_t *end)
+{
+	for (unsigned i = 0; i < c->live_count; i++) {
+		const struct core_op *op = c->live[i];
+		struct core_span s;
+
+		if (op->local_leg != CORE_LOCAL_WAITING)
+			continue;
+		s = core_map_span(&c->map, op->range);
+		if (s.first <= chunk && chunk < s.end) {
+			*end = s.end;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool find_start(struct core *c, uint64_t *first)
+{
+	uint64_t chunk, end;
+
+	for (unsigned tries = 0; tries < 2 * CORE_COPIES_MAX; tries++) {
+		chunk = bitmap_next(c->map.dirty, c->cursor);
+		if (chunk >= c->map.chunks) {
+			c->passes++;
+			if (c->cursor == 0)
+				return false;
+			c->cursor = 0;
+			continue;
+		}
+		if (bitmap_test(c->map.unreadable, chunk)) {
+			c->cursor = bitmap_next_clear(c->map.unreadable, chunk);
+		} else if (is_awaited(c, chunk, &end)) {
+			c->cursor = end;
+		} else {
+			*first = chunk;
+			return true;
+		}
+	}
+	return false;
+}
+
+static uint64_t chunks_allowed(const struct core *c, uint64_t first)
+{
+	uint64_t most = MIN((uint64_t)CORE_COPY_CHUNKS, MAX(c->far.max_bytes / CORE_CHUNK_BYTES, 1u));
+
+	most = MIN(most, MAX(c->spec.lag_bytes / 2 / CORE_CHUNK_BYTES, 1u));
+	if (first >= c->careful.first && first < c->careful.end)
+		return 1;
+	return first < c->careful.first ? MIN(most, c->careful.first - first) : most;
+}
+
+/* The run of DIRTY, readable chunks from `first` on, no further than `end`. */
+static struct core_span run_from(const struct core *c, uint64_t first, uint64_t end)
+{
+	struct core_span run = { first, MIN(bitmap_next_clear(c->map.dirty, first), end) };
+
+	run.end = MIN(run.end, bitmap_next(c->map.unreadable, first));
+	run.end = MIN(run.end, first + chunks_allowed(c, first));
+	return run;
+}
+
+static struct core_op *revive(struct core *c)
+{
+	struct core_op *op = c->idle[--c->idle_count];
+
+	*op = (struct core_op){ .kind = CORE_COPY, .driver = op->driver };
+	c->live[c->live_count++] = op;
+	c->reading_count++;
+	return op;
+}
+
+static void retire(struct core *c, struct core_op *op)
+{
+	unsigned i = 0;
+
+	assert(!op->mine && !op->local.is_live && op->far_leg == CORE_FAR_IDLE);
+	while (c->live[i] != op)
+		i++;
+	c->live[i] = c->live[--c->live_count];
+	c->idle[c->idle_count++] = op;
+}
+
+/* The reading half is over: nothing is on its way to the far side, the copy's charge and claim go. */
+static void give_up(struct core *c, struct core_op *op)
+{
+	c->reading_count--;
+	c->copy_charge -= op->charge_bytes;
+	op->local_leg = CORE_LOCAL_OVER;
+	if (op->local.is_live)
+		core_drop_local(c, op);
+	retire(c, op);
+}
+
+bool core_copy_choose(struct core *c)
+{
+	struct core_span run;
+	struct core_op *op;
+	uint64_t first;
+
+	if (!can_choose(c) || !has_room(c, CORE_CHUNK_BYTES) || !find_start(c, &first))
+		return false;
+	run = run_from(c, first, c->map.chunks);
+	if (!has_room(c, range_length(core_map_bytes(&c->map, run))))
+		return false;
+
+	op = revive(c);
+	c->cursor = run.end;
+	op->range = core_map_bytes(&c->map, run);
+	op->charge_bytes = range_length(op->range);
+	c->copy_charge += op->charge_bytes;
+	op->local_leg = CORE_LOCAL_WAITING;
+	if (claim_take(c->local_claims, &op->local, op->range, op))
+		TAILQ_INSERT_TAIL(&c->granted, &op->local, wake);
+	return true;
+}
+
+/* What of the claimed range is still to be copied: one run, all pristine or none of it. */
+static struct core_span cut_run(const struct core *c, struct core_span claimed)
+{
+	struct core_span run = run_from(c, claimed.first, claimed.end), one;
+	bool is_pristine;
+
+	while (length_of(run) == 0 && run.first < claimed.end)
+		run = run_from(c, run.first + 1, claimed.end);
+	if (run.first >= claimed.end)
+		return (struct core_span){ 0, 0 };
+	one = (struct core_span){ run.first, run.first + 1 };
+	is_pristine = core_map_is_pristine(&c->map, one);
+	for (one = (struct core_span){ one.end, one.end + 1 }; one.first < run.end; one.first++, one.end++)
+		if (core_map_is_pristine(&c->map, one) != is_pristine)
+			run.end = one.first;
+	return run;
+}
+
+void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out)
+{
+	struct core_span run = { 0, 0 };
+
+	if (core_is_mirroring(c) && c->is_linked && !c->is_cut)
+		run = cut_run(c, core_map_span(&c->map, op->range));
+	if (length_of(run) == 0) {
+		give_up(c, op);
+		return;
+	}
+	c->copy_charge -= op->charge_bytes;
+	op->range = core_map_bytes(&c->map, run);
+	op->charge_bytes = range_length(op->range);
+	c->copy_charge += op->charge_bytes;
+
+	op->mine = mask_of(0, length_of(run));
+	bitmap_clear(c->map.dirty, run.first, run.end);
+	c->copying_chunks += length_of(run);
+	op->local_leg = CORE_LOCAL_BUSY;
+	core_push(out, CORE_DO_COPY_READ, op, 0, 0);
+	if (PLANTED(BUG_READ_UNCLAIMED))
+		core_drop_local(c, op);
+}
+
+static void clean(struct core *c, struct core_op *op, uint64_t mask)
+{
+	unsigned count = (unsigned)__builtin_popcountll(op->mine & mask);
+
+	op->mine &= ~mask;
+	c->copying_chunks -= count;
+	c->sum.copied_bytes += (uint64_t)count * CORE_CHUNK_BYTES;
+}
+
+static void read_failed(struct core *c, struct core_op *op, int err, struct core_actions *out)
+{
+	struct core_span s = core_map_span(&c->map, op->range);
+
+	if (length_of(s) == 1 && ++op->attempts < READ_ATTEMPTS) {
+		core_push(out, CORE_DO_COPY_READ, op, 0, 0);
+		return;
+	}
+	core_dirty(c, op->range);
+	if (length_of(s) == 1) {
+		bitmap_set(c->map.unreadable, s.first, s.end);
+	} else {
+		bool is_new = c->careful.first == c->careful.end;
+
+		c->careful.first = is_new ? s.first : MIN(s.first, c->careful.first);
+		c->careful.end = is_new ? s.end : MAX(s.end, c->careful.end);
+		c->cursor = s.first;
+	}
+	give_up(c, op);
+	if (length_of(s) == 1 && !c->was_synced)
+		core_fail(c, err);
+}
+
+/* From here it is the far side's. The far leg stands in line before the local claim goes (I4). */
+static void hand_over(struct core *c, struct core_op *op, struct core_span hull, bool is_zero)
+{
+	op->far_kind = is_zero && c->far.can_zero ? CORE_FAR_ZERO : CORE_FAR_WRITE;
+	op->far_may_trim = true;
+	op->far_range = core_map_bytes(&c->map, hull);
+	c->reading_count--;
+	op->local_leg = CORE_LOCAL_OVER;
+	core_far_enqueue(c, op);
+	if (op->local.is_live)
+		core_drop_local(c, op);
+}
+
+static void read_good(struct core *c, struct core_op *op)
+{
+	struct core_span s = core_map_span(&c->map, op->range);
+	bool is_pristine = core_map_is_pristine(&c->map, s);
+	uint64_t data = is_pristine ? op->mine & ~op->zeros : op->mine, kept;
+	unsigned first, last;
+
+	if (PLANTED(BUG_ZERO_ALWAYS_SKIPPED))
+		data = op->mine & ~op->zeros;
+	if (!data) {
+		c->sum.skipped_bytes += (uint64_t)__builtin_popcountll(op->mine) * CORE_CHUNK_BYTES;
+		clean(c, op, op->mine);
+		give_up(c, op);
+		return;
+	}
+	first = (unsigned)__builtin_ctzll(data);
+	last = 63 - (unsigned)__builtin_clzll(data);
+	kept = mask_of(first, last - first + 1);
+	if (is_pristine)
+		c->sum.skipped_bytes += (uint64_t)__builtin_popcountll(op->mine & ~kept) * CORE_CHUNK_BYTES;
+	clean(c, op, ~kept);
+	hand_over(c, op, (struct core_span){ s.first + first, s.first + last + 1 }, (kept & ~op->zeros) == 0);
+}
+
+void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out)
+{
+	assert(op->local_leg == CORE_LOCAL_BUSY);
+	c->read_ns = c->now_ns;
+	if (err && PLANTED(BUG_UNREADABLE_IS_ZERO)) {
+		op->zeros = UINT64_MAX;
+		err = 0;
+	}
+	if (!core_is_mirroring(c) || !c->is_linked || c->is_cut) {
+		core_dirty(c, op->range);
+		give_up(c, op);
+	} else if (err) {
+		read_failed(c, op, err, out);
+	} else {
+		read_good(c, op);
+	}
+}
+
+void core_copy_far_done(struct core *c, struct core_op *op, bool is_good)
+{
+	if (is_good && PLANTED(BUG_ACK_CLEANS_RANGE)) {
+		struct core_span s = core_map_span(&c->map, op->range);
+
+		bitmap_clear(c->map.dirty, s.first, s.end);
+	}
+	if (is_good || PLANTED(BUG_COPY_FAILURE_IS_CLEAN))
+		clean(c, op, UINT64_MAX);
+	retire(c, op);
+}

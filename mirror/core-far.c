@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * core-far - the far side's queue: who may enter, in what order they go, and what becomes of them
+ *
+ *                    far claim not yet granted
+ *      enqueue ----> blocked --------------.
+ *         '--------> ready <---------------'
+ *                      |  window
+ *                      v
+ *                    sent ----> acknowledged or failed: claim dropped, those behind it become ready
+ *
+ * Bounds (a guest's write never waits for them, its chunks go DIRTY instead):
+ * - bytes: all that is queued, in flight or being read by copies stays within a budget. The budget is what the far side takes
+ *   in its own latency plus lag_ms, at the measured rate, and never more than lag_bytes. (Without the latency, a far side
+ *   100 ms away would be given little, measured slow, and given less.)
+ * - time: nothing enters while something has waited lag_ms for the window. Nor, on a range that is taken, while something has
+ *   waited so for another's claim: a sector rewritten all the time is merged by the map instead of queueing a version each.
+ *
+ * Can fail:    a failed leg dirties its whole range, then its claim is dropped (I4). After many the operation fails.
+ * Invariant:   every live leg is on exactly one of the three lists, and holds a far claim.
+ */
+#include "mirror/core-private.h"
+
+#include <errno.h>
+
+#define BUDGET_UNKNOWN_BYTES MiB       /* while the rate is not known */
+#define BUDGET_FLOOR_BYTES (256 * KiB)
+#define ZERO_COST_BYTES (64 * KiB)     /* a long zero is no long message, but not nothing either */
+#define ZERO_MAX_BYTES (2 * GiB)
+#define ERRORS_MAX 16u
+#define FLUSH_FAILURES_MAX 3u
+
+uint64_t core_far_budget(const struct core *c)
+{
+	uint64_t ns = c->spec.lag_ms * NS_PER_MS + pace_latency_ns(&c->pace), bytes = BUDGET_UNKNOWN_BYTES;
+
+	if (c->pace.rate_bytes)
+		bytes = MAX(c->pace.rate_bytes / 1000 * (ns / 1000) / 1000, BUDGET_FLOOR_BYTES);
+	return MIN(bytes, c->spec.lag_bytes);
+}
+
+uint64_t core_far_cost(enum core_far_kind kind, struct range r)
+{
+	return kind == CORE_FAR_ZERO ? MIN(range_length(r), ZERO_COST_BYTES) : range_length(r);
+}
+
+bool core_far_is_sendable(const struct core *c, enum core_op_kind kind, struct range r)
+{
+	if (!range_is_aligned(r, c->far.min_block_bytes))
+		return false;
+	if (kind == CORE_WRITE || kind == CORE_COPY)
+		return range_length(r) <= c->far.max_bytes;
+	return c->far.can_zero && range_length(r) <= ZERO_MAX_BYTES;
+}
+
+static bool is_older(const struct core *c, const struct core_op *op, uint64_t ns)
+{
+	return op && c->now_ns - op->queued_ns > ns;
+}
+
+bool core_far_is_old(const struct core *c, uint64_t ms)
+{
+	return is_older(c, TAILQ_FIRST(&c->ready), ms * NS_PER_MS);
+}
+
+bool core_far_has_room(const struct core *c, uint64_t cost)
+{
+	uint64_t charge = c->guest_charge + c->copy_charge;
+
+	if (PLANTED(BUG_OVERFLOW_ALWAYS) && c->far_count)
+		return false;
+	if (!c->far_count && !c->copy_charge)
+		return true;
+	return charge + cost <= core_far_budget(c) && !core_far_is_old(c, c->spec.lag_ms);
+}
+
+unsigned core_far_fill_percent(const struct core *c)
+{
+	const struct core_op *oldest = TAILQ_FIRST(&c->ready);
+	uint64_t lag_ns = MAX(c->spec.lag_ms, 1u) * NS_PER_MS, budget = MAX(core_far_budget(c), UINT64_C(1));
+	uint64_t by_time = oldest ? (c->now_ns - oldest->queued_ns) * 100 / lag_ns : 0;
+	uint64_t by_bytes = (c->guest_charge + c->copy_charge) * 100 / budget;
+
+	return (unsigned)MIN(MAX(by_time, by_bytes), UINT64_C(1000));
+}
+
+/* Whoever would stand behind another leg, while those that already do have stood so for long. */
+static bool is_crowded(const struct core *c, const struct core_op *op)
+{
+	return op->kind != CORE_COPY &&
+	       is_older(c, TAILQ_FIRST(&c->blocked), c->spec.lag_ms * NS_PER_MS + 2 * pace_latency_ns(&c->pace));
+}
+
+static void give_back_claim(struct core *c, struct core_op *op)
+{
+	struct claim_wake wake = TAILQ_HEAD_INITIALIZER(wake);
+	struct claim *claim;
+
+	claim_drop(c->far_claims, &op->far, &wake);
+	TAILQ_FOREACH(claim, &wake, wake) {
+		struct core_op *woken = claim->owner;
+
+		assert(woken->far_leg == CORE_FAR_BLOCKED);
+		TAILQ_REMOVE(&c->blocked, woken, link);
+		TAILQ_INSERT_TAIL(&c->ready, woken, link);
+		woken->far_leg = CORE_FAR_READY;
+		woken->queued_ns = c->now_ns;
+	}
+}
+
+static void charge(struct core *c, struct core_op *op)
+{
+	uint64_t cost = core_far_cost(op->far_kind, op->far_range);
+
+	if (op->kind == CORE_COPY)
+		c->copy_charge += cost - op->charge_bytes;
+	else
+		c->guest_charge += cost;
+	op->charge_bytes = cost;
+	c->queued_bytes += cost;
+}
+
+bool core_far_enqueue(struct core *c, struct core_op *op)
+{
+	struct range claimed = op->far_range;
+	bool is_free;
+
+	if (PLANTED(BUG_FAR_UNORDERED))
+		claimed.end = claimed.start + 1;
+	is_free = claim_take(c->far_claims, &op->far, claimed, op);
+	if (!is_free && is_crowded(c, op)) {
+		give_back_claim(c, op); /* the last in line: nobody wakes */
+		return false;
+	}
+	if (!PLANTED(BUG_PRISTINE_STAYS))
+		core_map_enqueued(&c->map, op->far_range);
+	if (!c->far_count)
+		c->answer_ns = c->now_ns;
+	op->queued_ns = c->now_ns;
+	op->far_leg = is_free ? CORE_FAR_READY : CORE_FAR_BLOCKED;
+	if (is_free)
+		TAILQ_INSERT_TAIL(&c->ready, op, link);
+	else
+		TAILQ_INSERT_TAIL(&c->blocked, op, link);
+	c->far_count++;
+	charge(c, op);
+	if (!PLANTED(BUG_BARRIER_TAKES_OLD_FLUSH))
+		c->last_flush = CORE_FLUSH_IDLE;
+	pace_busy(&c->pace, c->now_ns, true);
+	return true;
+}
+
+void core_far_send(struct core *c, struct core_actions *out)
+{
+	struct core_op *op;
+
+	while (c->is_linked && c->sent_count < c->far.window_ops && (op = TAILQ_FIRST(&c->ready))) {
+		if (!core_has_room(out, 1))
+			return;
+		if (!c->sent_count)
+			c->answer_ns = c->now_ns;
+		TAILQ_REMOVE(&c->ready, op, link);
+		TAILQ_INSERT_TAIL(&c->sent, op, link);
+		op->far_leg = CORE_FAR_SENT;
+		op->sent_ns = c->now_ns;
+		c->sent_count++;
+		core_push(out, CORE_DO_REMOTE_SUBMIT, op, 0, 0);
+	}
+}
+
+static struct core_ops *list_of(struct core *c, const struct core_op *op)
+{
+	switch (op->far_leg) {
+	case CORE_FAR_BLOCKED:
+		return &c->blocked;
+	case CORE_FAR_READY:
+		return &c->ready;
+	case CORE_FAR_SENT:
+		return &c->sent;
+	case CORE_FAR_IDLE:
+		break;
+	}
+	assert(!"a far leg that is not alive");
+	return NULL;
+}
+
+/* The leg's end: bits first, then the claim, then the buffer (I4). */
+static void end_leg(struct core *c, struct core_op *op, bool is_good)
+{
+	TAILQ_REMOVE(list_of(c, op), op, link);
+	if (op->far_leg == CORE_FAR_SENT)
+		c->sent_count--;
+	c->far_count--;
+	c->queued_bytes -= op->charge_bytes;
+	if (op->kind == CORE_COPY)
+		c->copy_charge -= op->charge_bytes;
+	else
+		c->guest_charge -= op->charge_bytes;
+	op->far_leg = CORE_FAR_IDLE;
+	pace_busy(&c->pace, c->now_ns, c->far_count > 0);
+
+	if (!is_good && !(PLANTED(BUG_GUEST_FAILURE_IS_CLEAN) && op->kind != CORE_COPY) &&
+	    !(PLANTED(BUG_COPY_FAILURE_IS_CLEAN) && op->kind == CORE_COPY))
+		core_dirty(c, op->range);
+	give_back_claim(c, op);
+	if (op->kind == CORE_COPY)
+		core_copy_far_done(c, op, is_good);
+	else
+		core_write_far_done(c, op, is_good);
+}
+
+static void count_ack(struct core *c, const struct core_op *op)
+{
+	pace_acked(&c->pace, c->now_ns, op->charge_bytes, c->now_ns - op->sent_ns);
+	c->unflushed_bytes += op->charge_bytes;
+	c->answer_ns = c->now_ns;
+	if (op->far_kind == CORE_FAR_ZERO)
+		c->sum.zero_bytes += range_length(op->far_range);
+	else
+		c->sum.sent_bytes += range_length(op->far_range);
+}
+
+void core_far_done(struct core *c, struct core_op *op, int err)
+{
+	assert(op->far_leg == CORE_FAR_SENT);
+	if (!err)
+		count_ack(c, op);
+	end_leg(c, op, !err && core_is_mirroring(c));
+	if (!err || !core_is_mirroring(c))
+		return;
+	c->is_cut = false;
+	if (err == ESHUTDOWN)
+		c->is_linked = false; /* LINK_DOWN is on its way */
+	else if (++c->far_errors >= ERRORS_MAX)
+		core_fail(c, err);
+}
+
+void core_far_flush(struct core *c, struct core_actions *out)
+{
+	const struct core_ops *pending[] = { &c->blocked, &c->ready, &c->sent };
+	struct core_op *op;
+
+	assert(!c->is_flushing);
+	c->is_flushing = true;
+	c->unflushed_bytes = 0;
+	c->flushed_ns = c->now_ns;
+	core_map_flush_begins(&c->map);
+	for (unsigned i = 0; i < ARRAY_LEN(pending) && !PLANTED(BUG_FLUSH_COVERS_PENDING); i++)
+		TAILQ_FOREACH(op, pending[i], link)
+			core_map_enqueued(&c->map, op->far_range);
+	core_push(out, CORE_DO_FLUSH_FAR, NULL, 0, 0);
+}
+
+/* All that was written there since the last good flush, whether this one covered it or not. */
+static void dirty_unflushed(struct core *c)
+{
+	const struct bitmap *touched = c->map.touched;
+	uint64_t bits = bitmap_bits(touched), first = bitmap_next(touched, 0);
+
+	while (first < bits) {
+		uint64_t end = bitmap_next_clear(touched, first);
+
+		core_dirty(c, (struct range){ first * CORE_REGION_BYTES, MIN(end * CORE_REGION_BYTES, c->spec.size_bytes) });
+		first = bitmap_next(touched, end);
+	}
+}
+
+void core_far_flushed(struct core *c, int err)
+{
+	if (!c->is_flushing)
+		return;
+	c->is_flushing = false;
+	c->answer_ns = c->now_ns;
+	core_map_flush_ends(&c->map, !err);
+	if (!err) {
+		c->flush_failures = 0;
+		if (c->last_flush == CORE_FLUSH_BUSY)
+			c->last_flush = CORE_FLUSH_GOOD;
+		return;
+	}
+	c->last_flush = CORE_FLUSH_IDLE;
+	c->is_cut = false;
+	if (!PLANTED(BUG_FLUSH_FAILURE_FORGOTTEN))
+		dirty_unflushed(c);
+	if (core_is_mirroring(c) && ++c->flush_failures >= FLUSH_FAILURES_MAX)
+		core_fail(c, err);
+}
+
+static void end_all(struct core *c, struct core_ops *list)
+{
+	struct core_op *op;
+
+	if (!PLANTED(BUG_LINK_DOWN_FORGETS))
+		TAILQ_FOREACH(op, list, link)
+			core_dirty(c, op->range);
+	while ((op = TAILQ_FIRST(list)))
+		end_leg(c, op, PLANTED(BUG_LINK_DOWN_FORGETS));
+}
+
+void core_far_forget_queued(struct core *c)
+{
+	struct core_op *op;
+
+	TAILQ_FOREACH(op, &c->sent, link)
+		core_dirty(c, op->range);
+	end_all(c, &c->blocked); /* before those they wait for: nobody becomes ready meanwhile */
+	end_all(c, &c->ready);
+}
+
+void core_far_forget_sent(struct core *c)
+{
+	end_all(c, &c->sent);
+	c->is_flushing = false;
+}

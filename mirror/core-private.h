@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * core-private - what the core's own files share
+ *
+ *      core.c         events, states, barrier
+ *      core-status.c  what can be asked
+ *      core-write.c   guests' operations: where they go
+ *      core-copy.c    copies: DIRTY becomes COPYING becomes CLEAN
+ *      core-far.c     the far side's queue, its bounds, its flushes, its end
+ *      core-map.c     bits
+ *
+ * An event changes state and puts operations on lists; core.c then works the lists off while the caller's array has room.
+ */
+#ifndef SXM_MIRROR_CORE_PRIVATE_H
+#define SXM_MIRROR_CORE_PRIVATE_H
+
+#include "mirror/core-map.h"
+#include "mirror/core.h"
+#include "mirror/pace.h"
+
+/* Planted bugs: each breaks one law, and the simulation must find it (tests/sim/sim-planted.c, built with -DPLANT). */
+#define CORE_BUGS(X) \
+	X(FAR_UNORDERED)          /* I2: overlapping far legs leave together */ \
+	X(ROUTE_AT_ARRIVAL)       /* I3: not at the grant */ \
+	X(ANY_DIRTY_IS_LOCAL)     /* I3: a write over DIRTY and CLEAN chunks goes to the local disk only */ \
+	X(GUEST_ACK_CLEANS)       /* I4: the acknowledgement of a guest's write */ \
+	X(READ_UNCLAIMED)         /* I4: a copy's claim is dropped before its far leg is enqueued */ \
+	X(OVERFLOW_KEEPS_MASKS)   /* I4: what goes DIRTY stays COPYING too */ \
+	X(ACK_CLEANS_RANGE)       /* I4: not only what is still COPYING by that copy */ \
+	X(COPY_FAILURE_IS_CLEAN)  /* I4 */ \
+	X(GUEST_FAILURE_IS_CLEAN) /* I4 */ \
+	X(LINK_DOWN_FORGETS)      /* I4: what was still queued */ \
+	X(OVERFLOW_ALWAYS)        /* I4: the dirty count grows though the bound holds */ \
+	X(PRISTINE_STAYS)         /* I6: in spite of an enqueue */ \
+	X(ZERO_ALWAYS_SKIPPED)    /* I6: pristine or not */ \
+	X(TRIM_AFTER_ERROR)       /* I6: the far leg goes though the local leg failed */ \
+	X(TRIM_READS_ZERO)        /* I6: of a disk where it does not */ \
+	X(LOCAL_ERROR_IS_CLEAN)   /* I7 */ \
+	X(UNREADABLE_IS_ZERO)     /* I7 */ \
+	X(STALL_HOLDS_GUESTS)     /* I8 */ \
+	X(FLUSH_FAILURE_FORGOTTEN)/* I10 */ \
+	X(FLUSH_COVERS_PENDING)   /* I10: what is in flight when it begins */ \
+	X(BARRIER_TAKES_OLD_FLUSH)/* I10: one that began before the last acknowledgement */ \
+	X(BARRIER_FORGETS_QUEUE)  /* I10: does not wait for guests' far legs */
+#define CORE_BUG(name) BUG_##name,
+enum core_bug { BUG_NONE, CORE_BUGS(CORE_BUG) BUG_COUNT };
+#ifdef PLANT
+extern enum core_bug core_planted;
+#define PLANTED(bug) ((bug) == core_planted)
+#else
+#define PLANTED(bug) false
+#endif
+
+TAILQ_HEAD(core_ops, core_op);
+
+enum core_flush { CORE_FLUSH_IDLE, CORE_FLUSH_BUSY, CORE_FLUSH_GOOD };
+
+struct core {
+	struct core_spec spec;
+	struct core_far far;
+	struct core_map map;
+	struct pace pace;
+
+	enum core_state state;
+	uint64_t now_ns;
+	int err;                     /* FAILED: why */
+	int barrier_err;             /* a barrier was backed out: to be reported */
+	bool has_news;               /* REPORT is due */
+	bool must_drop_link;         /* DROP_LINK is due */
+	bool is_linked;              /* far legs may be sent */
+	bool was_synced;
+	bool is_stalled;
+	bool is_barrier;             /* wanted, or FINISHING by it */
+	bool is_cut;                 /* a copy's instant has passed: what is written now is not owed */
+	bool is_open;                /* between LINK_UP and LINK_DOWN: REMOTE_DONE is listened to */
+	uint64_t barrier_ns;         /* when it began */
+	uint64_t answer_ns;          /* the far side's last answer, or the first request after idleness */
+	uint64_t read_ns;            /* the last copy's read */
+	uint64_t guest_ns;           /* a guest's last write */
+	uint64_t total_bytes;
+
+	struct claims *local_claims, *far_claims; /* owned */
+	struct claim_wake granted;   /* local claims nobody has acted on */
+
+	struct core_ops blocked, ready, sent; /* far legs: behind another's claim, behind the window, in flight */
+	struct core_ops released;    /* guests' operations that are over */
+	unsigned far_count, sent_count;
+	uint64_t guest_charge, copy_charge; /* of the lag budget; copies' from the moment they are chosen */
+	uint64_t queued_bytes;       /* queued and in flight for the far side */
+	unsigned far_errors;         /* since nothing was owed */
+
+	bool is_flushing;
+	enum core_flush last_flush;  /* the barrier's own: begun when nothing was pending */
+	unsigned flush_failures;     /* in a row */
+	uint64_t flushed_ns, unflushed_bytes;
+
+	struct core_op *copies;      /* owned: CORE_COPIES_MAX */
+	struct core_op *idle[CORE_COPIES_MAX], *live[CORE_COPIES_MAX];
+	unsigned idle_count, live_count, reading_count;
+	uint64_t copying_chunks, cursor, passes;
+	struct core_span careful;    /* a read failed here: one chunk at a time */
+
+	struct core_status sum;      /* its counters */
+};
+
+/* core.c */
+void core_push(struct core_actions *out, enum core_action_type type, struct core_op *op, int err, uint32_t delay_us);
+bool core_has_room(struct core_actions *out, unsigned actions); /* else marks it full */
+bool core_is_mirroring(const struct core *c); /* SYNCING, SYNCED, FINISHING with a link */
+bool core_is_over(const struct core *c);      /* FINISHED, FAILED, ENDED */
+void core_fail(struct core *c, int err);
+void core_dirty(struct core *c, struct range r); /* every chunk touched is DIRTY, and no copy's any more */
+uint64_t core_owed_bytes(const struct core *c);
+void core_drop_local(struct core *c, struct core_op *op);
+void core_release(struct core *c, struct core_op *op);
+
+/* core-write.c */
+void core_write_arrived(struct core *c, struct core_op *op);
+void core_write_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
+void core_write_local_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
+void core_write_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-copy.c */
+bool core_copy_choose(struct core *c); /* takes the next copy's local claim; false: nothing to choose now */
+void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
+void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
+void core_copy_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-far.c */
+uint64_t core_far_budget(const struct core *c);
+bool core_far_is_sendable(const struct core *c, enum core_op_kind kind, struct range r);
+uint64_t core_far_cost(enum core_far_kind kind, struct range r);
+bool core_far_has_room(const struct core *c, uint64_t cost); /* for a guest's */
+bool core_far_is_old(const struct core *c, uint64_t ms);     /* what waits for the window waits longer than that */
+unsigned core_far_fill_percent(const struct core *c);
+/* op->far_kind, far_range and far_may_trim are set. False: it would wait too long behind others on its range. */
+bool core_far_enqueue(struct core *c, struct core_op *op);
+void core_far_send(struct core *c, struct core_actions *out);
+void core_far_done(struct core *c, struct core_op *op, int err);
+void core_far_flush(struct core *c, struct core_actions *out); /* begins one */
+void core_far_flushed(struct core *c, int err);
+void core_far_forget_queued(struct core *c); /* the link will not be used any more */
+void core_far_forget_sent(struct core *c);   /* ... and nothing of it is touched any more */
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * core-status - what can be asked of the core: figures for people, chunks for whoever checks the laws
+ */
+#include "mirror/core-private.h"
+
+static const char *const state_names[] = {
+	[CORE_CONNECTING] = "connecting", [CORE_SYNCING] = "syncing",   [CORE_SYNCED] = "synced", [CORE_FINISHING] = "finishing",
+	[CORE_FINISHED] = "finished",     [CORE_FAILED] = "failed",     [CORE_ENDED] = "ended",
+};
+
+const char *core_state_name(enum core_state s)
+{
+	return state_names[s];
+}
+
+void core_status(const struct core *c, struct core_status *out)
+{
+	uint64_t owed = core_owed_bytes(c), rate = c->pace.rate_bytes;
+
+	*out = c->sum;
+	out->state = c->state;
+	out->was_synced = c->was_synced;
+	out->is_stalled = c->is_stalled;
+	out->is_idle = c->live_count == 0 && c->far_count == 0;
+	out->err = c->err;
+	out->dirty_bytes = c->state == CORE_FINISHED ? 0 : MIN(owed, c->spec.size_bytes);
+	out->lag_bytes = c->queued_bytes;
+	out->lag_ops = c->far_count;
+	out->rate_bytes = rate;
+	out->total_bytes = MIN(c->total_bytes, c->spec.size_bytes);
+	out->pace_us = c->pace.delay_us;
+	out->eta_ms = owed == 0 ? 0 : rate ? (owed + c->guest_charge) / MAX(rate / 1000, UINT64_C(1)) : UINT64_MAX;
+}
+
+enum core_chunk core_chunk(const struct core *c, uint64_t chunk)
+{
+	if (bitmap_test(c->map.dirty, chunk))
+		return CORE_DIRTY;
+	for (unsigned i = 0; i < c->live_count; i++) {
+		uint64_t first = c->live[i]->range.start / CORE_CHUNK_BYTES;
+
+		if (chunk >= first && chunk - first < 64 && (c->live[i]->mine >> (chunk - first) & 1))
+			return CORE_COPYING;
+	}
+	return CORE_CLEAN;
+}
+
+bool core_chunk_is_pristine(const struct core *c, uint64_t chunk)
+{
+	return core_map_is_pristine(&c->map, (struct core_span){ chunk, chunk + 1 });
+}
+
+bool core_has_far_leg(const struct core *c, struct range r)
+{
+	const struct core_ops *lists[] = { &c->blocked, &c->ready, &c->sent };
+	const struct core_op *op;
+
+	for (unsigned i = 0; i < ARRAY_LEN(lists); i++)
+		TAILQ_FOREACH(op, lists[i], link)
+			if (range_overlaps(op->far_range, r))
+				return true;
+	return false;
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * core - the mirror's brain: events in, actions out
+ *
+ *      one step:   event -> state and lists -> granted claims -> new copies -> far queue -> releases -> flush -> states -> news
+ *
+ * The event itself makes two actions at most; all that may be many (waiters set free, legs of a lost link) waits on lists and
+ * is worked off while the caller's array has room. If it has none, MORE goes on where this stopped.
+ *
+ * States move here and nowhere else:
+ *
+ *      CONNECTING -> SYNCING <-> SYNCED        SYNCED while the debt is small; "complete" once it was
+ *                       '----+----'
+ *                            v   ^ back out: UNBARRIER, no progress, something unreadable; a copy cut off while an error came
+ *                        FINISHING -> FINISHED
+ *      any of these -> FAILED (link down, too many errors), ENDED (ABORT)
+ *
+ * Can fail:    everything the far side does; then FAILED, what was not known to be there is DIRTY, guests go on.
+ * Invariants:  I1 to I10 of THEORY, after every step.
+ */
+#include "mirror/core-private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define STALL_NS (250 * NS_PER_MS)        /* I8 */
+#define FLUSH_EVERY_NS NS_PER_S           /* SYNCED: so that the barrier's flush is short */
+#define FLUSH_EVERY_BYTES (64 * MiB)
+
+#define TO(state) (1u << (state))
+static const unsigned moves[] = {
+	[CORE_CONNECTING] = TO(CORE_SYNCING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_SYNCING] = TO(CORE_SYNCED) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_SYNCED] = TO(CORE_SYNCING) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_FINISHING] = TO(CORE_SYNCING) | TO(CORE_FINISHED) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_FINISHED] = 0,
+	[CORE_FAILED] = 0,
+	[CORE_ENDED] = 0,
+};
+
+static void set_state(struct core *c, enum core_state next)
+{
+	assert(moves[c->state] & TO(next));
+	c->state = next;
+	c->has_news = true;
+	if (next == CORE_SYNCED)
+		c->was_synced = true;
+}
+
+struct core *core_new(const struct core_spec *spec)
+{
+	struct core *c = calloc(1, sizeof *c);
+
+	if (!c)
+		return NULL;
+	c->spec = *spec;
+	c->spec.lag_bytes = spec->lag_bytes ? spec->lag_bytes : 16 * MiB;
+	c->spec.lag_ms = spec->lag_ms ? spec->lag_ms : 50;
+	c->spec.debt_ms = spec->debt_ms ? spec->debt_ms : 1000;
+	c->spec.no_progress_ms = spec->no_progress_ms ? spec->no_progress_ms : 30000;
+	TAILQ_INIT(&c->granted);
+	TAILQ_INIT(&c->blocked);
+	TAILQ_INIT(&c->ready);
+	TAILQ_INIT(&c->sent);
+	TAILQ_INIT(&c->released);
+	pace_stop(&c->pace, 0);
+
+	c->local_claims = claims_new();
+	c->far_claims = claims_new();
+	c->copies = calloc(CORE_COPIES_MAX, sizeof *c->copies);
+	if (!core_map_init(&c->map, spec->size_bytes) || !c->local_claims || !c->far_claims || !c->copies) {
+		core_free(c);
+		return NULL;
+	}
+	while (c->idle_count < CORE_COPIES_MAX) {
+		c->idle[c->idle_count] = &c->copies[CORE_COPIES_MAX - 1 - c->idle_count];
+		c->idle_count++;
+	}
+	return c;
+}
+
+void core_free(struct core *c)
+{
+	if (!c)
+		return;
+	assert(c->live_count == 0 && c->far_count == 0);
+	claims_free(c->local_claims);
+	claims_free(c->far_claims);
+	core_map_fini(&c->map);
+	free(c->copies);
+	free(c);
+}
+
+void core_mark_dirty(struct core *c, struct range r)
+{
+	assert(c->state == CORE_CONNECTING);
+	core_dirty(c, range_clip(r, (struct range){ 0, c->spec.size_bytes }));
+}
+
+void core_mark_pristine(struct core *c, struct range r)
+{
+	assert(c->state == CORE_CONNECTING);
+	core_map_add_pristine(&c->map, range_clip(r, (struct range){ 0, c->spec.size_bytes }));
+}
+
+void core_push(struct core_actions *out, enum core_action_type type, struct core_op *op, int err, uint32_t delay_us)
+{
+	assert(out->count < CORE_ACTIONS_MAX);
+	out->item[out->count++] = (struct core_action){ .type = type, .op = op, .err = err, .delay_us = delay_us };
+}
+
+bool core_has_room(struct core_actions *out, unsigned actions)
+{
+	if (out->count + actions > CORE_ACTIONS_MAX)
+		out->is_full = true;
+	return !out->is_full;
+}
+
+bool core_is_mirroring(const struct core *c)
+{
+	return c->state == CORE_SYNCING || c->state == CORE_SYNCED || c->state == CORE_FINISHING;
+}
+
+bool core_is_over(const struct core *c)
+{
+	return c->state == CORE_FINISHED || c->state == CORE_FAILED || c->state == CORE_ENDED;
+}
+
+uint64_t core_owed_bytes(const struct core *c)
+{
+	return (bitmap_count(c->map.dirty) + c->copying_chunks) * CORE_CHUNK_BYTES;
+}
+
+static void strip_mask(struct core *c, struct core_op *op, struct core_span s)
+{
+	struct core_span own = core_map_span(&c->map, op->range), both = { MAX(s.first, own.first), MIN(s.end, own.end) };
+
+	for (uint64_t i = both.first; i < both.end; i++) {
+		uint64_t bit = UINT64_C(1) << (i - own.first);
+
+		if (op->mine & bit)
+			c->copying_chunks--;
+		op->mine &= ~bit;
+	}
+}
+
+void core_dirty(struct core *c, struct range r)
+{
+	struct core_span s = core_map_span(&c->map, r);
+
+	if (PLANTED(BUG_OVERFLOW_KEEPS_MASKS) && core_is_mirroring(c)) {
+		bitmap_set(c->map.dirty, s.first, s.end);
+		return;
+	}
+	for (unsigned i = 0; c->copying_chunks && i < c->live_count; i++)
+		if (c->live[i]->mine)
+			strip_mask(c, c->live[i], s);
+	bitmap_set(c->map.dirty, s.first, s.end);
+}
+
+void core_drop_local(struct core *c, struct core_op *op)
+{
+	claim_drop(c->local_claims, &op->local, &c->granted);
+}
+
+void core_release(struct core *c, struct core_op *op)
+{
+	TAILQ_INSERT_TAIL(&c->released, op, link);
+}
+
+/* Debt: what a barrier would have to send, in per cent of its bound. */
+static unsigned debt_percent(const struct core *c)
+{
+	uint64_t owed = core_owed_bytes(c), bound = c->pace.rate_bytes / 1000 * c->spec.debt_ms, percent;
+
+	if (!owed)
+		return 0;
+	percent = bound ? (owed + c->guest_charge) / MAX(bound / 100, UINT64_C(1)) : 1000;
+	return (unsigned)MIN(percent, UINT64_C(1000));
+}
+
+/* Nothing more goes out. What was sent stays claimed until it is answered or the link is down. */
+static void end_mirroring(struct core *c, enum core_state how)
+{
+	set_state(c, how);
+	c->is_linked = false;
+	c->is_stalled = false;
+	pace_stop(&c->pace, c->now_ns);
+	core_far_forget_queued(c);
+	for (unsigned i = 0; i < c->live_count; i++)
+		if (c->live[i]->mine)
+			core_dirty(c, c->live[i]->range);
+}
+
+void core_fail(struct core *c, int err)
+{
+	if (core_is_over(c))
+		return;
+	c->err = err ? err : EIO;
+	c->must_drop_link = true;
+	end_mirroring(c, CORE_FAILED);
+}
+
+static bool is_far_usable(const struct core *c, const struct core_far *far)
+{
+	uint32_t block = far->min_block_bytes;
+
+	return block && block <= CORE_CHUNK_BYTES && (block & (block - 1)) == 0 && c->spec.size_bytes % block == 0 &&
+	       far->max_bytes >= CORE_CHUNK_BYTES && far->window_ops;
+}
+
+static void link_up(struct core *c, const struct core_far *far)
+{
+	if (c->state != CORE_CONNECTING)
+		return;
+	assert(far->generation > c->far.generation);
+	c->far = *far;
+	c->is_open = true;
+	if (!is_far_usable(c, far)) {
+		core_fail(c, ENOTSUP);
+		return;
+	}
+	c->is_linked = true;
+	c->answer_ns = c->read_ns = c->now_ns;
+	c->total_bytes = core_owed_bytes(c);
+	pace_stop(&c->pace, c->now_ns);
+	set_state(c, CORE_SYNCING);
+}
+
+static void link_down(struct core *c, const struct core_event *ev)
+{
+	if (ev->generation != c->far.generation)
+		return;
+	core_fail(c, ev->err ? ev->err : ENOTCONN);
+	c->must_drop_link = false;
+	core_far_forget_sent(c);
+	c->is_open = false;
+}
+
+static void abort_all(struct core *c)
+{
+	if (core_is_over(c))
+		return;
+	c->must_drop_link = true;
+	end_mirroring(c, CORE_ENDED);
+}
+
+static void begin_barrier(struct core *c)
+{
+	if (core_is_over(c) || c->is_barrier)
+		return;
+	c->is_barrier = true;
+	c->barrier_ns = c->now_ns;
+}
+
+static void take_event(struct core *c, const struct core_event *ev, struct core_actions *out)
+{
+	bool is_current = c->is_open && ev->generation == c->far.generation;
+
+	switch (ev->type) {
+	case CORE_WRITE_ARRIVED:
+		core_write_arrived(c, ev->op);
+		break;
+	case CORE_LOCAL_DONE:
+		core_write_local_done(c, ev->op, ev->err, out);
+		break;
+	case CORE_COPY_READ_DONE:
+		core_copy_read_done(c, ev->op, ev->err, out);
+		break;
+	case CORE_REMOTE_DONE:
+		if (is_current)
+			core_far_done(c, ev->op, ev->err);
+		break;
+	case CORE_FLUSHED:
+		if (is_current)
+			core_far_flushed(c, ev->err);
+		break;
+	case CORE_LINK_UP:
+		link_up(c, &ev->far);
+		break;
+	case CORE_LINK_DOWN:
+		link_down(c, ev);
+		break;
+	case CORE_BARRIER:
+		begin_barrier(c);
+		break;
+	case CORE_UNBARRIER:
+		c->is_barrier = false;
+		break;
+	case CORE_SOURCE_FAILED:
+		core_fail(c, ev->err);
+		break;
+	case CORE_ABORT:
+		abort_all(c);
+		break;
+	case CORE_TICK:
+	case CORE_MORE:
+		break;
+	}
+}
+
+static bool act_on_granted(struct core *c, struct core_actions *out)
+{
+	struct claim *claim;
+
+	while ((claim = TAILQ_FIRST(&c->granted))) {
+		struct core_op *op = claim->owner;
+
+		if (!core_has_room(out, 1) || (PLANTED(BUG_STALL_HOLDS_GUESTS) && c->is_stalled))
+			return false;
+		TAILQ_REMOVE(&c->granted, claim, wake);
+		if (op->kind == CORE_COPY)
+			core_copy_granted(c, op, out);
+		else
+			core_write_granted(c, op, out);
+	}
+	return true;
+}
+
+static void release_all(struct core *c, struct core_actions *out)
+{
+	struct core_op *op;
+
+	while ((op = TAILQ_FIRST(&c->released)) && core_has_room(out, 1)) {
+		TAILQ_REMOVE(&c->released, op, link);
+		core_push(out, CORE_DO_RELEASE, op, 0, 0);
+	}
+}
+
+/* Stalled: something is in flight and nothing has been answered for a while. Then nobody is paced, and the rate is not judged. */
+static void watch_far(struct core *c)
+{
+	bool is_stalled = c->is_linked && c->sent_count && c->now_ns - c->answer_ns > STALL_NS;
+	struct pace_view view = {
+		.is_promised = c->was_synced,
+		.fill_percent = core_far_fill_percent(c),
+		.debt_percent = debt_percent(c),
+		.owed_bytes = core_owed_bytes(c),
+	};
+
+	if (is_stalled != c->is_stalled)
+		c->has_news = true;
+	c->is_stalled = is_stalled;
+	if (is_stalled || (c->state != CORE_SYNCING && c->state != CORE_SYNCED))
+		pace_stop(&c->pace, c->now_ns);
+	else
+		pace_observe(&c->pace, c->now_ns, &view);
+}
+
+/* Nothing is owed, nothing is on its way: what the far side has is what it should have. */
+static bool is_drained(const struct core *c)
+{
+	if (c->far_count && !PLANTED(BUG_BARRIER_FORGETS_QUEUE))
+		return false;
+	return c->is_cut ? c->live_count == 0 : core_owed_bytes(c) == 0 && claims_count(c->local_claims) == 0;
+}
+
+static bool is_flush_due(const struct core *c)
+{
+	if (!c->far.can_flush || c->is_flushing || !c->is_linked)
+		return false;
+	if (c->state == CORE_FINISHING && is_drained(c))
+		return c->last_flush == CORE_FLUSH_IDLE;
+	if (!c->unflushed_bytes)
+		return false;
+	if (c->unflushed_bytes >= FLUSH_EVERY_BYTES)
+		return true;
+	return c->state == CORE_SYNCED && (!c->flushed_ns || c->now_ns - c->flushed_ns >= FLUSH_EVERY_NS);
+}
+
+static void flush(struct core *c, struct core_actions *out)
+{
+	if (!is_flush_due(c))
+		return;
+	if (is_drained(c) || PLANTED(BUG_BARRIER_TAKES_OLD_FLUSH))
+		c->last_flush = CORE_FLUSH_BUSY;
+	core_far_flush(c, out);
+}
+
+static void back_out(struct core *c, int err)
+{
+	c->is_barrier = false;
+	c->is_cut = false;
+	c->barrier_err = err;
+	c->has_news = true;
+	set_state(c, CORE_SYNCING);
+}
+
+static void judge_finishing(struct core *c)
+{
+	uint64_t far_ns = MAX(c->answer_ns, c->barrier_ns), heard_ns = MAX(far_ns, c->read_ns);
+
+	if (!c->is_barrier && !c->is_cut) {
+		set_state(c, CORE_SYNCING);
+	} else if (bitmap_count(c->map.unreadable) && !c->is_cut) {
+		back_out(c, EIO);
+	} else if (is_drained(c) && !c->is_flushing && (!c->far.can_flush || c->last_flush == CORE_FLUSH_GOOD)) {
+		c->is_linked = false;
+		c->must_drop_link = true;
+		set_state(c, CORE_FINISHED);
+	} else if (c->is_barrier && c->now_ns - heard_ns > c->spec.no_progress_ms * NS_PER_MS) {
+		back_out(c, ETIMEDOUT);
+	}
+}
+
+static void judge_mirroring(struct core *c)
+{
+	bool is_all_there = core_owed_bytes(c) == 0;
+	unsigned debt = debt_percent(c);
+
+	if (is_all_there)
+		c->far_errors = 0;
+	if (c->is_barrier) {
+		set_state(c, CORE_FINISHING);
+	} else if (c->spec.is_copy) {
+		if (!is_all_there)
+			return;
+		c->is_cut = true;
+		set_state(c, CORE_FINISHING);
+	} else if (c->state == CORE_SYNCING && (is_all_there || (c->passes && debt <= 50 && !c->is_stalled))) {
+		set_state(c, CORE_SYNCED);
+	} else if (c->state == CORE_SYNCED && debt > 100) {
+		set_state(c, CORE_SYNCING);
+	}
+}
+
+static void judge(struct core *c)
+{
+	if (c->state == CORE_SYNCING || c->state == CORE_SYNCED)
+		judge_mirroring(c);
+	if (c->state == CORE_FINISHING)
+		judge_finishing(c);
+}
+
+static void tell(struct core *c, struct core_actions *out)
+{
+	if (c->must_drop_link)
+		core_push(out, CORE_DO_DROP_LINK, NULL, c->state == CORE_FINISHED ? 0 : c->err ? c->err : ECANCELED, 0);
+	if (c->has_news)
+		core_push(out, CORE_DO_REPORT, NULL, c->barrier_err, 0);
+	c->must_drop_link = false;
+	c->has_news = false;
+	c->barrier_err = 0;
+}
+
+void core_step(struct core *c, const struct core_event *ev, struct core_actions *out)
+{
+	out->count = 0;
+	out->is_full = false;
+	c->now_ns = MAX(c->now_ns, ev->now_ns);
+	take_event(c, ev, out);
+
+	while (act_on_granted(c, out) && core_copy_choose(c))
+		;
+	core_far_send(c, out);
+	release_all(c, out);
+	watch_far(c);
+	if (!core_has_room(out, 3))
+		return;
+	judge(c);
+	flush(c, out);
+	tell(c, out);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * pace - how fast the far side is, and how fast guests may write
+ */
+#ifndef SXM_MIRROR_PACE_H
+#define SXM_MIRROR_PACE_H
+
+#include "base/compiler.h"
+
+#define PACE_DELAY_MAX_US 20000u /* a write is never held longer */
+#define PACE_FLOOR_GAP_US 2000u  /* 500 writes a second are never refused */
+
+struct pace {
+	/* the far side's speed, measured while it has something to do */
+	uint64_t rate_bytes;       /* acknowledged a second; 0: not known yet */
+	bool is_busy, was_loaded;
+	uint64_t sample_from_ns, sample_busy_ns, sample_acked_bytes;
+	uint64_t latency_ns[2], latency_turn_ns; /* the least seen in this turn and in the last; 0: none */
+
+	/* guests */
+	uint64_t gap_ns;           /* between two paced completions; 0: not paced */
+	uint64_t last_ns;          /* when the last paced write was, or will be, answered */
+	uint32_t delay_us;         /* what it was held */
+	uint64_t window_from_ns, pass_from_ns, pass_owed_bytes, pass_acked_bytes;
+	unsigned least_fill_percent;
+	bool is_behind;            /* the pass would not end */
+};
+
+/* Requests for the far side are queued or in flight, or no longer. */
+void pace_busy(struct pace *p, uint64_t now_ns, bool is_busy);
+void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns);
+/* The shortest time from request to answer in the last few seconds; 0: not known. */
+uint64_t pace_latency_ns(const struct pace *p);
+
+struct pace_view {
+	bool is_promised;          /* "complete" was said: the debt has a bound (I9) */
+	unsigned fill_percent;     /* of the far queue, in bytes or in time, whichever is fuller */
+	unsigned debt_percent;     /* of its bound */
+	uint64_t owed_bytes;       /* DIRTY and COPYING */
+};
+/* At every step and tick while the far side answers. */
+void pace_observe(struct pace *p, uint64_t now_ns, const struct pace_view *v);
+/* No answers come, or no mirror is being made: nobody is held. */
+void pace_stop(struct pace *p, uint64_t now_ns);
+/* For a guest's write that made work for the far side, when its local leg ended: how long its answer is held. */
+uint32_t pace_delay_us(struct pace *p, uint64_t now_ns);
+
+#endif
