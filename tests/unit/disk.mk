@@ -1,1 +1,9 @@
 # disk
+UNIT_TESTS += tests/unit/test-disk-order tests/unit/test-disk-race
+tests_unit_test_disk_order_SOURCES = tests/unit/test-disk-order.c
+tests_unit_test_disk_order_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_order_LDADD = libdisk.la $(UNIT_LIBS)
+
+tests_unit_test_disk_race_SOURCES = tests/unit/test-disk-race.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_race_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_race_LDADD = libdisk.la $(UNIT_LIBS)

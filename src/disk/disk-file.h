@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * disk-file - an opened, locked image and what was learnt about it (private to this room)
+ */
+#ifndef SXM_DISK_DISK_FILE_H
+#define SXM_DISK_DISK_FILE_H
+
+#include "disk/disk.h"
+
+struct disk_file {
+	char *path;                /* owned; for people */
+	int fd;                    /* owned; carries the lock */
+	int tail_fd;               /* owned; a buffered description of the same file, -1 while there is no tail */
+	uint64_t size_bytes;
+	uint64_t tail_start;       /* from here on through tail_fd; size_bytes when there is no tail */
+	uint32_t align;            /* of offsets and lengths on fd: a power of two, 1 when buffered */
+	uint32_t memory_align;     /* of buffers on fd */
+	uint32_t fallocate_align;  /* what fallocate() takes: 1 on files, the logical block on devices */
+	uint32_t block_bytes;      /* smallest unit written without a read */
+	uint32_t optimal_bytes;
+	bool is_read_only;
+	bool is_direct;
+	bool is_block_device;
+	bool can_punch;            /* PUNCH_HOLE is there: bytes can be given back, and read as zero then */
+	enum disk_engine engine;   /* as the spec asked */
+};
+
+/* Takes the size from the file, and opens or closes the tail as it asks for. Blocks as long as fstat() and open() do. */
+int disk_file_measure(struct disk_file *f, struct error *e);
+
+#endif
