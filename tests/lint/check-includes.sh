@@ -25,7 +25,7 @@ allowed() {
 	src/control/client.*)  echo control base ;;
 	src/control/*)         echo control vdi mirror block loop base ;;
 	src/keeper.*)          echo keeper.h base ;;
-	src/main-datapath.c)   echo keeper.h control vdi loop base ;;
+	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
 	plugins/*)             echo plugins control base ;;
 	*) return 1 ;;
 	esac
