@@ -4,7 +4,10 @@ libnbdsrv_la_SOURCES = \
 	src/nbdsrv/handshake.c \
 	src/nbdsrv/listen.c src/nbdsrv/nbdsrv.h \
 	src/nbdsrv/meta.c \
+	src/nbdsrv/reply.c \
 	src/nbdsrv/transmit.c \
 	src/nbdsrv/wire.h \
+	src/nbdsrv/wire-build.c src/nbdsrv/wire-build.h \
 	src/nbdsrv/wire-parse.c src/nbdsrv/wire-parse.h
 libnbdsrv_la_LIBADD = libblock.la
+EXTRA_DIST += src/nbdsrv/README
