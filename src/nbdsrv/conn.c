@@ -28,6 +28,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 
 #define POLL_AT_ONCE 8u           /* conns asked by one round of the poller */
