@@ -1,7 +1,29 @@
-UNIT_TESTS += tests/unit/test-bitmap tests/unit/test-size
+UNIT_TESTS += \
+	tests/unit/test-bitmap \
+	tests/unit/test-bytes \
+	tests/unit/test-jsonspec \
+	tests/unit/test-jsonspec-scan \
+	tests/unit/test-jsonspec-wire \
+	tests/unit/test-range \
+	tests/unit/test-size
 tests_unit_test_bitmap_SOURCES = tests/unit/test-bitmap.c
 tests_unit_test_bitmap_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_bitmap_LDADD = libbase.la $(UNIT_LIBS)
 tests_unit_test_size_SOURCES = tests/unit/test-size.c
 tests_unit_test_size_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_size_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_bytes_SOURCES = tests/unit/test-bytes.c
+tests_unit_test_bytes_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_bytes_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_jsonspec_SOURCES = tests/unit/test-jsonspec.c
+tests_unit_test_jsonspec_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_jsonspec_LDADD = libjson.la libbase.la $(UNIT_LIBS)
+tests_unit_test_range_SOURCES = tests/unit/test-range.c
+tests_unit_test_range_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_range_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_jsonspec_scan_SOURCES = tests/unit/test-jsonspec-scan.c
+tests_unit_test_jsonspec_scan_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_jsonspec_scan_LDADD = libjson.la libbase.la $(UNIT_LIBS)
+tests_unit_test_jsonspec_wire_SOURCES = tests/unit/test-jsonspec-wire.c
+tests_unit_test_jsonspec_wire_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_jsonspec_wire_LDADD = libjson.la libbase.la $(UNIT_LIBS)
