@@ -13,4 +13,4 @@ endif
 include $(srcdir)/tests/lib/local.mk
 include $(srcdir)/tests/e2e/local.mk
 include $(srcdir)/tests/lint/local.mk
-EXTRA_DIST += tests/README tests/run.in tests/functions.sh
+EXTRA_DIST += tests/README tests/bench/README tests/bench/bench.py tests/run.in tests/functions.sh
