@@ -7,3 +7,13 @@ tests_unit_test_disk_order_LDADD = libdisk.la $(UNIT_LIBS)
 tests_unit_test_disk_race_SOURCES = tests/unit/test-disk-race.c tests/unit/disk-rig.c tests/unit/disk-rig.h
 tests_unit_test_disk_race_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_race_LDADD = libdisk.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test-disk-model
+tests_unit_test_disk_model_SOURCES = tests/unit/test-disk-model.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_model_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_model_LDADD = libdisk.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test-disk-open
+tests_unit_test_disk_open_SOURCES = tests/unit/test-disk-open.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_open_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_open_LDADD = libdisk.la $(UNIT_LIBS)
