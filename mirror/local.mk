@@ -8,7 +8,9 @@ libcore_la_SOURCES = \
 	mirror/pace.c mirror/pace.h
 libcore_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \
+	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
+	mirror/mirror-link.c mirror/mirror-private.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \
 	mirror/remote-probe.c mirror/remote-probe.h \

@@ -508,7 +508,9 @@ struct remote *remote_nbd_new(const struct remote_spec *spec, struct error *e)
 		error_errno(e, ENOMEM, "cannot make a link");
 		return NULL;
 	}
-	*r = (struct remote_nbd){ .base = { .ops = &ops }, .spec = *spec, .task = { .run = settle }, .hook = { .run = before_sleep } };
+	*r = (struct remote_nbd){ .base = { .ops = &ops }, .spec = *spec };
+	r->task.run = settle;
+	r->hook.run = before_sleep;
 	TAILQ_INIT(&r->done);
 	loop_hook_add(spec->loop, &r->hook);
 	r->timer = loop_timer_new(spec->loop, on_timer, r);

@@ -64,7 +64,7 @@ static int count_decoded(struct piece p, const char *what, size_t *bytes, struct
 		high = i + 1 < p.bytes ? hex_value(p.text[i + 1]) : -1;
 		low = i + 2 < p.bytes ? hex_value(p.text[i + 2]) : -1;
 		if (high < 0 || low < 0)
-			return error_set(e, EINVAL, "the %s in the NBD URI has a %% that is not followed by two hex digits", what);
+			return error_set(e, EINVAL, "the %s in the NBD URI has a %% without two hex digits after it", what);
 		if (high == 0 && low == 0)
 			return error_set(e, EINVAL, "the %s in the NBD URI contains a NUL byte", what);
 		i += 2;
@@ -186,7 +186,7 @@ static char *convert_xapi(const char *rest, struct error *e)
 	}
 	name = (struct piece){ tail + 12, strlen(tail + 12) };
 	if (name.bytes == 0 || strchr(name.text, ':') || strstr(name.text, key)) {
-		error_set(e, EINVAL, "the export name in nbd:unix:PATH:exportname=NAME is empty, contains a colon or \"%s\"", key);
+		error_set(e, EINVAL, "the NAME in nbd:unix:PATH:exportname=NAME is empty, contains a colon or \"%s\"", key);
 		return NULL;
 	}
 	if (check_export_bytes(name.bytes, e) == -1)

@@ -22,7 +22,7 @@ struct remote_op {
 	struct range range;       /* bytes; a multiple of min_block_bytes, no longer than max_bytes for WRITE */
 	const void *data;         /* WRITE: stable until done() */
 	bool may_trim;            /* ZERO: holes allowed */
-	/* From the deferred queue. ESHUTDOWN is never the far side's answer but the link's end: on_down, or close's done, follows. */
+	/* From the deferred queue. ESHUTDOWN is never the far side's answer but the link's end: on_down or close's done comes. */
 	void (*done)(struct remote_op *op, int err);
 	/* the remote's */
 	void *private_;
@@ -62,8 +62,8 @@ struct remote;
 struct remote_ops {
 	void (*submit)(struct remote *r, struct remote_op *op); /* between on_up and on_down */
 	/* Once. is_polite: everything was answered, say DISC and let the peer close (bounded); else cut at once: operations in
-	 * flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone then; on_down is not
-	 * called any more. Works while connecting, and is the only way out after on_failed or on_down too. */
+	 * flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone then; on_down is
+	 * not called any more. Works while connecting, and is the only way out after on_failed or on_down too. */
 	void (*close)(struct remote *r, bool is_polite, void (*done)(void *arg), void *arg);
 };
 struct remote {

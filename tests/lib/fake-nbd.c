@@ -71,13 +71,13 @@ static bool put_option(int fd, uint32_t option, uint32_t type, const void *data,
 static bool answer_go(struct fake_nbd *f, int fd, uint32_t option)
 {
 	const struct fake_nbd_plan *p = &f->plan;
+	uint16_t flags = (uint16_t)(FLAG_HAS | FLAG_FLUSH | (p->is_read_only ? FLAG_READ_ONLY : 0) |
+	                            (p->can_zero ? FLAG_ZEROES : 0) | (p->can_multi_conn ? FLAG_MULTI_CONN : 0));
 	struct {
 		uint16_t type;
 		uint64_t size;
 		uint16_t flags;
-	} __attribute__((packed)) export = { 0, htobe64(p->size_bytes),
-		htobe16((uint16_t)(FLAG_HAS | FLAG_FLUSH | (p->is_read_only ? FLAG_READ_ONLY : 0) | (p->can_zero ? FLAG_ZEROES : 0) |
-		                   (p->can_multi_conn ? FLAG_MULTI_CONN : 0))) };
+	} __attribute__((packed)) export = { 0, htobe64(p->size_bytes), htobe16(flags) };
 	struct {
 		uint16_t type;
 		uint32_t min, preferred, max;

@@ -12,7 +12,11 @@
 
 #include "base/compiler.h"
 
-enum fake_nbd_manner { FAKE_NBD_SERVES, FAKE_NBD_SILENT /* accepts, never speaks */, FAKE_NBD_GARBAGE /* greets with nonsense */ };
+enum fake_nbd_manner {
+	FAKE_NBD_SERVES,
+	FAKE_NBD_SILENT,  /* accepts, never speaks */
+	FAKE_NBD_GARBAGE, /* greets with nonsense */
+};
 
 struct fake_nbd_plan {
 	enum fake_nbd_manner manner;

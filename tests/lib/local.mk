@@ -8,3 +8,7 @@ EXTRA_DIST += tests/lib/control.py
 check_PROGRAMS += tests/lib/nbd-serve
 tests_lib_nbd_serve_SOURCES = tests/lib/nbd-serve.c tests/lib/memory-layer.c tests/lib/memory-layer.h
 tests_lib_nbd_serve_LDADD = libnbdsrv.la
+# One mirror alone, with a guest in the same process: what the tests of the mirror run.
+check_PROGRAMS += tests/lib/mirror-try
+tests_lib_mirror_try_SOURCES = tests/lib/mirror-try.c
+tests_lib_mirror_try_LDADD = libmirror.la libdisk.la

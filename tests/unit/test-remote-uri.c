@@ -64,9 +64,9 @@ static void xapis_form_with_missing_parts_is_refused(void **state)
 	refuse("nbd:unix::exportname=x", "empty");
 	refuse("nbd:unix:/run/x", "exportname=NAME");
 	refuse("nbd:unix:/run/x:export=x", "exportname=NAME");
-	refuse("nbd:unix:/run/x:exportname=", "export name");
-	refuse("nbd:unix:/run/x:exportname=a:b", "export name");
-	refuse("nbd:unix:/run/x:exportname=exportname=", "export name");
+	refuse("nbd:unix:/run/x:exportname=", "the NAME");
+	refuse("nbd:unix:/run/x:exportname=a:b", "the NAME");
+	refuse("nbd:unix:/run/x:exportname=exportname=", "the NAME");
 	refuse("nbd:host:10809", "not an NBD URI");
 }
 

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * mirror-private - what mirror-layer.c, mirror-link.c and mirror-end.c share
+ *
+ *      mirror-layer.c  requests from above <-> the core's events and actions
+ *      mirror-link.c   what the copy starts from, and the far side's coming and going
+ *      mirror-end.c    finish, abort, status
+ */
+#ifndef SXM_MIRROR_MIRROR_PRIVATE_H
+#define SXM_MIRROR_MIRROR_PRIVATE_H
+
+#include "mirror/mirror.h"
+#include "mirror/remote.h"
+
+/* One guest's WRITE, ZERO or TRIM. Two lives end it: the guest was answered, and the core gave it back. */
+struct guest {
+	struct core_op op;
+	struct mirror *m;
+	struct req *req;       /* the guest's; NULL: answered */
+	struct req *local;     /* owned: the local leg */
+	struct iobuf *data;    /* WRITE: a reference of ours, until RELEASE */
+	uint32_t data_offset;
+	struct remote_op far;
+	bool is_far_busy;
+	bool is_released;
+	int err;               /* while delayed: what the guest will hear, */
+	uint64_t due_ns;       /* ... and when */
+	TAILQ_ENTRY(guest) link; /* free, or delayed */
+};
+TAILQ_HEAD(guest_list, guest);
+
+/* The driver's half of one of the core's copies: tied to it at its first use, for good. */
+struct copy {
+	struct core_op *op;    /* the core's */
+	struct mirror *m;
+	struct req *read;      /* owned, while reading */
+	struct iobuf *data;    /* owned, from COPY_READ to RELEASE */
+	struct remote_op far;
+	bool is_far_busy;
+	TAILQ_ENTRY(copy) link; /* starved */
+};
+TAILQ_HEAD(copy_list, copy);
+
+/* Whoever waits for mirror_abort(). */
+struct abort_waiter {
+	void (*done)(void *arg);
+	void *arg;
+	STAILQ_ENTRY(abort_waiter) link;
+};
+
+struct mirror {
+	struct layer layer;
+	struct mirror_spec spec;        /* uri: ours; only: see below */
+	char *uri;                      /* owned */
+	struct core *core;              /* owned */
+	struct core_actions actions;    /* of the running step */
+	bool is_stepping;
+	enum core_state state;          /* the core's, after its last REPORT */
+
+	struct guest_list free_guests;  /* owned */
+	struct guest_list delayed;      /* by due_ns */
+	struct loop_timer *pacer;       /* owned: answers the delayed */
+	struct loop_timer *tick;        /* owned */
+	bool is_ticking;
+	struct iobuf_pool *pool;        /* owned: buffers of copies */
+	struct copy *copies;            /* owned: CORE_COPIES_MAX */
+	unsigned copies_used;
+	struct copy_list starved;       /* had no memory to read into: the next tick tries again */
+
+	/* mirror-link.c */
+	struct req *sweep;              /* owned, while asking for extents */
+	struct extents batch;           /* its answer */
+	struct extents only;            /* owned: what is wanted */
+	struct extents holes;           /* owned: of the source, EXTENT_ZERO */
+	size_t sweep_item;              /* of only */
+	uint64_t sweep_at;
+	uint64_t allocated_bytes;
+	struct remote *remote;          /* owned, until its close is done */
+	struct remote_op flush;
+	bool is_closing;                /* remote's close is under way */
+	bool is_cut;                    /* ... and was no goodbye: the core waits for the link's end */
+	bool is_connected;
+
+	/* mirror-end.c */
+	struct error cause;             /* the last thing that went wrong */
+	struct error why;               /* FAILED */
+	int backed_out;                 /* the barrier was given up: errno */
+	struct loop_task news;
+	bool has_news;                  /* on_change is owed */
+	void (*on_finished)(void *arg, const struct error *e);
+	void *on_finished_arg;
+	STAILQ_HEAD(, abort_waiter) aborts; /* owned */
+	uint64_t started_ns, ready_ns, ended_ns;
+};
+
+static inline struct mirror *mirror_of(const struct layer *l)
+{
+	return container_of(l, struct mirror, layer);
+}
+
+#define LINK_GENERATION 1u /* there is one link in a mirror's life */
+
+/* mirror-layer.c: one event, and all that follows from it. Not from within an action. */
+void mirror_step(struct mirror *m, struct core_event ev);
+bool mirror_is_over(const struct mirror *m);
+
+/* mirror-link.c */
+void mirror_link_drop(struct mirror *m, int err);
+void mirror_link_submit(struct mirror *m, struct remote_op *op);
+void mirror_link_flush(struct mirror *m);
+bool mirror_link_is_gone(const struct mirror *m);
+void mirror_link_fini(struct mirror *m);
+
+/* mirror-end.c */
+void mirror_end_init(struct mirror *m);
+void mirror_end_report(struct mirror *m, int err); /* the core's REPORT, after the step */
+void mirror_end_check(struct mirror *m);           /* somebody may have been waiting for what just ended */
+
+#endif
