@@ -146,12 +146,13 @@ static uint64_t next_word(const struct bitmap *b, uint64_t from)
 
 uint64_t bitmap_clear(struct bitmap *b, uint64_t first, uint64_t end)
 {
-	uint64_t changed = 0;
+	uint64_t changed = 0, words;
 
 	assert(first <= end && end <= b->bits);
 	if (first == end)
 		return 0;
-	for (uint64_t word = next_word(b, first / 64); word <= (end - 1) / 64 && word * 64 < b->bits; word = next_word(b, word + 1)) {
+	words = (end - 1) / 64 + 1;
+	for (uint64_t word = next_word(b, first / 64); word < words; word = next_word(b, word + 1)) {
 		uint64_t gone = mask_in(word, first, end) & b->words[word];
 
 		b->words[word] &= ~gone;

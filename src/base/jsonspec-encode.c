@@ -248,7 +248,8 @@ static struct json_object *build_record(const struct jsonspec *spec, const void 
 /* Takes the tree; NULL is out of memory. */
 static char *finish(struct json_object *node)
 {
-	const char *text = node ? json_object_to_json_string_ext(node, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE) : NULL;
+	const int flags = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
+	const char *text = node ? json_object_to_json_string_ext(node, flags) : NULL;
 	char *copy = text ? strdup(text) : NULL;
 
 	json_object_put(node);

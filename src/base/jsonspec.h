@@ -67,7 +67,8 @@ struct jsonspec_field {
 	enum jsonspec_type type;
 	size_t offset;
 	bool is_optional;
-	size_t has; /* of a bool that says "was there"; 0: none (an absent optional field stays zero and is not encoded when zero/NULL) */
+	/* Of a bool that says "was there"; 0: none (an absent optional field stays zero and is not encoded when zero/NULL). */
+	size_t has;
 	const struct jsonspec *sub;
 };
 struct jsonspec {

@@ -51,10 +51,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
 
 const char *const fuzz_words[] = {
-	"{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0000", "\\ud83d", "\\ude00", "\\u00e9", "null", "true", "false", "0", "-1", "1e3",
-	"1.0", "9223372036854775808", "-9223372036854775808", "\"0x7f\"", "\"size\":", "\"SIZE\":", "\"good\":true", "\"list\":[\"a\"]",
-	"\"ranges\":[[0,1]]", "\"health\":[\"Tag\",\"x\"]", "\"inner\":{\"name\":\"n\"}", "\"many\":[", "{\"name\":\"n\",\"keys\":{",
-	"\"text\":", " ", "\n", "[[[[[[[[[[[[[[[[", "\xef\xbf\xbd", "\xf0\x9f\x98\x80", NULL,
+	"{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0000", "\\ud83d", "\\ude00", "\\u00e9", "null", "true", "false", "0",
+	"-1", "1e3", "1.0", "9223372036854775808", "-9223372036854775808", "\"0x7f\"", "\"size\":", "\"SIZE\":",
+	"\"good\":true", "\"list\":[\"a\"]", "\"ranges\":[[0,1]]", "\"health\":[\"Tag\",\"x\"]",
+	"\"inner\":{\"name\":\"n\"}", "\"many\":[", "{\"name\":\"n\",\"keys\":{", "\"text\":", " ", "\n",
+	"[[[[[[[[[[[[[[[[", "\xef\xbf\xbd", "\xf0\x9f\x98\x80", NULL,
 };
 
 static char *write_out(const struct outer *record)

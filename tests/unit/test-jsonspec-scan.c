@@ -55,8 +55,11 @@ static void refuse(const char *text, const char *why)
 
 static void text_by_the_letter_is_taken(void **state)
 {
-	static const char *const good[] = { "null", "true", "false", "0", "-0", "10", "-1.5", "1e3", "1E+30", "0.5e-7", "\"\"", "[]", "{}", " [ ] ", "\n{\t}\r",
-					    "[[],{}]", "{\"\":0}", "{\"a\":1,\"a\":1}", "[1,\"2\",null,true]", "\"\\u0001\\ud800\\udc00\\udbff\\udfff\"" };
+	static const char *const good[] = {
+		"null", "true", "false", "0", "-0", "10", "-1.5", "1e3", "1E+30", "0.5e-7", "\"\"", "[]", "{}", " [ ] ",
+		"\n{\t}\r", "[[],{}]", "{\"\":0}", "{\"a\":1,\"a\":1}", "[1,\"2\",null,true]",
+		"\"\\u0001\\ud800\\udc00\\udbff\\udfff\"",
+	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
@@ -66,12 +69,13 @@ static void text_by_the_letter_is_taken(void **state)
 static void text_with_a_slip_in_it_is_refused(void **state)
 {
 	static const char *const bad[] = {
-		"{", "}", "{\"t\"}", "{\"t\":}", "{\"t\":1,}", "{,}", "{\"t\":1 \"s\":\"\"}", "{t:1}", "{'t':1}", "{\"t\":[1,]}", "{\"t\":[,1]}",
-		"{\"t\":[1 2]}", "{\"t\":[1}", "{\"t\":{\"a\":1]}", "{\"t\":tru}", "{\"t\":True}", "{\"t\":NULL}", "{\"t\":nan}", "{\"t\":NaN}",
-		"{\"t\":Infinity}", "{\"t\":-Infinity}", "{\"t\":-}", "{\"t\":+5}", "{\"t\":00012}", "{\"t\":-01}", "{\"t\":.5}", "{\"t\":5.}",
-		"{\"t\":1e}", "{\"t\":1e+}", "{\"t\":0x10}", "{\"t\":/* */1}", "{\"t\":1}//", "{\"t\":'a'}", "{\"t\":nullx}", "{\"t\" 1}",
-		"{\"t\":\"a}", "{\"t\":\"a\\\"}", "{\"t", "{\"t\":\"\\x41\"}", "{\"t\":\"\\u12\"}", "{\"t\":\"\\u12g4\"}", "{\"t\":\"\\", "{\"t\":\"\\u00",
-		"{\"s\":\"a\nb\"}", "{\"s\":\"a\tb\"}", "{\"a\nb\":1}",
+		"{", "}", "{\"t\"}", "{\"t\":}", "{\"t\":1,}", "{,}", "{\"t\":1 \"s\":\"\"}", "{t:1}", "{'t':1}",
+		"{\"t\":[1,]}", "{\"t\":[,1]}", "{\"t\":[1 2]}", "{\"t\":[1}", "{\"t\":{\"a\":1]}", "{\"t\":tru}",
+		"{\"t\":True}", "{\"t\":NULL}", "{\"t\":nan}", "{\"t\":NaN}", "{\"t\":Infinity}", "{\"t\":-Infinity}",
+		"{\"t\":-}", "{\"t\":+5}", "{\"t\":00012}", "{\"t\":-01}", "{\"t\":.5}", "{\"t\":5.}", "{\"t\":1e}",
+		"{\"t\":1e+}", "{\"t\":0x10}", "{\"t\":/* */1}", "{\"t\":1}//", "{\"t\":'a'}", "{\"t\":nullx}", "{\"t\" 1}",
+		"{\"t\":\"a}", "{\"t\":\"a\\\"}", "{\"t", "{\"t\":\"\\x41\"}", "{\"t\":\"\\u12\"}", "{\"t\":\"\\u12g4\"}",
+		"{\"t\":\"\\", "{\"t\":\"\\u00", "{\"s\":\"a\nb\"}", "{\"s\":\"a\tb\"}", "{\"a\nb\":1}",
 	};
 
 	(void)state;
@@ -81,7 +85,8 @@ static void text_with_a_slip_in_it_is_refused(void **state)
 
 static void every_end_too_soon_is_refused(void **state)
 {
-	static const char text[] = "{\"sub\":{\"name\":\"\\u00e9\xc3\xa9\"},\"r\":[[1,-2]],\"t\":[true,null,1.5e+3],\"v\":[\"T\",\"a\"]}";
+	static const char text[] = "{\"sub\":{\"name\":\"\\u00e9\xc3\xa9\"},\"r\":[[1,-2]],\"t\":[true,null,1.5e+3],"
+				   "\"v\":[\"T\",\"a\"]}";
 
 	(void)state;
 	take(text);
@@ -117,8 +122,10 @@ static void a_string_with_NUL_is_refused(void **state)
 
 static void strings_are_valid_UTF8(void **state)
 {
-	static const char *const bad[] = { "\x80", "\xc3", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xed\xa0\x80",
-					   "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x82" };
+	static const char *const bad[] = {
+		"\x80", "\xc3", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
+		"\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x82",
+	};
 	char text[32];
 
 	(void)state;
@@ -145,8 +152,10 @@ static void a_walk_finds_every_value(void **state)
 	static const struct {
 		const char *name, *item;
 		enum jsonspec_kind kind;
-	} wanted[] = { { "a", "1", JS_KIND_NUMBER }, { "b", "[\"}\\\"]\",{}]", JS_KIND_ARRAY }, { "c", "\"\\\\\"", JS_KIND_STRING },
-		       { "d", "null", JS_KIND_NULL } };
+	} wanted[] = {
+		{ "a", "1", JS_KIND_NUMBER }, { "b", "[\"}\\\"]\",{}]", JS_KIND_ARRAY },
+		{ "c", "\"\\\\\"", JS_KIND_STRING }, { "d", "null", JS_KIND_NULL },
+	};
 	struct jsonspec_value v, name, item;
 	struct jsonspec_walk walk;
 

@@ -115,9 +115,9 @@ struct query_result {
 };
 static const struct jsonspec_field query_result_fields[] = {
 	FIELD(query_result, JS_STRING, plugin), FIELD(query_result, JS_STRING, name), FIELD(query_result, JS_STRING, description),
-	FIELD(query_result, JS_STRING, vendor), FIELD(query_result, JS_STRING, copyright), FIELD(query_result, JS_STRING, version),
-	FIELD(query_result, JS_STRING, required_api_version), FIELD(query_result, JS_LIST, features),
-	FIELD(query_result, JS_MAP, configuration), FIELD(query_result, JS_LIST, required_cluster_stack), { NULL },
+	FIELD(query_result, JS_STRING, vendor), FIELD(query_result, JS_STRING, copyright),
+	FIELD(query_result, JS_STRING, version), FIELD(query_result, JS_STRING, required_api_version),
+	FIELD(query_result, JS_LIST, features), FIELD(query_result, JS_MAP, configuration), FIELD(query_result, JS_LIST, required_cluster_stack), { NULL },
 };
 SPEC(query_result);
 
@@ -210,7 +210,8 @@ static const struct row {
 	  NULL },
 	{ &backend_spec,
 	  "{\"implementations\":[[\"XenDisk\",{\"params\":\"p\",\"extra\":{\"k\":\"v\"},\"backend_type\":\"qdisk\"}],"
-	  "[\"BlockDevice\",{\"path\":\"/dev/x\"}],[\"File\",{\"path\":\"/f\"}],[\"Nbd\",{\"uri\":\"nbd:unix:/s:exportname=e\"}]]}",
+	  "[\"BlockDevice\",{\"path\":\"/dev/x\"}],[\"File\",{\"path\":\"/f\"}],"
+	  "[\"Nbd\",{\"uri\":\"nbd:unix:/s:exportname=e\"}]]}",
 	  SAME },
 	{ &backend_spec,
 	  "{\"implementations\":[]}",

@@ -277,9 +277,10 @@ static void integers_are_exact_to_the_last_of_64_bits(void **state)
 		const char *text;
 		int64_t number;
 	} good[] = {
-		{ "0", 0 }, { "-0", 0 }, { "-1", -1 }, { "9007199254740993", INT64_C(9007199254740993) }, { "9223372036854775807", INT64_MAX },
-		{ "-9223372036854775808", INT64_MIN }, { "\"5\"", 5 }, { "\"-12\"", -12 }, { "\"9223372036854775807\"", INT64_MAX },
-		{ "\"-9223372036854775808\"", INT64_MIN }, { "\"0x7fffffffffffffff\"", INT64_MAX }, { "\"0X1F\"", 31 }, { "\"\\u0035\"", 5 },
+		{ "0", 0 }, { "-0", 0 }, { "-1", -1 }, { "9007199254740993", INT64_C(9007199254740993) },
+		{ "9223372036854775807", INT64_MAX }, { "-9223372036854775808", INT64_MIN }, { "\"5\"", 5 },
+		{ "\"-12\"", -12 }, { "\"9223372036854775807\"", INT64_MAX }, { "\"-9223372036854775808\"", INT64_MIN },
+		{ "\"0x7fffffffffffffff\"", INT64_MAX }, { "\"0X1F\"", 31 }, { "\"\\u0035\"", 5 },
 	};
 	char text[64];
 	struct record r;
@@ -300,11 +301,13 @@ static void what_is_no_64_bit_integer_is_refused(void **state)
 	static const struct {
 		const char *text, *why;
 	} bad[] = {
-		{ "9223372036854775808", "64 bits" }, { "18446744073709551615", "64 bits" }, { "-9223372036854775809", "64 bits" },
-		{ "99999999999999999999999999", "64 bits" }, { "\"9223372036854775808\"", "64 bits" }, { "\"0x8000000000000000\"", "64 bits" },
-		{ "1.0", "without fraction" }, { "1e3", "without fraction" }, { "\"1.0\"", "whole number" }, { "\"\"", "whole number" },
-		{ "\"-\"", "whole number" }, { "\"0x\"", "whole number" }, { "\"+5\"", "whole number" }, { "\" 5\"", "whole number" },
-		{ "\"5 \"", "whole number" }, { "\"12a\"", "whole number" }, { "\"--1\"", "whole number" }, { "true", "true or false" },
+		{ "9223372036854775808", "64 bits" }, { "18446744073709551615", "64 bits" },
+		{ "-9223372036854775809", "64 bits" }, { "99999999999999999999999999", "64 bits" },
+		{ "\"9223372036854775808\"", "64 bits" }, { "\"0x8000000000000000\"", "64 bits" },
+		{ "1.0", "without fraction" }, { "1e3", "without fraction" }, { "\"1.0\"", "whole number" },
+		{ "\"\"", "whole number" }, { "\"-\"", "whole number" }, { "\"0x\"", "whole number" },
+		{ "\"+5\"", "whole number" }, { "\" 5\"", "whole number" }, { "\"5 \"", "whole number" },
+		{ "\"12a\"", "whole number" }, { "\"--1\"", "whole number" }, { "true", "true or false" },
 		{ "[1]", "an array" },
 	};
 	char text[64];
@@ -321,10 +324,14 @@ static void floats_are_numbers_or_strings_with_one(void **state)
 	static const struct {
 		const char *text;
 		double number;
-	} good[] = { { "0", 0 }, { "1", 1 }, { "0.5", 0.5 }, { "-2.5e-3", -0.0025 }, { "\"0.25\"", 0.25 }, { "\"1e2\"", 100 },
-		     { "1.7976931348623157e308", DBL_MAX } };
-	static const char *const bad[] = { "[0.5]", "true", "\"\"", "\"x\"", "\"0.5 \"", "\" 1\"", "\"nan\"", "\"inf\"", "\"0x10\"", "1e999",
-					   "\"-1e999\"", "\"1.\"" };
+	} good[] = {
+		{ "0", 0 }, { "1", 1 }, { "0.5", 0.5 }, { "-2.5e-3", -0.0025 }, { "\"0.25\"", 0.25 }, { "\"1e2\"", 100 },
+		{ "1.7976931348623157e308", DBL_MAX },
+	};
+	static const char *const bad[] = {
+		"[0.5]", "true", "\"\"", "\"x\"", "\"0.5 \"", "\" 1\"", "\"nan\"", "\"inf\"", "\"0x10\"", "1e999",
+		"\"-1e999\"", "\"1.\"",
+	};
 	char text[64];
 	struct record r;
 
@@ -420,8 +427,9 @@ static void text_is_kept_as_it_came_but_for_the_space_between(void **state)
 static void whole_records_come_back(void **state)
 {
 	(void)state;
-	comes_back_same("{\"s\":\"a\",\"i\":1,\"b\":true,\"f\":0.25,\"m\":{\"a\":\"b\",\"c\":\"\"},\"l\":[\"x\",\"y\",\"z\"],\"r\":[[0,8],[16,4]],"
-			"\"v\":[\"Healthy\",\"\"],\"sub\":{\"name\":\"n\",\"number\":7},\"subs\":[{\"name\":\"p\"},{\"name\":\"q\",\"number\":-1}],"
+	comes_back_same("{\"s\":\"a\",\"i\":1,\"b\":true,\"f\":0.25,\"m\":{\"a\":\"b\",\"c\":\"\"},\"l\":[\"x\",\"y\",\"z\"],"
+			"\"r\":[[0,8],[16,4]],\"v\":[\"Healthy\",\"\"],\"sub\":{\"name\":\"n\",\"number\":7},"
+			"\"subs\":[{\"name\":\"p\"},{\"name\":\"q\",\"number\":-1}],"
 			"\"t\":{\"any\":[1,null]}}");
 }
 
