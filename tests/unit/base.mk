@@ -1,9 +1,12 @@
 UNIT_TESTS += \
 	tests/unit/test-bitmap \
 	tests/unit/test-bytes \
+	tests/unit/test-error \
+	tests/unit/test-iobuf \
 	tests/unit/test-jsonspec \
 	tests/unit/test-jsonspec-scan \
 	tests/unit/test-jsonspec-wire \
+	tests/unit/test-log-limit \
 	tests/unit/test-range \
 	tests/unit/test-size
 tests_unit_test_bitmap_SOURCES = tests/unit/test-bitmap.c
@@ -27,3 +30,12 @@ tests_unit_test_jsonspec_scan_LDADD = libjson.la libbase.la $(UNIT_LIBS)
 tests_unit_test_jsonspec_wire_SOURCES = tests/unit/test-jsonspec-wire.c
 tests_unit_test_jsonspec_wire_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_jsonspec_wire_LDADD = libjson.la libbase.la $(UNIT_LIBS)
+tests_unit_test_error_SOURCES = tests/unit/test-error.c
+tests_unit_test_error_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_error_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_iobuf_SOURCES = tests/unit/test-iobuf.c
+tests_unit_test_iobuf_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_iobuf_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_log_limit_SOURCES = tests/unit/test-log-limit.c
+tests_unit_test_log_limit_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_log_limit_LDADD = libbase.la $(UNIT_LIBS)

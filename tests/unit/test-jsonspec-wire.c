@@ -117,7 +117,8 @@ static const struct jsonspec_field query_result_fields[] = {
 	FIELD(query_result, JS_STRING, plugin), FIELD(query_result, JS_STRING, name), FIELD(query_result, JS_STRING, description),
 	FIELD(query_result, JS_STRING, vendor), FIELD(query_result, JS_STRING, copyright),
 	FIELD(query_result, JS_STRING, version), FIELD(query_result, JS_STRING, required_api_version),
-	FIELD(query_result, JS_LIST, features), FIELD(query_result, JS_MAP, configuration), FIELD(query_result, JS_LIST, required_cluster_stack), { NULL },
+	FIELD(query_result, JS_LIST, features), FIELD(query_result, JS_MAP, configuration),
+	FIELD(query_result, JS_LIST, required_cluster_stack), { NULL },
 };
 SPEC(query_result);
 
