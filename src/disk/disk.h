@@ -14,7 +14,7 @@ enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_POOL };
 struct disk_spec {
 	const char *path;
 	bool is_read_only;
-	enum disk_engine engine;  /* AUTO: io_uring where it works, asked of the kernel at run time. SXM_ENGINE=pool|uring overrides AUTO */
+	enum disk_engine engine;  /* AUTO: what SXM_ENGINE=pool|uring says; else io_uring where the kernel, asked now, has it */
 	bool no_direct;           /* do not use O_DIRECT though the file allows it. SXM_DIRECT=0 too */
 	unsigned lock_wait_ms;    /* how long another holder of the image may take to let go */
 };

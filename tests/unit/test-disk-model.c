@@ -56,6 +56,13 @@ static void force_4k(struct disk_file *f)
 	assert_int_equal(disk_file_measure(f, &e), 0);
 }
 
+/* A device takes whole blocks in fallocate() too: the edges are written. */
+static void like_device(struct disk_file *f)
+{
+	f->is_block_device = true;
+	f->fallocate_align = 512;
+}
+
 static bool is_writer(enum req_op op)
 {
 	return op == REQ_WRITE || op == REQ_ZERO || op == REQ_TRIM;
@@ -130,7 +137,9 @@ static void check(struct rig_io *io)
 
 static enum req_op pick_op(void)
 {
-	static const enum req_op op[] = { REQ_READ, REQ_READ, REQ_READ, REQ_WRITE, REQ_WRITE, REQ_WRITE, REQ_WRITE, REQ_ZERO, REQ_TRIM };
+	static const enum req_op op[] = {
+		REQ_READ, REQ_READ, REQ_READ, REQ_WRITE, REQ_WRITE, REQ_WRITE, REQ_WRITE, REQ_ZERO, REQ_TRIM,
+	};
 
 	if (below(100) == 0)
 		return REQ_FLUSH;
@@ -248,6 +257,8 @@ static struct setting uring[] = {
 	{ "io_uring, direct, odd size", DISK_ENGINE_URING, false, ODD, NULL, false },
 	{ "io_uring, direct, blocks of 4096", DISK_ENGINE_URING, false, EVEN, force_4k, false },
 	{ "io_uring, direct, blocks of 4096, odd size", DISK_ENGINE_URING, false, ODD + 512, force_4k, false },
+	{ "io_uring, direct, rules of a device", DISK_ENGINE_URING, false, EVEN, like_device, false },
+	{ "io_uring, buffered, rules of a device", DISK_ENGINE_URING, true, EVEN, like_device, false },
 	{ "io_uring, buffered", DISK_ENGINE_URING, true, ODD, NULL, false },
 	{ "io_uring, direct, no fallocate", DISK_ENGINE_URING, false, ODD, NULL, true },
 	{ "io_uring, one byte", DISK_ENGINE_URING, false, ONE, NULL, false },
@@ -257,6 +268,8 @@ static struct setting pool[] = {
 	{ "threads, direct, odd size", DISK_ENGINE_POOL, false, ODD, NULL, false },
 	{ "threads, direct, blocks of 4096", DISK_ENGINE_POOL, false, EVEN, force_4k, false },
 	{ "threads, direct, blocks of 4096, odd size", DISK_ENGINE_POOL, false, ODD + 512, force_4k, false },
+	{ "threads, direct, rules of a device", DISK_ENGINE_POOL, false, EVEN, like_device, false },
+	{ "threads, buffered, rules of a device", DISK_ENGINE_POOL, true, EVEN, like_device, false },
 	{ "threads, buffered", DISK_ENGINE_POOL, true, ODD, NULL, false },
 	{ "threads, direct, no fallocate", DISK_ENGINE_POOL, false, ODD, NULL, true },
 };
