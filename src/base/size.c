@@ -28,34 +28,48 @@ static int power_of(const char *suffix)
 	return (int)(unit - units);
 }
 
-bool size_parse(const char *text, uint64_t *bytes)
+/* Exact, where a double would round from 2^53 on. */
+static bool parse_whole(const char *text, uint64_t *bytes)
+{
+	char *end;
+	unsigned long long number;
+	int power;
+
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	power = power_of(end);
+	if (errno || power < 0 || number > (uint64_t)INT64_MAX >> 10 * power)
+		return false;
+	*bytes = number << 10 * power;
+	return true;
+}
+
+static bool parse_fraction(const char *text, uint64_t *bytes)
 {
 	char *end;
 	double number;
 	int power;
 
-	/* strtod would take signs, white space, hexadecimals, exponents and infinity. */
-	if (*text < '0' || *text > '9')
-		return false;
 	errno = 0;
-	if (strspn(text, "0123456789") == strlen(text)) { /* exact, without a detour over doubles */
-		unsigned long long exact = strtoull(text, &end, 10);
-
-		if (errno || exact > INT64_MAX)
-			return false;
-		*bytes = exact;
-		return true;
-	}
 	number = strtod(text, &end);
 	power = power_of(end);
-	if (power < 0 || errno || end != text + strspn(text, "0123456789."))
+	/* strtod would take exponents too. */
+	if (errno || power < 0 || end != text + strspn(text, "0123456789."))
 		return false;
-	for (int i = 0; i < power; i++)
-		number *= 1024;
+	number *= (double)(UINT64_C(1) << 10 * power);
 	if (number >= (double)INT64_MAX)
 		return false;
 	*bytes = (uint64_t)number;
 	return true;
+}
+
+bool size_parse(const char *text, uint64_t *bytes)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	if (!digits)
+		return false;
+	return text[digits] == '.' ? parse_fraction(text, bytes) : parse_whole(text, bytes);
 }
 
 char *size_format(uint64_t bytes, char out[static SIZE_TEXT_MAX])
@@ -63,7 +77,8 @@ char *size_format(uint64_t bytes, char out[static SIZE_TEXT_MAX])
 	double number = (double)bytes;
 	size_t power = 0;
 
-	while (number >= 1024 && power + 1 < sizeof(units) - 1) {
+	/* From 1023.95 on one digit after the point would say 1024.0. */
+	while (number >= (power ? 1023.95 : 1024) && power + 1 < sizeof(units) - 1) {
 		number /= 1024;
 		power++;
 	}
