@@ -1,7 +1,14 @@
-noinst_LTLIBRARIES += libvdi.la
-libvdi_la_SOURCES = \
+# The room alone, for tests that put fakes below it.
+noinst_LTLIBRARIES += libvdiroom.la libvdi.la
+libvdiroom_la_SOURCES = \
 	src/vdi/domains.c src/vdi/domains.h \
 	src/vdi/handover.c \
+	src/vdi/jobs.c \
+	src/vdi/life.c \
 	src/vdi/operation.c \
+	src/vdi/record.c \
+	src/vdi/stack.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h
-libvdi_la_LIBADD = libmirror.la libdisk.la libnbdsrv.la libjson.la
+libvdi_la_SOURCES =
+libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la
+EXTRA_DIST += src/vdi/README

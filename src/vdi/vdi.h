@@ -16,6 +16,7 @@
 #include "base/jsonspec.h"
 #include "loop/loop.h"
 #include "mirror/mirror.h"
+#include "nbdsrv/nbdsrv.h"
 
 struct vdi;
 
@@ -35,15 +36,23 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e);
 /* Takes up domains.json: reopens and serves what was active. */
 void vdi_resume(struct vdi *v, vdi_done_fn *done, void *arg);
 void vdi_free(struct vdi *v);
+/* Without a process: whether somebody is on record in run_dir. False: the record is gone now, too. Blocks. */
+bool vdi_is_needed(const char *run_dir);
 
-/* socket: at least 108 bytes. */
-int vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, struct error *e);
+/* Only makes the name, and writes it down. socket: at least 108 bytes, set before done(). */
+void vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg);
 void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, vdi_done_fn *done, void *arg);
 /* The barrier where a mirror runs and this is the last writing guest. */
 void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
 void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
-/* TCP listener for a domain that is active. */
-int vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, struct error *e);
+/* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
+void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
+		void *arg);
+/* The process is asked to go: an operation fails, everybody is cut off, the disk is flushed and closed. Nothing is forgotten:
+ * vdi_resume() of a successor takes it up again. No verb is taken afterwards. */
+void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg);
+/* Nobody attached, no operation, nothing asked for and not done. */
+bool vdi_is_empty(const struct vdi *v);
 
 /* id: at least 64 bytes. done() when the far side was reached and fits, or could not be (then nothing is left behind). */
 struct vdi_mirror_args {
@@ -56,6 +65,7 @@ void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, siz
 struct vdi_operation_status {
 	char id[64];
 	bool is_copy, is_failed, is_complete, is_ended;
+	struct error why;           /* is_failed */
 	double progress;
 	struct mirror_status mirror;
 };
@@ -67,5 +77,22 @@ void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
 /* Forgets an ended operation (cancels a live one first). */
 void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
 size_t vdi_operations(const struct vdi *v, struct vdi_operation_status *out, size_t max);
+
+struct vdi_domain_status {
+	char domain[256], socket[108];
+	bool is_active, is_read_only, is_served;
+	struct nbdsrv_stats nbd;
+};
+struct vdi_status {
+	bool is_open, is_read_only, is_direct; /* of the disk */
+	const char *engine;         /* "" while closed */
+	uint64_t size_bytes;
+	unsigned in_flight;         /* requests past the gate */
+	uint64_t buffer_bytes;      /* frontends' buffers in use */
+	size_t domains;
+	const char *owed;           /* borrowed until the next turn; NULL: nothing */
+};
+void vdi_status(const struct vdi *v, struct vdi_status *out);
+size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max);
 
 #endif

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * life - a disk's process begins, takes up what a killed one left, and goes
+ *
+ *      vdi_new -> vdi_resume -> verbs ... -> [vdi_stop] -> vdi_free
+ *
+ * A predecessor that was killed may still have I/O in flight in the kernel: opening waits for its lock (VDI_LOCK_WAIT_MS), so
+ * nothing of the dead can land over something of the living.  An image that cannot be opened yet is tried again every
+ * second, and whoever activates or deactivates meanwhile gets his own answer.
+ *
+ * Can fail: directories, memory; a domains.json that says nothing sensible is set aside, and nobody is served by it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "vdi/vdi-private.h"
+
+/* --- new and free */
+
+static int make_record_dir(struct error *e)
+{
+	CLEANUP_FREE char *dir = NULL;
+
+	if (asprintf(&dir, "%s/operations", proc_state_dir()) == -1) {
+		dir = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	if (proc_make_dir(proc_state_dir(), e) == -1)
+		return -1;
+	return proc_make_dir(dir, e);
+}
+
+static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
+{
+	char socket[108];
+
+	v->id = strdup(spec->id);
+	v->path = strdup(spec->path);
+	v->run_dir = strdup(spec->run_dir);
+	v->pool = iobuf_pool_new(VDI_POOL_BYTES);
+	if (!v->id || !v->path || !v->run_dir || !v->pool)
+		return error_set(e, ENOMEM, "out of memory");
+	if (strlen(v->id) > VDI_ID_MAX || !*v->id || strchr(v->id, '/') || *v->id == '.')
+		return error_set(e, EINVAL, "%.60s is no id: 1 to %d bytes, no slash, no leading dot", v->id, VDI_ID_MAX);
+	if (domains_socket(v->run_dir, "", socket, sizeof(socket), e) == -1)
+		return -1;
+	return make_record_dir(e);
+}
+
+struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
+{
+	struct vdi *v = calloc(1, sizeof(*v));
+
+	if (!v) {
+		error_set(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	v->loop = spec->loop;
+	v->on_empty = spec->on_empty;
+	v->arg = spec->arg;
+	TAILQ_INIT(&v->domains);
+	TAILQ_INIT(&v->operations);
+	TAILQ_INIT(&v->news);
+	jobs_init(v);
+	if (fill(v, spec, e) == 0)
+		return v;
+	vdi_free(v);
+	return NULL;
+}
+
+void vdi_free(struct vdi *v)
+{
+	struct operation *op;
+	struct domain *d;
+
+	if (!v)
+		return;
+	jobs_drop(v);
+	assert(!v->gate && !v->op);
+	record_drop_news(v);
+	loop_timer_free(v->resume_timer);
+	while ((op = TAILQ_FIRST(&v->operations)))
+		record_free(v, op);
+	while ((d = TAILQ_FIRST(&v->domains))) {
+		assert(!d->server);
+		TAILQ_REMOVE(&v->domains, d, link);
+		free(d);
+	}
+	if (v->pool)
+		iobuf_pool_free(v->pool);
+	free(v->owed);
+	free(v->id);
+	free(v->path);
+	free(v->run_dir);
+	free(v);
+}
+
+/* --- resume */
+
+static void again(void *arg)
+{
+	job_add(arg, JOB_RESUME, "", NULL, NULL);
+}
+
+static struct domain *next_unserved(const struct vdi *v)
+{
+	struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->is_active && !d->server)
+			return d;
+	return NULL;
+}
+
+static void resumed_badly(struct vdi *v)
+{
+	if (!v->resume_timer)
+		v->resume_timer = loop_timer_new(v->loop, again, v);
+	if (v->resume_timer)
+		loop_timer_set(v->resume_timer, VDI_RESUME_AGAIN_MS);
+	job_end(v);
+}
+
+static void resumed(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	if (v->step.err)
+		j->error = v->step;
+	while (!j->error.err && (j->d = next_unserved(v)))
+		if (stack_serve(v, j->d, &j->error) == -1) {
+			stack_cut(v, j->d, resumed_badly);
+			return;
+		}
+	if (j->error.err)
+		resumed_badly(v);
+	else
+		job_end(v);
+}
+
+static void open_again(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	if (next_unserved(v))
+		stack_open(v, !vdi_has_writer(v, NULL, false), resumed);
+	else
+		job_end(v);
+}
+
+static int take_up(struct vdi *v, const struct domains_record *r, struct error *e)
+{
+	const struct domains_entry *entry = r->domains.item;
+
+	for (size_t i = 0; i < r->domains.count; i++) {
+		const struct domains_listener *t = entry[i].listeners.item;
+		struct domain *d = vdi_add_domain(v, entry[i].domain, e);
+
+		if (!d)
+			return -1;
+		d->is_active = entry[i].is_active;
+		d->is_read_only = entry[i].is_read_only;
+		d->listeners = entry[i].listeners.count;
+		for (size_t n = 0; n < d->listeners; n++) {
+			snprintf(d->listener[n].host, sizeof(d->listener[n].host), "%s", t[n].host);
+			d->listener[n].port = (uint16_t)t[n].port;
+		}
+	}
+	if (r->owed && *r->owed) {
+		v->owed = strdup(r->owed);
+		v->owed_since = r->owed_since;
+	}
+	return 0;
+}
+
+/* Nobody is served from a record that cannot be read: who may write is not guessed. */
+static void set_aside(const struct vdi *v, const struct error *e)
+{
+	CLEANUP_FREE char *from = NULL, *to = NULL;
+
+	log_error("%s; it is set aside, and nobody is served until he activates again", e->text);
+	if (asprintf(&from, "%s/%s", v->run_dir, DOMAINS_FILE) == -1)
+		from = NULL;
+	if (asprintf(&to, "%s/%s.bad", v->run_dir, DOMAINS_FILE) == -1)
+		to = NULL;
+	if (from && to && rename(from, to) == -1)
+		log_error("%s cannot be set aside: %s", from, strerror(errno));
+}
+
+void vdi_begin_resume(struct vdi *v)
+{
+	struct domains_record r;
+	struct error e = { 0 };
+
+	if (v->has_resumed) {
+		open_again(v);
+		return;
+	}
+	v->has_resumed = true;
+	if (domains_load(v->run_dir, &r, &e) == -1) {
+		set_aside(v, &e);
+		job_end(v);
+		return;
+	}
+	if (take_up(v, &r, &v->job->error) == -1)
+		job_end(v);
+	else if (r.operation && *r.operation)
+		operation_bury(v, &r, open_again);
+	else
+		open_again(v);
+	domains_clear(&r);
+}
+
+void vdi_resume(struct vdi *v, vdi_done_fn *done, void *arg)
+{
+	job_add(v, JOB_RESUME, "", done, arg);
+}
+
+/* --- stop */
+
+static void stopped(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+static void cut_all(struct vdi *v)
+{
+	struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->server) {
+			stack_cut(v, d, cut_all);
+			return;
+		}
+	stack_close(v, stopped);
+}
+
+void vdi_begin_stop(struct vdi *v)
+{
+	struct error why = { 0 };
+
+	log_info("asked to stop");
+	error_set(&why, ESHUTDOWN, "the datapath process was asked to stop");
+	if (v->op)
+		operation_give_up(v, &why, cut_all);
+	else
+		cut_all(v);
+}
+
+void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg)
+{
+	job_add(v, JOB_STOP, "", done, arg);
+	v->is_stopping = true;
+}
+
+/* --- without a process */
+
+bool vdi_is_needed(const char *run_dir)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct domains_record r;
+	struct error e = { 0 };
+	bool is_needed;
+
+	if (domains_load(run_dir, &r, &e) == -1)
+		return true; /* cannot tell: the next process will */
+	is_needed = r.domains.count > 0;
+	domains_clear(&r);
+	if (asprintf(&path, "%s/%s", run_dir, DOMAINS_FILE) == -1)
+		path = NULL;
+	if (path && !is_needed)
+		unlink(path);
+	return is_needed;
+}
+
+/* --- what is so now */
+
+void vdi_status(const struct vdi *v, struct vdi_status *out)
+{
+	*out = (struct vdi_status){
+		.is_open = v->disk != NULL,
+		.engine = v->disk ? disk_engine_name(v->disk) : "",
+		.is_direct = v->disk && disk_is_direct(v->disk),
+		.is_read_only = v->disk && v->is_read_only,
+		.size_bytes = v->disk ? v->disk->geometry.size_bytes : 0,
+		.in_flight = v->gate ? v->gate->in_flight : 0,
+		.buffer_bytes = iobuf_pool_used(v->pool),
+		.domains = v->domain_count,
+		.owed = v->owed,
+	};
+}
+
+size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max)
+{
+	const struct domain *d;
+	size_t n = 0;
+
+	TAILQ_FOREACH(d, &v->domains, link) {
+		struct vdi_domain_status *s = &out[n];
+
+		if (n == max)
+			break;
+		n++;
+		memset(s, 0, sizeof(*s));
+		memcpy(s->domain, d->name, sizeof(s->domain));
+		memcpy(s->socket, d->socket, sizeof(s->socket));
+		s->is_active = d->is_active;
+		s->is_read_only = d->is_read_only;
+		s->is_served = d->server != NULL;
+		if (d->server)
+			nbdsrv_stats(d->server, &s->nbd);
+	}
+	return n;
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * operation - a mirror or a copy, from mirror.start to its record
+ *
+ *      JOB_MIRROR   open for writing -> hold, drain -> mirror under the gate -> wake -> mirror_start -> save
+ *                   the starter hears when the far side was reached, or could not be, or after VDI_START_WAIT_MS
+ *      on_change    takes notes and queues:  in sync -> JOB_SETTLE     failed, or a copy is over -> JOB_REMOVE
+ *      JOB_SETTLE   a guest writes: "told" into domains.json, then complete=true.  Nobody writes: the barrier, then complete
+ *      JOB_REMOVE   abort -> hold, drain -> mirror out -> wake -> record -> save -> close the disk where nobody needs it
+ *
+ * Can fail: everything about the far side; then nothing of the operation is left in the stack, its record says why, and where
+ * complete=true had been answered the disk owes the orchestrator an error at its next deactivation (v->owed).
+ * Invariants: v->op has a mirror under the gate, and only it has one.  complete=true is never said of one that failed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "block/gate.h"
+#include "mirror/remote.h"
+#include "vdi/vdi-private.h"
+
+/* --- the starter's answer */
+
+static void answer(struct operation *op, const struct error *e)
+{
+	vdi_done_fn *started = take_ptr(&op->started);
+
+	if (!started)
+		return;
+	op->is_answered = !e;
+	started(op->started_arg, e);
+}
+
+static void queue_remove(struct operation *op)
+{
+	struct job *j;
+
+	if (op->is_removing || op->is_ended)
+		return;
+	j = job_add(op->vdi, JOB_REMOVE, "", NULL, NULL);
+	if (!j)
+		return; /* out of memory: the next change asks again; stopping: JOB_STOP removes it */
+	op->is_removing = true;
+	j->number = op->number;
+}
+
+void operation_look(struct vdi *v)
+{
+	struct operation *op = v->op;
+	struct mirror_status s;
+	struct job *j;
+
+	if (!op || op->is_copy || op->is_told || op->is_settling || op->is_removing)
+		return;
+	mirror_status(op->mirror, &s);
+	if (!s.core.was_synced || s.core.state == CORE_FAILED)
+		return;
+	j = job_add(v, JOB_SETTLE, "", NULL, NULL);
+	if (!j)
+		return;
+	op->is_settling = true;
+	j->number = op->number;
+}
+
+static void on_timer(void *arg)
+{
+	struct operation *op = arg;
+
+	if (op->started) {
+		log_info("%s: the far side has not answered yet; going on", op->id);
+		answer(op, NULL);
+	}
+	operation_look(op->vdi);
+}
+
+static void note_failure(struct operation *op, const struct error *why)
+{
+	if (op->is_failed)
+		return;
+	op->is_failed = true;
+	op->why = *why;
+	if (!op->why.err)
+		error_set(&op->why, EIO, "the mirror ended without a reason");
+	log_error("%s of %s failed: %s", op->is_copy ? "copy" : "mirror", op->id, op->why.text);
+}
+
+static void on_change(void *arg)
+{
+	struct operation *op = arg;
+	struct mirror_status s;
+
+	if (!op->mirror)
+		return;
+	mirror_status(op->mirror, &s);
+	if (s.core.state == CORE_FAILED) {
+		note_failure(op, &s.why);
+		queue_remove(op);
+	} else if (s.core.state == CORE_FINISHED && op->is_copy) {
+		queue_remove(op);
+	} else if (s.is_connected && op->started) {
+		log_info("%s %s to %s began, %llu MiB to send", op->is_copy ? "copy" : "mirror", op->id, s.remote,
+			 (unsigned long long)(s.core.total_bytes / MiB));
+		answer(op, NULL);
+	}
+	if (s.core.was_synced && !op->is_synced_logged && !op->is_copy) {
+		op->is_synced_logged = true;
+		log_info("mirror %s in sync after %.1f s", op->id, (double)(loop_now_ns() - s.started_ns) / (double)NS_PER_S);
+	}
+	operation_look(op->vdi);
+	record_news(op->vdi, op->id);
+}
+
+/* --- JOB_MIRROR */
+
+static void refuse(struct vdi *v, const struct error *e)
+{
+	v->job->error = *e;
+	stack_release(v, job_end);
+}
+
+static void begun(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s: %s", v->op->id, v->step.text);
+	job_end(v);
+}
+
+/* The job's waiter becomes the operation's: it hears when the far side was reached. */
+static void hand_starter(struct job *j, struct operation *op)
+{
+	struct job_waiter *w = TAILQ_FIRST(&j->waiters);
+
+	snprintf(j->out_id, j->out_bytes, "%s", op->id);
+	TAILQ_REMOVE(&j->waiters, w, link);
+	op->started = w->done;
+	op->started_arg = w->arg;
+	free(w);
+}
+
+static void insert(struct vdi *v)
+{
+	gate_set_below(v->gate, v->op->mirror);
+	stack_wake(v);
+	v->op->is_inserting = false;
+	mirror_start(v->op->mirror);
+	loop_timer_set(v->op->timer, VDI_START_WAIT_MS);
+	hand_starter(v->job, v->op);
+	stack_save(v, begun);
+}
+
+static struct operation *make(struct vdi *v, struct error *e)
+{
+	struct job *j = v->job;
+	struct operation *op = record_new(v, j->domain, j->is_copy);
+	struct mirror_spec spec = {
+		.loop = v->loop,
+		.below = v->disk,
+		.uri = j->remote,
+		.is_copy = j->is_copy,
+		.only = j->has_only ? &j->only : NULL,
+		.on_change = on_change,
+		.arg = op,
+	};
+
+	if (op)
+		op->is_inserting = true;
+	if (op)
+		op->timer = loop_timer_new(v->loop, on_timer, op);
+	if (!op || !op->timer) {
+		error_set(e, ENOMEM, "out of memory");
+	} else {
+		op->mirror = mirror_new(&spec, e);
+		if (op->mirror)
+			return op;
+	}
+	if (op)
+		record_free(v, op);
+	return NULL;
+}
+
+static void opened(struct vdi *v)
+{
+	struct error e = { 0 };
+
+	if (v->step.err) {
+		refuse(v, &v->step);
+		return;
+	}
+	v->op = make(v, &e);
+	if (!v->op)
+		refuse(v, &e);
+	else
+		stack_quiet(v, insert);
+}
+
+static int check(const struct vdi *v, const struct job *j, struct error *e)
+{
+	const struct domain *d;
+	unsigned guests = 0;
+
+	if (v->op)
+		return error_set(e, EBUSY, "%s %s of this disk is running: one at a time; wait for it or cancel it",
+				 v->op->is_copy ? "copy" : "mirror", v->op->id);
+	TAILQ_FOREACH(d, &v->domains, link)
+		guests += d->is_active && !d->is_read_only && domains_is_guest(d->name);
+	if (guests > 1 && !j->is_copy)
+		return error_set(e, EBUSY, "%u guests have this disk active for writing: a mirror follows one only", guests);
+	return 0;
+}
+
+void operation_begin(struct vdi *v)
+{
+	struct error e = { 0 };
+
+	if (check(v, v->job, &e) == -1)
+		job_fail(v, &e);
+	else
+		stack_open(v, false, opened);
+}
+
+/* --- the end of one */
+
+static void out_saved(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->taken_out);
+
+	record_trim(v);
+	next(v);
+}
+
+static void recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("record of an operation: %s", v->step.text);
+	stack_save(v, out_saved);
+}
+
+/* A start that failed leaves no record: it was an error, not an operation. */
+static void end(struct vdi *v, struct operation *op)
+{
+	char *text;
+
+	op->is_ended = true;
+	loop_timer_clear(op->timer);
+	record_news(v, op->id);
+	if (op->started) {
+		v->job->starter = op->started;
+		v->job->starter_arg = op->started_arg;
+		v->job->start_error = op->why;
+		op->started = NULL;
+		record_free(v, op);
+		stack_save(v, out_saved);
+		return;
+	}
+	log_info("%s %s ended, %s", op->is_copy ? "copy" : "mirror", op->id, op->is_complete ? "complete" : op->why.text);
+	text = record_encode(op);
+	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);
+}
+
+static void take_out(struct vdi *v)
+{
+	struct operation *op = take_ptr(&v->op);
+
+	mirror_status(op->mirror, &op->last);
+	gate_set_below(v->gate, v->disk);
+	layer_close(take_ptr(&op->mirror));
+	stack_wake(v);
+	end(v, op);
+}
+
+static void drained_disk(struct vdi *v)
+{
+	stack_drain_gate(v, take_out);
+}
+
+void operation_take_out(struct vdi *v, step_fn *next)
+{
+	v->job->taken_out = next;
+	stack_drain_disk(v, drained_disk);
+}
+
+static void given_up(struct vdi *v)
+{
+	operation_take_out(v, take_ptr(&v->job->given_up));
+}
+
+static void aborted(struct vdi *v)
+{
+	stack_quiet(v, given_up);
+}
+
+static void on_aborted(void *arg)
+{
+	struct operation *op = arg;
+	struct vdi *v = op->vdi;
+
+	op->is_aborted = true;
+	if (v->is_waiting_abort) {
+		v->is_waiting_abort = false;
+		stack_step_end(v);
+	}
+}
+
+static void abort_mirror(struct operation *op)
+{
+	if (op->is_aborting)
+		return;
+	op->is_aborting = true;
+	mirror_abort(op->mirror, on_aborted, op);
+}
+
+/* What was told and cannot be kept: the next deactivation of a writing guest says so. A barrier says it itself. */
+static void owe(struct vdi *v, const struct operation *op)
+{
+	char *text;
+
+	if (!op->is_told || op->is_cancelled || v->owed || v->job->kind == JOB_DEACTIVATE)
+		return;
+	if (asprintf(&text, "the mirror %s had been complete and has failed since: %s", op->id, op->why.text) == -1)
+		return;
+	v->owed = text;
+	v->owed_since = (int64_t)time(NULL);
+}
+
+void operation_give_up(struct vdi *v, const struct error *why, step_fn *next)
+{
+	note_failure(v->op, why);
+	owe(v, v->op);
+	v->job->given_up = next;
+	abort_mirror(v->op);
+	stack_step_begin(v, aborted);
+	if (v->op->is_aborted)
+		stack_step_end(v);
+	else
+		v->is_waiting_abort = true;
+}
+
+/* --- JOB_REMOVE */
+
+static void removed(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("after the end of an operation: %s", v->step.text);
+	stack_release(v, job_end);
+}
+
+static void copy_quiet(struct vdi *v)
+{
+	operation_take_out(v, removed);
+}
+
+void operation_remove(struct vdi *v)
+{
+	struct operation *op = v->op;
+	struct error why = { 0 };
+
+	if (!op || op->number != v->job->number) { /* a barrier was faster */
+		job_end(v);
+		return;
+	}
+	if (op->is_failed || op->is_cancelled) {
+		error_set(&why, ECANCELED, "it was cancelled");
+		operation_give_up(v, &why, removed);
+		return;
+	}
+	assert(op->is_copy);
+	op->is_complete = true;
+	stack_quiet(v, copy_quiet);
+}
+
+/* --- JOB_SETTLE */
+
+static void settled(struct vdi *v)
+{
+	stack_release(v, job_end);
+}
+
+static void told(struct vdi *v)
+{
+	struct operation *op = v->op;
+
+	op->is_settling = false;
+	if (v->step.err) {
+		op->is_told = false;
+		log_error("%s is in sync, and cannot say so before it is written down: %s", op->id, v->step.text);
+		loop_timer_set(op->timer, VDI_RESUME_AGAIN_MS);
+	} else {
+		op->is_said = true;
+		record_news(v, op->id);
+	}
+	job_end(v);
+}
+
+void operation_settle(struct vdi *v)
+{
+	struct operation *op = v->op;
+
+	if (!op || op->number != v->job->number || op->is_failed || op->is_aborting) {
+		job_end(v);
+	} else if (vdi_has_writer(v, NULL, true)) {
+		op->is_told = true;
+		stack_save(v, told);
+	} else if (vdi_has_writer(v, NULL, false)) {
+		op->is_settling = false; /* dom0's: the next deactivation looks again */
+		job_end(v);
+	} else {
+		handover_begin(v, NULL, settled);
+	}
+}
+
+/* --- cancel, forget */
+
+void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
+{
+	struct operation *op = record_find(v, id);
+	struct job *j = job_add(v, JOB_REMOVE, "", done, arg);
+
+	if (!j)
+		return;
+	if (!op) {
+		error_set(&j->error, ENOENT, "no operation %s of this disk", id);
+		return;
+	}
+	j->number = op->number;
+	if (op->is_ended || op->is_complete)
+		return;
+	op->is_cancelled = op->is_removing = true;
+	if (op->mirror && op == v->op && !op->is_inserting)
+		abort_mirror(op); /* at once: a barrier or a connection attempt must not make it wait */
+}
+
+static void dropped(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+void operation_drop(struct vdi *v)
+{
+	struct operation *op = record_find(v, v->job->id);
+
+	if (op && op->is_ended)
+		record_free(v, op);
+	stack_write(v, record_path(v->job->id), NULL, dropped);
+}
+
+void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
+{
+	struct operation *op = record_find(v, id);
+	size_t length = strlen(v->id);
+	struct error e = { 0 };
+	struct job *j;
+
+	if (strncmp(id, v->id, length) != 0 || id[length] != '.' || strchr(id, '/') || strlen(id) >= sizeof(op->id)) {
+		error_set(&e, ENOENT, "%s is no operation of disk %s", id, v->id);
+		done(arg, &e);
+		return;
+	}
+	if (op && !op->is_ended)
+		vdi_cancel(v, id, NULL, NULL);
+	j = job_add(v, JOB_FORGET, "", done, arg);
+	if (j)
+		snprintf(j->id, sizeof(j->id), "%s", id);
+}
+
+/* --- start */
+
+void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg)
+{
+	struct error e = { 0 };
+	struct job *j;
+
+	if (remote_nbd_check_uri(args->remote, &e) == -1) {
+		done(arg, &e);
+		return;
+	}
+	j = job_add(v, JOB_MIRROR, args->domain, done, arg);
+	if (!j)
+		return;
+	j->is_copy = args->is_copy;
+	j->remote = strdup(args->remote);
+	j->has_only = args->only != NULL;
+	for (size_t i = 0; args->only && i < args->only->count; i++)
+		if (extents_add(&j->only, args->only->item[i].range, args->only->item[i].type) == -1)
+			error_set(&j->error, ENOMEM, "out of memory");
+	if (!j->remote)
+		error_set(&j->error, ENOMEM, "out of memory");
+	j->out_id = id;
+	j->out_bytes = bytes;
+}
+
+/* --- what a dead predecessor left */
+
+void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next)
+{
+	bool is_there, is_complete = record_says_complete(r->operation, &is_there);
+	struct error why = { 0 };
+	struct operation *op = NULL;
+	char *text;
+
+	v->job->taken_out = next;
+	if (!is_complete)
+		op = record_new(v, r->operation_domain ? r->operation_domain : "", r->is_copy);
+	if (!op) {
+		stack_save(v, out_saved);
+		return;
+	}
+	snprintf(op->id, sizeof(op->id), "%s", r->operation);
+	op->is_told = r->is_told;
+	op->is_ended = true;
+	error_set(&why, EPIPE, "the datapath process died while it ran");
+	note_failure(op, &why);
+	owe(v, op);
+	text = record_encode(op);
+	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);
+}

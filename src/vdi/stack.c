@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * stack - opens, changes and closes the pile of layers, step by step
+ *
+ *      clients -> gate -> [mirror] -> disk -> the image's descriptor, locked for as long as it is open
+ *
+ * The only file that calls disk and gate constructors and that makes and frees NBD servers.  Each function is one step of
+ * the running job: it starts something and ends in `next`, with v->step saying how it went.
+ *
+ * Upgrade (opened read-only, now somebody writes): hold, drain, close the disk, open it anew for writing, put it under the
+ * same gate, release.  Where that fails the disk is opened read-only again; where that fails too the gate refuses.
+ *
+ * Can fail: opening (no file, a lock held elsewhere), flushing (the medium), writing a record (disk full).
+ * Invariant: gate and disk are both open or both closed, except inside an upgrade, where the gate is held.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "block/gate.h"
+#include "vdi/vdi-private.h"
+
+/* --- steps */
+
+void stack_step_begin(struct vdi *v, step_fn *next)
+{
+	assert(!v->next && v->job);
+	v->next = next;
+	error_clear(&v->step);
+}
+
+void stack_step_end(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->next);
+
+	next(v);
+}
+
+/* --- what blocks */
+
+static void on_work(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+
+	v->work(v);
+}
+
+/* after: on the loop, ends the step. */
+static void offload(struct vdi *v, void (*work)(struct vdi *v), void (*after)(struct offload *o))
+{
+	v->work = work;
+	v->offload.work = on_work;
+	v->offload.done = after;
+	if (offload_submit(v->loop, &v->offload) == -1) {
+		error_set(&v->step, ENOMEM, "out of memory");
+		after(&v->offload);
+	}
+}
+
+/* --- open */
+
+static void open_image(struct vdi *v)
+{
+	const struct disk_spec spec = {
+		.path = v->path,
+		.is_read_only = v->open_read_only,
+		.lock_wait_ms = VDI_LOCK_WAIT_MS,
+	};
+
+	v->opened = disk_open(&spec, &v->step);
+}
+
+/* Puts what open_image() brought under the gate. */
+static void put_under(struct vdi *v)
+{
+	struct disk_file *f = take_ptr(&v->opened);
+
+	if (!f) {
+		if (!v->step.err) /* the work never ran */
+			error_set(&v->step, ENOMEM, "out of memory");
+		return;
+	}
+	v->disk = disk_layer(v->loop, f, &v->step);
+	if (!v->disk)
+		return;
+	v->is_read_only = v->open_read_only;
+	if (v->gate) {
+		gate_set_below(v->gate, v->disk);
+		stack_wake(v);
+		return;
+	}
+	v->gate = gate_new(v->disk);
+	if (!v->gate) {
+		layer_close(take_ptr(&v->disk));
+		error_set(&v->step, ENOMEM, "out of memory");
+	}
+}
+
+static void on_opened(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+
+	put_under(v);
+	if (!v->disk)
+		error_prefix(&v->step, "open %s", v->path);
+	stack_step_end(v);
+}
+
+static void on_reopened(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+	struct error first = v->step;
+
+	put_under(v);
+	if (!v->disk) {
+		log_error("%s could not be opened again read-only: %s: its readers are refused", v->path, v->step.text);
+		stack_refuse(v);
+	}
+	if (first.err)
+		v->step = first;
+	stack_step_end(v);
+}
+
+static void on_upgraded(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+
+	put_under(v);
+	if (v->disk) {
+		stack_step_end(v);
+		return;
+	}
+	error_prefix(&v->step, "open %s for writing", v->path);
+	v->open_read_only = true;
+	offload(v, open_image, on_reopened);
+}
+
+static void on_upgrade_drained(struct layer *gate, void *arg)
+{
+	struct vdi *v = arg;
+
+	gate_set_below(gate, NULL);
+	layer_close(take_ptr(&v->disk));
+	v->open_read_only = false;
+	offload(v, open_image, on_upgraded);
+}
+
+void stack_open(struct vdi *v, bool is_read_only, step_fn *next)
+{
+	stack_step_begin(v, next);
+	if (v->disk && (is_read_only || !v->is_read_only)) {
+		stack_step_end(v);
+		return;
+	}
+	if (!v->gate) {
+		v->open_read_only = is_read_only;
+		offload(v, open_image, on_opened);
+		return;
+	}
+	assert(!v->op); /* an operation's disk is open for writing */
+	gate_hold(v->gate);
+	if (v->disk) {
+		layer_drain(v->gate, on_upgrade_drained, v);
+		return;
+	}
+	v->open_read_only = is_read_only; /* refusing since a reopening failed: once more */
+	offload(v, open_image, on_upgraded);
+}
+
+/* --- hold and drain */
+
+static void on_quiet(struct layer *l UNUSED, void *arg)
+{
+	stack_step_end(arg);
+}
+
+void stack_quiet(struct vdi *v, step_fn *next)
+{
+	stack_step_begin(v, next);
+	gate_hold(v->gate);
+	layer_drain(v->gate, on_quiet, v);
+}
+
+void stack_drain_gate(struct vdi *v, step_fn *next)
+{
+	stack_step_begin(v, next);
+	layer_drain(v->gate, on_quiet, v);
+}
+
+void stack_drain_disk(struct vdi *v, step_fn *next)
+{
+	stack_step_begin(v, next);
+	layer_drain(v->disk, on_quiet, v);
+}
+
+void stack_wake(struct vdi *v)
+{
+	gate_release(v->gate);
+	v->is_refusing = false;
+}
+
+void stack_refuse(struct vdi *v)
+{
+	gate_refuse(v->gate, ESHUTDOWN);
+	v->is_refusing = true;
+}
+
+/* --- flush and close */
+
+static void on_flushed(struct req *r)
+{
+	struct vdi *v = r->arg;
+
+	if (r->err)
+		error_errno(&v->step, r->err, "flush of %s", v->path);
+	req_put(r);
+	stack_step_end(v);
+}
+
+void stack_flush(struct vdi *v, step_fn *next)
+{
+	struct req *r;
+
+	stack_step_begin(v, next);
+	if (!v->disk || v->is_read_only) {
+		stack_step_end(v);
+		return;
+	}
+	r = req_get();
+	if (!r) {
+		error_set(&v->step, ENOMEM, "out of memory");
+		stack_step_end(v);
+		return;
+	}
+	r->op = REQ_FLUSH;
+	r->done = on_flushed;
+	r->arg = v;
+	layer_submit(v->disk, r);
+}
+
+static void close_layers(struct vdi *v)
+{
+	assert(!v->op || !v->op->mirror);
+	layer_close(take_ptr(&v->gate));
+	if (v->disk)
+		layer_close(take_ptr(&v->disk));
+	v->is_refusing = false;
+	log_info("closed %s", v->path);
+}
+
+static void on_close_quiet(struct layer *gate UNUSED, void *arg)
+{
+	struct vdi *v = arg;
+
+	close_layers(v);
+	stack_step_end(v);
+}
+
+static void close_after_flush(struct vdi *v)
+{
+	struct error flushed = v->step;
+	step_fn *next = take_ptr(&v->job->after);
+
+	if (flushed.err)
+		log_error("before closing: %s", flushed.text);
+	stack_step_begin(v, next);
+	v->step = flushed;
+	if (!v->gate) {
+		stack_step_end(v);
+		return;
+	}
+	gate_hold(v->gate);
+	layer_drain(v->gate, on_close_quiet, v);
+}
+
+void stack_close(struct vdi *v, step_fn *next)
+{
+	v->job->after = next;
+	stack_flush(v, close_after_flush);
+}
+
+void stack_release(struct vdi *v, step_fn *next)
+{
+	struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->is_active) {
+			next(v);
+			return;
+		}
+	if (v->op || !v->gate)
+		next(v);
+	else
+		stack_close(v, next);
+}
+
+/* --- servers */
+
+static int start_server(struct vdi *v, struct domain *d, struct error *e)
+{
+	const struct nbdsrv_spec spec = {
+		.loop = v->loop,
+		.top = v->gate,
+		.pool = v->pool,
+		.export_name = v->id,
+		.is_read_only = d->is_read_only,
+	};
+
+	d->server = nbdsrv_new(&spec, e);
+	return d->server ? nbdsrv_listen_unix(d->server, d->socket, e) : -1;
+}
+
+int stack_serve(struct vdi *v, struct domain *d, struct error *e)
+{
+	assert(v->gate && !d->server);
+	if (start_server(v, d, e) == -1)
+		return error_prefix(e, "serve %s to domain %s", v->path, d->name);
+	for (size_t i = 0; i < d->listeners; i++) {
+		struct error why = { 0 };
+		uint16_t bound = 0;
+
+		if (nbdsrv_listen_tcp(d->server, d->listener[i].host, d->listener[i].port, &bound, &why) == -1)
+			log_warn("domain %s: %s:%u is not listened on again: %s", d->name, d->listener[i].host,
+				 d->listener[i].port, why.text);
+	}
+	log_info("serving domain %s%s at %s", d->name, d->is_read_only ? ", read-only" : "", d->socket);
+	return 0;
+}
+
+static void on_cut(void *arg)
+{
+	struct vdi *v = arg;
+
+	nbdsrv_free(take_ptr(&v->job->cut->server));
+	stack_step_end(v);
+}
+
+void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
+{
+	stack_step_begin(v, next);
+	if (!d->server) {
+		stack_step_end(v);
+		return;
+	}
+	v->job->cut = d;
+	nbdsrv_shutdown(d->server, on_cut, v);
+}
+
+/* --- files */
+
+static void work_on_file(struct vdi *v)
+{
+	if (v->text)
+		proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step);
+	else if (unlink(v->file) == -1 && errno != ENOENT)
+		error_errno(&v->step, errno, "remove %s", v->file);
+}
+
+static void on_file(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+
+	free(take_ptr(&v->file));
+	free(take_ptr(&v->text));
+	stack_step_end(v);
+}
+
+void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
+{
+	stack_step_begin(v, next);
+	v->file = file;
+	v->text = text;
+	if (!file) {
+		free(take_ptr(&v->text));
+		error_set(&v->step, ENOMEM, "out of memory");
+		stack_step_end(v);
+		return;
+	}
+	offload(v, work_on_file, on_file);
+}
+
+static void fill_listeners(const struct domain *d, struct domains_entry *out, struct domains_listener *item)
+{
+	for (size_t i = 0; i < d->listeners; i++)
+		item[i] = (struct domains_listener){
+			.host = (char *)(uintptr_t)d->listener[i].host, .port = d->listener[i].port
+		};
+	out->listeners.count = d->listeners;
+	out->listeners.item = item;
+}
+
+/* The record borrows everything; nothing of it is cleared. */
+static char *encode(const struct vdi *v)
+{
+	CLEANUP_FREE struct domains_entry *entry = calloc(v->domain_count + 1, sizeof(*entry));
+	CLEANUP_FREE struct domains_listener *listener = calloc(v->domain_count + 1, sizeof(*listener) * DOMAINS_LISTEN_MAX);
+	struct domains_record r = { .owed = v->owed, .owed_since = v->owed_since };
+	struct domain *d;
+
+	if (!entry || !listener)
+		return NULL;
+	TAILQ_FOREACH(d, &v->domains, link) {
+		struct domains_entry *out = &entry[r.domains.count];
+
+		out->domain = d->name;
+		out->is_active = d->is_active;
+		out->is_read_only = d->is_read_only;
+		fill_listeners(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
+		r.domains.count++;
+	}
+	r.domains.item = entry;
+	if (v->op) {
+		r.operation = v->op->id;
+		r.operation_domain = v->op->domain;
+		r.is_copy = v->op->is_copy;
+		r.is_told = v->op->is_told;
+	}
+	return jsonspec_encode(&domains_spec, &r);
+}
+
+void stack_save(struct vdi *v, step_fn *next)
+{
+	char *text = encode(v), *file = NULL;
+
+	if (!text || asprintf(&file, "%s/%s", v->run_dir, DOMAINS_FILE) == -1)
+		file = NULL;
+	stack_write(v, file, text, next);
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * vdi-private - what the files of this room share: the disk, its queue of jobs, its operations
+ *
+ * One change of state at a time: a verb becomes a job; the job at the head runs as a chain of steps, each of which ends by
+ * calling the step it was given.  So between two steps nothing else changes domains, stack or files.  What may happen at
+ * any time are requests of clients, the mirror's on_change() and a cancellation: they only take notes or queue jobs.
+ */
+#ifndef SXM_VDI_VDI_PRIVATE_H
+#define SXM_VDI_VDI_PRIVATE_H
+
+#include "base/iobuf.h"
+#include "block/layer.h"
+#include "disk/disk.h"
+#include "loop/offload.h"
+#include "nbdsrv/nbdsrv.h"
+#include "vdi/domains.h"
+#include "vdi/vdi.h"
+
+#define VDI_ID_MAX 48                  /* bytes; an operation's id is it, a dot and 14 digits */
+#define VDI_POOL_BYTES (8u << 20)      /* frontends' buffers */
+#define VDI_LOCK_WAIT_MS 10000u        /* how long a dead predecessor's I/O may take to end */
+#define VDI_START_WAIT_MS 10000u       /* mirror.start answers by then, greeted or not */
+#define VDI_RESUME_AGAIN_MS 1000u
+#define VDI_OPERATIONS_KEPT 16u        /* ended ones, in memory */
+#define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
+
+struct listener {
+	char host[64];
+	uint16_t port;
+};
+
+/* Attached: it is in the list. */
+struct domain {
+	char name[DOMAINS_NAME_MAX];
+	char socket[108];
+	bool is_active, is_read_only;
+	struct nbdsrv *server; /* owned; while active and served */
+	struct listener listener[DOMAINS_LISTEN_MAX];
+	size_t listeners;
+	TAILQ_ENTRY(domain) link;
+};
+
+/* A mirror or a copy.
+ *
+ *      inserted --reached--> answered --in sync--> told (mirror under a writing guest) --barrier--> ended, complete
+ *         '-- could not be: gone     '---- failed, cancelled: taken out ----------------------> ended, failed
+ *                                    '---- copy over, or in sync with no writer left: barrier --> ended, complete
+ */
+struct operation {
+	struct vdi *vdi;      /* borrowed */
+	uint64_t number;      /* ms of its creation; unique among all processes of this disk */
+	char id[64];
+	char domain[DOMAINS_NAME_MAX];
+	bool is_copy;
+	bool is_answered;     /* the starter has heard */
+	bool is_told;         /* complete=true may be, or may have been, answered: for domains.json */
+	bool is_said;         /* ... and it is in domains.json: it may be answered */
+	bool is_failed, is_complete, is_ended;
+	bool is_aborting, is_aborted;  /* mirror_abort() was called; has ended */
+	bool is_cancelled;
+	bool is_settling;     /* a JOB_SETTLE is queued */
+	bool is_removing;     /* a JOB_REMOVE is queued */
+	struct error why;     /* is_failed */
+	struct layer *mirror; /* owned; NULL once ended */
+	struct mirror_status last; /* as it was when it ended */
+	bool is_inserting;    /* the mirror is not under the gate yet */
+	bool is_synced_logged;
+	struct loop_timer *timer; /* owned; the starter's patience, later: try again to write "told" */
+	vdi_done_fn *started;
+	void *started_arg;
+	TAILQ_ENTRY(operation) link;
+};
+TAILQ_HEAD(operation_list, operation);
+
+struct news {
+	char id[64];
+	struct vdi *vdi;
+	struct loop_timer *timer;   /* owned */
+	struct loop_task task;
+	void (*done)(void *arg);
+	void *arg;
+	TAILQ_ENTRY(news) link;
+};
+
+enum job_kind {
+	JOB_RESUME,     /* serve what was active */
+	JOB_ATTACH,
+	JOB_ACTIVATE,
+	JOB_DEACTIVATE,
+	JOB_DETACH,
+	JOB_MIRROR,     /* put a mirror in */
+	JOB_SETTLE,     /* it is in sync: tell, or finish where nobody writes */
+	JOB_REMOVE,     /* take a mirror that is over out */
+	JOB_LISTEN,     /* TCP for a domain */
+	JOB_FORGET,     /* drop an ended operation */
+	JOB_STOP,       /* the process is asked to go */
+};
+
+typedef void step_fn(struct vdi *v);
+
+struct job_waiter {
+	vdi_done_fn *done;
+	void *arg;
+	TAILQ_ENTRY(job_waiter) link;
+};
+
+struct job {
+	enum job_kind kind;
+	char domain[DOMAINS_NAME_MAX];
+	bool is_read_only;
+	uint64_t number;       /* REMOVE, SETTLE: the operation */
+	char id[64];           /* FORGET */
+	struct domain *d;      /* of a running job */
+	uint64_t started_ns;
+	struct error error;    /* the answer; err 0: good */
+	step_fn *after;        /* of a step made of steps: stack.c's, handover.c's and operation.c's, one each */
+	step_fn *handed_over, *taken_out, *given_up;
+	struct domain *cut;    /* whose server is being shut down */
+	struct error barrier;  /* its outcome */
+	bool barrier_was_good;
+
+	/* JOB_MIRROR: until its start. The operation answers, not the job. */
+	char *remote;          /* owned */
+	bool is_copy, has_only;
+	struct extents only;
+	vdi_done_fn *starter;  /* REMOVE of one that never began: who hears */
+	void *starter_arg;
+	struct error start_error;
+	char *out_id;          /* the caller's, until answered */
+	size_t out_bytes;
+
+	/* JOB_ATTACH */
+	char *socket;          /* the caller's, until done */
+	size_t socket_bytes;
+
+	/* JOB_LISTEN */
+	struct listener listener;
+	uint16_t *bound;       /* the caller's, until done */
+
+	TAILQ_HEAD(, job_waiter) waiters;
+	TAILQ_ENTRY(job) link;
+};
+TAILQ_HEAD(job_list, job);
+
+struct vdi {
+	struct loop *loop;     /* borrowed */
+	char *id, *path, *run_dir; /* owned */
+	void (*on_empty)(void *arg);
+	void *arg;
+
+	TAILQ_HEAD(, domain) domains;
+	size_t domain_count;
+
+	/* the stack: gate -> [op->mirror] -> disk; all or nothing is open */
+	struct layer *gate, *disk; /* owned */
+	bool is_read_only;         /* the disk is open so */
+	bool is_refusing;          /* the gate, after a handover */
+	struct iobuf_pool *pool;   /* owned */
+
+	struct operation *op;      /* the live one; in operations too */
+	struct operation_list operations; /* oldest first */
+	uint64_t last_number;
+	TAILQ_HEAD(, news) news;
+	char *owed;                /* owned: the sentence the next last deactivation raises */
+	int64_t owed_since;
+
+	struct job_list jobs;
+	struct job *job;           /* the running one, not in jobs */
+	struct loop_task run;
+	bool is_stopping, has_resumed;
+	struct loop_timer *resume_timer; /* owned */
+
+	/* the running step */
+	step_fn *next;
+	struct error step;         /* its outcome, err 0: good */
+	bool is_waiting_abort;     /* it waits for op's mirror_abort() */
+	struct offload offload;
+	void (*work)(struct vdi *v); /* on a pool thread; touches only what follows */
+	bool open_read_only;
+	struct disk_file *opened;  /* owned between work and done */
+	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
+};
+
+/* --- jobs.c */
+/* Queues a job; NULL + done called with ENOMEM or ESHUTDOWN. done may be NULL. */
+struct job *job_add(struct vdi *v, enum job_kind kind, const char *domain, vdi_done_fn *done, void *arg);
+int job_join(struct job *j, vdi_done_fn *done, void *arg); /* -1: out of memory */
+/* The last job queued or running for the domain; NULL: none. */
+struct job *job_last(struct vdi *v, const char *domain);
+/* Ends the running job with job->error. */
+void job_end(struct vdi *v);
+/* ... with what the last step left. */
+void job_fail(struct vdi *v, const struct error *e);
+void jobs_drop(struct vdi *v);
+void jobs_init(struct vdi *v);
+
+/* --- stack.c: the steps; v->step says how they ended, next is called from the loop or at once */
+void stack_step_begin(struct vdi *v, step_fn *next); /* for steps made elsewhere */
+void stack_step_end(struct vdi *v);
+void stack_open(struct vdi *v, bool is_read_only, step_fn *next);  /* at least so: opens, or upgrades */
+void stack_close(struct vdi *v, step_fn *next);   /* flush, then close */
+void stack_release(struct vdi *v, step_fn *next); /* stack_close() when nobody needs the disk */
+void stack_quiet(struct vdi *v, step_fn *next);   /* hold the gate, drain what went past it */
+void stack_wake(struct vdi *v);                   /* the reverse */
+void stack_refuse(struct vdi *v);                 /* what is held and what comes ends with ESHUTDOWN; stack_wake() reverses */
+void stack_drain_gate(struct vdi *v, step_fn *next); /* it does not stop new ones: held or refusing */
+void stack_drain_disk(struct vdi *v, step_fn *next);
+void stack_flush(struct vdi *v, step_fn *next);
+void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: answered, closed, freed */
+int stack_serve(struct vdi *v, struct domain *d, struct error *e);
+void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are now */
+void stack_write(struct vdi *v, char *file, char *text, step_fn *next); /* takes both; text NULL: unlink file */
+
+/* --- vdi.c */
+void vdi_begin_resume(struct vdi *v);
+void vdi_begin_attach(struct vdi *v);
+void vdi_begin_activate(struct vdi *v);
+void vdi_begin_deactivate(struct vdi *v);
+void vdi_begin_detach(struct vdi *v);
+void vdi_begin_listen(struct vdi *v);
+void vdi_begin_stop(struct vdi *v);
+/* Found or made; NULL + e. */
+struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e);
+struct domain *vdi_find(const struct vdi *v, const char *name);
+/* Whether somebody other than `but` (NULL: anybody) has it active for writing; is_guest_only: guests of the operation. */
+bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest_only);
+bool vdi_counts_as_guest(const struct vdi *v, const struct domain *d);
+
+/* --- operation.c: its steps */
+void operation_begin(struct vdi *v);        /* JOB_MIRROR */
+void operation_settle(struct vdi *v);       /* JOB_SETTLE */
+void operation_remove(struct vdi *v);       /* JOB_REMOVE */
+void operation_drop(struct vdi *v);         /* JOB_FORGET */
+/* After a change of who writes: an operation in sync may be told, or finish. */
+void operation_look(struct vdi *v);
+/* Ends v->op. The gate is held or refusing, the mirror finished or aborted: drains, takes the mirror out, wakes the gate,
+ * writes the record and domains.json. v->step says how the writing went. */
+void operation_take_out(struct vdi *v, step_fn *next);
+/* v->op fails by `why`: aborts it and takes it out, whatever the gate does. */
+void operation_give_up(struct vdi *v, const struct error *why, step_fn *next);
+/* At resume: an operation of the dead predecessor becomes a failed record, and a debt where complete may have been told. */
+void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next);
+
+/* --- record.c: what is kept of operations, and who waits for news of them */
+struct operation *record_find(const struct vdi *v, const char *id);
+struct operation *record_by_number(const struct vdi *v, uint64_t number);
+/* A new operation, not live yet; domain, id and number set. NULL: out of memory. */
+struct operation *record_new(struct vdi *v, const char *domain, bool is_copy);
+void record_free(struct vdi *v, struct operation *op);
+void record_trim(struct vdi *v); /* drops the oldest ended ones */
+char *record_path(const char *id); /* heap; NULL: out of memory */
+char *record_encode(const struct operation *op); /* heap; NULL: out of memory */
+/* Whether there is a record of this id and it says complete. Blocks; at start only. */
+bool record_says_complete(const char *id, bool *is_there);
+void record_news(struct vdi *v, const char *id);
+void record_drop_news(struct vdi *v); /* everybody hears */
+
+/* --- handover.c */
+/* The barrier of v->op: v->step says whether the far side has everything; the mirror is out either way. d: whose clients are
+ * cut once it has, NULL: nobody's. */
+void handover_begin(struct vdi *v, struct domain *d, step_fn *next);
+
+#endif

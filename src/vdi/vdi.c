@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * vdi - one disk's whole life: the verbs, each a chain of steps
+ *
+ *      activate    open (or upgrade) -> write down -> serve
+ *      deactivate  raise what is owed | barrier -> flush -> write down -> close | cut -> flush -> write down -> close
+ *      detach      cut and flush, where still active -> forget -> write down -> close
+ *      resume      read domains.json -> bury the operation -> open -> serve; again every second until it works
+ *      stop        fail the operation -> cut everybody -> flush and close; domains.json stays
+ *
+ * Knows who is attached and who is active.  How a step works is stack.c's, what a barrier is handover.c's.
+ * Can fail: opening, listening, flushing, the barrier.  A deactivation that raised leaves its domain active; the next one
+ * is ordinary.
+ * Invariants: "active" is on file before a client is served; a domain is served only while it is active; a raise is on file
+ * before it is answered.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "vdi/vdi-private.h"
+
+/* --- who */
+
+struct domain *vdi_find(const struct vdi *v, const char *name)
+{
+	struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (strcmp(d->name, name) == 0)
+			return d;
+	return NULL;
+}
+
+struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e)
+{
+	struct domain *d = vdi_find(v, name);
+
+	if (d)
+		return d;
+	if (v->domain_count >= DOMAINS_MAX || strlen(name) >= DOMAINS_NAME_MAX) {
+		error_set(e, ENOSPC, "domain %.40s: too long a name, or %d domains have this disk attached already", name,
+			  DOMAINS_MAX);
+		return NULL;
+	}
+	d = calloc(1, sizeof(*d));
+	if (!d) {
+		error_set(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	if (domains_socket(v->run_dir, name, d->socket, sizeof(d->socket), e) == -1) {
+		free(d);
+		return NULL;
+	}
+	snprintf(d->name, sizeof(d->name), "%s", name);
+	TAILQ_INSERT_TAIL(&v->domains, d, link);
+	v->domain_count++;
+	return d;
+}
+
+static void remove_domain(struct vdi *v, struct domain *d)
+{
+	assert(!d->server && !d->is_active);
+	unlink(d->socket); /* a killed predecessor's */
+	TAILQ_REMOVE(&v->domains, d, link);
+	v->domain_count--;
+	free(d);
+}
+
+bool vdi_counts_as_guest(const struct vdi *v, const struct domain *d)
+{
+	return domains_is_guest(d->name) || (v->op && strcmp(v->op->domain, d->name) == 0);
+}
+
+bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest_only)
+{
+	const struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d != but && d->is_active && !d->is_read_only && (!is_guest_only || vdi_counts_as_guest(v, d)))
+			return true;
+	return false;
+}
+
+bool vdi_is_empty(const struct vdi *v)
+{
+	return TAILQ_EMPTY(&v->domains) && !v->op && !v->job && TAILQ_EMPTY(&v->jobs);
+}
+
+/* --- attach: only a name, and a place in the record.
+ * Two names may share a hash: the second is refused, for it would cut the first one off. */
+
+static void attached(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+void vdi_begin_attach(struct vdi *v)
+{
+	struct job *j = v->job;
+	bool is_new = !vdi_find(v, j->domain);
+	struct domain *d = vdi_add_domain(v, j->domain, &j->error), *other;
+
+	if (!d) {
+		job_end(v);
+		return;
+	}
+	TAILQ_FOREACH(other, &v->domains, link)
+		if (other != d && strcmp(other->socket, d->socket) == 0)
+			error_set(&j->error, EADDRINUSE, "domains %s and %s would have the same socket", other->name, d->name);
+	if (j->error.err) {
+		remove_domain(v, d);
+		job_end(v);
+		return;
+	}
+	snprintf(j->socket, j->socket_bytes, "%s", d->socket);
+	if (is_new)
+		stack_save(v, attached);
+	else
+		job_end(v);
+}
+
+void vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg)
+{
+	struct job *j = job_add(v, JOB_ATTACH, domain, done, arg);
+
+	if (j) {
+		j->socket = socket;
+		j->socket_bytes = bytes;
+	}
+}
+
+/* --- activate */
+
+static void undone(struct vdi *v)
+{
+	job_end(v); /* job->error says why */
+}
+
+static void undo_close(struct vdi *v)
+{
+	stack_release(v, undone);
+}
+
+static void undo_save(struct vdi *v)
+{
+	v->job->d->is_active = false;
+	stack_save(v, undo_close);
+}
+
+static void activated(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	j->error = v->step;
+	if (j->error.err || stack_serve(v, j->d, &j->error) == -1)
+		stack_cut(v, j->d, undo_save);
+	else
+		job_end(v);
+}
+
+static void write_down(struct vdi *v)
+{
+	struct domain *d = v->job->d;
+
+	d->is_active = true;
+	d->is_read_only = v->job->is_read_only;
+	stack_save(v, activated);
+}
+
+static void opened(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	if (v->step.err) {
+		j->error = v->step;
+		stack_release(v, undone);
+	} else {
+		stack_cut(v, j->d, write_down); /* served read-only so far: its clients come again */
+	}
+}
+
+void vdi_begin_activate(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	j->d = vdi_add_domain(v, j->domain, &j->error);
+	if (!j->d || (j->d->is_active && j->d->server && (j->is_read_only || !j->d->is_read_only))) {
+		job_end(v);
+		return;
+	}
+	if (j->d->is_active && !j->d->is_read_only)
+		j->is_read_only = false; /* not served since a resume that failed: as it was */
+	if (v->owed && !j->d->is_active && !j->is_read_only && domains_is_guest(j->domain)) {
+		log_info("a new guest starts here: what was owed is settled (%s)", v->owed);
+		free(take_ptr(&v->owed));
+	}
+	stack_open(v, j->is_read_only, opened);
+}
+
+void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, vdi_done_fn *done, void *arg)
+{
+	struct job *j = job_add(v, JOB_ACTIVATE, domain, done, arg);
+
+	if (j)
+		j->is_read_only = is_read_only;
+}
+
+/* --- deactivate and detach */
+
+static void gone(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	operation_look(v);
+	job_end(v);
+}
+
+static void written_off(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text); /* it is so all the same */
+	stack_release(v, gone);
+}
+
+static void flushed(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	if (v->step.err && j->barrier_was_good)
+		log_error("%s, after the far side has it all", v->step.text);
+	else if (v->step.err)
+		j->error = v->step;
+	j->d->is_active = false;
+	j->d->listeners = 0;
+	log_info("domain %s is inactive", j->domain);
+	if (j->kind == JOB_DETACH)
+		remove_domain(v, take_ptr(&j->d));
+	stack_save(v, written_off);
+}
+
+static void cut(struct vdi *v)
+{
+	stack_flush(v, flushed);
+}
+
+static void raised(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	job_end(v);
+}
+
+static void handed_over(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	j->barrier_was_good = !v->step.err;
+	if (j->barrier_was_good) {
+		stack_cut(v, j->d, cut);
+		return;
+	}
+	j->error = v->step;
+	error_prefix(&j->error, "the mirror was complete, but its last writes did not reach the far side");
+	raised(v);
+}
+
+static void raise_owed(struct vdi *v)
+{
+	CLEANUP_FREE char *owed = take_ptr(&v->owed);
+
+	error_set(&v->job->error, EIO, "%s", owed);
+	stack_save(v, raised);
+}
+
+static void shared(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	error_set(&j->error, EBUSY, "the mirror was complete, but another domain still has the disk active for writing");
+	operation_give_up(v, &j->error, raised);
+}
+
+void vdi_begin_deactivate(struct vdi *v)
+{
+	struct job *j = v->job;
+	bool is_writer;
+
+	j->d = vdi_find(v, j->domain);
+	if (!j->d || !j->d->is_active) {
+		job_end(v);
+		return;
+	}
+	is_writer = !j->d->is_read_only && vdi_counts_as_guest(v, j->d);
+	if (v->owed && (int64_t)time(NULL) - v->owed_since > VDI_OWED_S)
+		free(take_ptr(&v->owed));
+	if (is_writer && v->owed)
+		raise_owed(v);
+	else if (is_writer && v->op && v->op->is_told && vdi_has_writer(v, j->d, false))
+		shared(v);
+	else if (is_writer && v->op && v->op->is_told)
+		handover_begin(v, j->d, handed_over);
+	else
+		stack_cut(v, j->d, cut);
+}
+
+void vdi_begin_detach(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	j->d = vdi_find(v, j->domain);
+	if (!j->d) {
+		job_end(v);
+	} else if (j->d->is_active) {
+		stack_cut(v, j->d, cut);
+	} else {
+		remove_domain(v, take_ptr(&j->d));
+		stack_save(v, written_off);
+	}
+}
+
+static void queue_or_join(struct vdi *v, enum job_kind kind, const char *domain, vdi_done_fn *done, void *arg)
+{
+	struct job *last = job_last(v, domain);
+
+	if (last && last->kind == kind && job_join(last, done, arg) == 0)
+		return;
+	job_add(v, kind, domain, done, arg);
+}
+
+void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
+{
+	queue_or_join(v, JOB_DEACTIVATE, domain, done, arg);
+}
+
+void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
+{
+	queue_or_join(v, JOB_DETACH, domain, done, arg);
+}
+
+/* --- listen */
+
+static void listened(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+void vdi_begin_listen(struct vdi *v)
+{
+	struct job *j = v->job;
+	struct domain *d = vdi_find(v, j->domain);
+
+	if (!d || !d->server) {
+		error_set(&j->error, ENOTCONN, "domain %s has not activated this disk: activate it before listening", j->domain);
+		job_end(v);
+		return;
+	}
+	for (size_t i = 0; i < d->listeners; i++)
+		if (strcmp(d->listener[i].host, j->listener.host) == 0 &&
+		    (d->listener[i].port == j->listener.port || !j->listener.port)) {
+			*j->bound = d->listener[i].port;
+			job_end(v);
+			return;
+		}
+	if (d->listeners == DOMAINS_LISTEN_MAX)
+		error_set(&j->error, ENOSPC, "domain %s listens at %d addresses already", j->domain, DOMAINS_LISTEN_MAX);
+	else if (nbdsrv_listen_tcp(d->server, j->listener.host, j->listener.port, j->bound, &j->error) == 0) {
+		j->listener.port = *j->bound;
+		d->listener[d->listeners++] = j->listener;
+		log_info("domain %s listens at %s port %u", j->domain, j->listener.host, j->listener.port);
+		stack_save(v, listened);
+		return;
+	}
+	job_end(v);
+}
+
+void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
+		void *arg)
+{
+	struct error e = { 0 };
+	struct job *j;
+
+	if (strlen(host) >= sizeof(j->listener.host)) {
+		error_set(&e, EINVAL, "%.60s... is no numeric address", host);
+		done(arg, &e);
+		return;
+	}
+	j = job_add(v, JOB_LISTEN, domain, done, arg);
+	if (!j)
+		return;
+	snprintf(j->listener.host, sizeof(j->listener.host), "%s", host);
+	j->listener.port = port;
+	j->bound = bound;
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * fake-rooms - see fake-rooms.h
+ */
+#include "tests/unit/fake-rooms.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mirror/remote.h"
+
+struct fake fake;
+
+static void trace(const char *word)
+{
+	size_t used = strlen(fake.trace);
+
+	snprintf(fake.trace + used, sizeof(fake.trace) - used, "%s ", word);
+}
+
+bool fake_traced(const char *words)
+{
+	bool is_same = strcmp(fake.trace, words) == 0;
+
+	if (!is_same)
+		fprintf(stderr, "trace: %s\nwant:  %s\n", fake.trace, words);
+	fake.trace[0] = '\0';
+	return is_same;
+}
+
+void fake_reset(struct loop *l)
+{
+	memset(&fake, 0, sizeof(fake));
+	fake.loop = l;
+}
+
+/* --- disk */
+
+struct disk_file {
+	bool is_read_only;
+};
+
+struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
+{
+	struct disk_file *f = calloc(1, sizeof(*f));
+
+	if (fake.open_err) {
+		free(f);
+		error_set(e, fake.open_err, "the fake does not open");
+		return NULL;
+	}
+	f->is_read_only = spec->is_read_only;
+	return f;
+}
+
+void disk_file_close(struct disk_file *f)
+{
+	free(f);
+}
+
+static void submit(struct layer *l, struct req *r)
+{
+	(void)l;
+	if (r->op == REQ_FLUSH)
+		trace("flush");
+	req_complete(r, r->op == REQ_FLUSH ? fake.flush_err : 0);
+}
+
+static void close_disk(struct layer *l)
+{
+	trace("close");
+	free(l);
+}
+
+static const struct layer_ops disk_ops = { .name = "fake disk", .submit = submit, .close = close_disk };
+
+struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
+{
+	struct layer *d = calloc(1, sizeof(*d));
+	const struct geometry g = { .size_bytes = MiB, .block_bytes = 4096, .is_read_only = f->is_read_only };
+
+	(void)l;
+	(void)e;
+	trace(f->is_read_only ? "open:ro" : "open:rw");
+	layer_init(d, &disk_ops, NULL, &g);
+	free(f);
+	return d;
+}
+
+const char *disk_engine_name(const struct layer *disk)
+{
+	(void)disk;
+	return "fake";
+}
+
+bool disk_is_direct(const struct layer *disk)
+{
+	(void)disk;
+	return false;
+}
+
+/* --- nbdsrv */
+
+struct nbdsrv {
+	bool is_read_only;
+	struct loop_task task;
+	void (*done)(void *arg);
+	void *arg;
+};
+
+struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e)
+{
+	struct nbdsrv *s = calloc(1, sizeof(*s));
+
+	(void)e;
+	s->is_read_only = spec->is_read_only;
+	return s;
+}
+
+int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
+{
+	(void)path;
+	if (fake.listen_err)
+		return error_set(e, fake.listen_err, "the fake does not listen");
+	trace(s->is_read_only ? "serve:ro" : "serve:rw");
+	return 0;
+}
+
+int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e)
+{
+	(void)s;
+	(void)host;
+	(void)e;
+	trace("tcp");
+	*bound = port ? port : 1234;
+	return 0;
+}
+
+static void on_shut(struct loop_task *t)
+{
+	struct nbdsrv *s = container_of(t, struct nbdsrv, task);
+
+	s->done(s->arg);
+}
+
+void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
+{
+	trace("cut");
+	s->done = done;
+	s->arg = arg;
+	s->task.run = on_shut;
+	loop_defer(fake.loop, &s->task);
+}
+
+void nbdsrv_free(struct nbdsrv *s)
+{
+	free(s);
+}
+
+void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out)
+{
+	(void)s;
+	memset(out, 0, sizeof(*out));
+}
+
+/* --- mirror */
+
+struct mirror {
+	struct layer layer;
+	void (*on_change)(void *arg);
+	void *arg;
+	struct loop_task change, finish, abort;
+	void (*finished)(void *arg, const struct error *e);
+	void *finished_arg;
+	void (*aborted)(void *arg);
+	void *aborted_arg;
+};
+
+static struct mirror *mirror_of(struct layer *l)
+{
+	return container_of(l, struct mirror, layer);
+}
+
+static void forward(struct layer *l, struct req *r)
+{
+	layer_forward(l->below, r);
+}
+
+static void close_mirror(struct layer *l)
+{
+	trace("mirror-");
+	loop_defer_cancel(fake.loop, &mirror_of(l)->change);
+	fake.mirror = NULL;
+	free(mirror_of(l));
+}
+
+static const struct layer_ops mirror_ops = { .name = "fake mirror", .submit = forward, .close = close_mirror };
+
+static void run_change(struct loop_task *t)
+{
+	struct mirror *m = container_of(t, struct mirror, change);
+
+	m->on_change(m->arg);
+}
+
+static void run_finish(struct loop_task *t)
+{
+	struct mirror *m = container_of(t, struct mirror, finish);
+	void (*finished)(void *, const struct error *) = m->finished;
+	struct error e = { 0 };
+
+	m->finished = NULL;
+	if (!finished)
+		return;
+	if (fake.finish_err)
+		error_set(&e, fake.finish_err, "the fake does not finish");
+	else
+		fake.status.core.state = CORE_FINISHED;
+	finished(m->finished_arg, fake.finish_err ? &e : NULL);
+}
+
+static void run_abort(struct loop_task *t)
+{
+	struct mirror *m = container_of(t, struct mirror, abort);
+
+	m->aborted(m->aborted_arg);
+}
+
+struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
+{
+	struct mirror *m = calloc(1, sizeof(*m));
+
+	(void)e;
+	trace("mirror+");
+	layer_init(&m->layer, &mirror_ops, spec->below, &spec->below->geometry);
+	m->on_change = spec->on_change;
+	m->arg = spec->arg;
+	m->change.run = run_change;
+	m->finish.run = run_finish;
+	m->abort.run = run_abort;
+	memset(&fake.status, 0, sizeof(fake.status));
+	fake.mirror = &m->layer;
+	return fake.mirror;
+}
+
+void mirror_start(struct layer *mirror)
+{
+	(void)mirror;
+	trace("start");
+	fake.status.started_ns = loop_now_ns();
+}
+
+void mirror_status(const struct layer *mirror, struct mirror_status *out)
+{
+	(void)mirror;
+	*out = fake.status;
+}
+
+void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
+{
+	trace("finish");
+	mirror_of(mirror)->finished = done;
+	mirror_of(mirror)->finished_arg = arg;
+	if (!fake.is_finish_slow)
+		loop_defer(fake.loop, &mirror_of(mirror)->finish);
+}
+
+void mirror_abort(struct layer *mirror, void (*done)(void *arg), void *arg)
+{
+	trace("abort");
+	mirror_of(mirror)->aborted = done;
+	mirror_of(mirror)->aborted_arg = arg;
+	fake.status.core.state = CORE_ENDED;
+	if (mirror_of(mirror)->finished)
+		fake_finish(ECANCELED);
+	loop_defer(fake.loop, &mirror_of(mirror)->abort);
+}
+
+void fake_change(enum core_state s, bool is_connected, bool was_synced)
+{
+	fake.status.core.state = s;
+	fake.status.is_connected = is_connected;
+	fake.status.core.was_synced = was_synced;
+	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
+}
+
+void fake_fail(const char *why)
+{
+	error_set(&fake.status.why, ENOLINK, "%s", why);
+	fake_change(CORE_FAILED, fake.status.is_connected, fake.status.core.was_synced);
+}
+
+void fake_finish(int err)
+{
+	fake.finish_err = err;
+	loop_defer(fake.loop, &mirror_of(fake.mirror)->finish);
+}
+
+const char *core_state_name(enum core_state s)
+{
+	(void)s;
+	return "fake";
+}
+
+int remote_nbd_check_uri(const char *uri, struct error *e)
+{
+	return strncmp(uri, "nbd", 3) == 0 ? 0 : error_set(e, EINVAL, "%s is no NBD URI", uri);
+}
