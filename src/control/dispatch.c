@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * dispatch - a line of PROTOCOL.control becomes a call of the vdi room, its outcome a line
+ *
+ *      line --request_spec--> verb --its args_spec--> struct args --fn--> vdi_*() ... on_done --> {"id":N,"ok":...}
+ *                                                                                            '-> {"id":N,"error":...}
+ *
+ * Knows the verbs' names and records; src/PROTOCOL.control is their text.  A verb is one row of the table at the end.
+ * Can fail: whatever the client sent; each mistake is one sentence.
+ * Invariant: a call is answered once and freed then; it owns its arguments until that moment.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "base/log.h"
+#include "control/dispatch.h"
+#include "control/report.h"
+
+#define WAIT_MS_MAX 60000
+
+/* --- what comes in */
+
+struct request {
+	int64_t id;
+	char *verb, *args; /* owned */
+};
+static const struct jsonspec_field request_fields[] = {
+	{ .name = "id", .type = JS_INT64, .offset = offsetof(struct request, id), .is_optional = true },
+	{ .name = "verb", .type = JS_STRING, .offset = offsetof(struct request, verb) },
+	{ .name = "args", .type = JS_TEXT, .offset = offsetof(struct request, args), .is_optional = true },
+	{ .name = NULL },
+};
+static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
+
+struct args {
+	char *domain, *host, *remote, *id; /* owned */
+	bool is_read_only, is_copy;
+	int64_t port, wait_ms, blocksize;
+	bool has_ranges;
+	struct jsonspec_ranges ranges;
+};
+#define ARG(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct args, field) }
+#define OPTION(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct args, field), .is_optional = true }
+#define ARGS(verb, ...) \
+	static const struct jsonspec_field verb##_fields[] = { __VA_ARGS__, { .name = NULL } }; \
+	static const struct jsonspec verb##_args = { "args", sizeof(struct args), verb##_fields }
+
+static const struct jsonspec_field no_fields[] = { { .name = NULL } };
+static const struct jsonspec no_args = { "args", sizeof(struct args), no_fields };
+ARGS(domain, ARG("domain", JS_STRING, domain));
+ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is_read_only));
+ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
+ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
+     OPTION("blocksize", JS_INT64, blocksize),
+     { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
+       .has = offsetof(struct args, has_ranges) });
+ARGS(operation, ARG("id", JS_STRING, id));
+ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
+
+struct verb;
+struct call {
+	const struct dispatch *d;  /* borrowed */
+	struct server_request *q;  /* until answered */
+	int64_t id;
+	const struct verb *verb;
+	struct args args;
+	char text[128];            /* a socket's path, an operation's id */
+	uint16_t port;
+};
+
+struct verb {
+	const char *name;
+	const struct jsonspec *args;
+	void (*fn)(struct call *c);
+	/* What "ok" says; heap; NULL: out of memory. */
+	char *(*ok)(struct call *c);
+};
+
+/* --- what goes out */
+
+static char *empty(struct call *c UNUSED)
+{
+	return strdup("{}");
+}
+
+static char *error_line(int64_t id, const struct error *e)
+{
+	CLEANUP_FREE char *text = jsonspec_string(e->text);
+	char *line;
+
+	if (!text || asprintf(&line, "{\"id\":%" PRId64 ",\"error\":{\"code\":\"%s\",\"text\":%s}}", id,
+			      error_name(e->err), text) == -1)
+		return NULL;
+	return line;
+}
+
+static char *ok_line(struct call *c)
+{
+	CLEANUP_FREE char *ok = c->verb->ok(c);
+	char *line;
+
+	if (!ok || asprintf(&line, "{\"id\":%" PRId64 ",\"ok\":%s}", c->id, ok) == -1)
+		return NULL;
+	return line;
+}
+
+static void call_free(struct call *c)
+{
+	if (c->verb)
+		jsonspec_clear(c->verb->args, &c->args);
+	free(c);
+}
+
+/* Fits vdi_done_fn. */
+static void on_done(void *arg, const struct error *e)
+{
+	struct call *c = arg;
+
+	server_answer(c->q, e ? error_line(c->id, e) : ok_line(c));
+	call_free(c);
+}
+
+static void fail(struct call *c, int err, const char *text)
+{
+	struct error e = { 0 };
+
+	error_set(&e, err, "%s", text);
+	on_done(c, &e);
+}
+
+/* --- the verbs */
+
+static void on_now(struct call *c)
+{
+	on_done(c, NULL);
+}
+
+static char *hello_ok(struct call *c)
+{
+	return report_hello(c->d->id, c->d->path);
+}
+
+static char *status_ok(struct call *c)
+{
+	return report_status(c->d->vdi, c->d->id, c->d->path);
+}
+
+static char *list_ok(struct call *c)
+{
+	return report_list(c->d->vdi);
+}
+
+static void on_attach(struct call *c)
+{
+	vdi_attach(c->d->vdi, c->args.domain, c->text, sizeof(c->text), on_done, c);
+}
+
+static char *attach_ok(struct call *c)
+{
+	return report_attach(c->text, c->d->id);
+}
+
+static void on_activate(struct call *c)
+{
+	vdi_activate(c->d->vdi, c->args.domain, c->args.is_read_only, on_done, c);
+}
+
+static void on_deactivate(struct call *c)
+{
+	vdi_deactivate(c->d->vdi, c->args.domain, on_done, c);
+}
+
+static void on_detach(struct call *c)
+{
+	vdi_detach(c->d->vdi, c->args.domain, on_done, c);
+}
+
+static void on_listen(struct call *c)
+{
+	if (c->args.port < 0 || c->args.port > UINT16_MAX)
+		fail(c, EINVAL, "a port is between 0 (any) and 65535");
+	else
+		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, on_done, c);
+}
+
+static char *listen_ok(struct call *c)
+{
+	char *text;
+
+	return asprintf(&text, "{\"port\":%u}", c->port) == -1 ? NULL : text;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct jsonspec_range *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Blocks from outside, in any order, overlapping or not, become ranges of bytes in order. */
+static int ranges_to_extents(struct args *a, struct extents *out, struct error *e)
+{
+	uint64_t end = 0;
+
+	if (a->blocksize < 1 || a->blocksize > (int64_t)GiB)
+		return error_set(e, EINVAL, "ranges need a blocksize between 1 byte and 1 GiB");
+	if (a->ranges.count)
+		qsort(a->ranges.item, a->ranges.count, sizeof(*a->ranges.item), by_start);
+	for (size_t i = 0; i < a->ranges.count; i++) {
+		const struct jsonspec_range *b = &a->ranges.item[i];
+		struct range r;
+
+		if (b->start < 0 || b->length < 1 || b->start > INT64_MAX / a->blocksize - b->length)
+			return error_set(e, EINVAL, "range %zu is not [first block, count] within a disk", i);
+		r.end = (uint64_t)(b->start + b->length) * (uint64_t)a->blocksize;
+		r.start = MAX((uint64_t)b->start * (uint64_t)a->blocksize, end);
+		if (range_is_empty(r))
+			continue;
+		end = r.end;
+		if (extents_add(out, r, 0) == -1)
+			return error_set(e, ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static void on_start(struct call *c)
+{
+	struct extents only;
+	struct vdi_mirror_args a = { .domain = c->args.domain, .remote = c->args.remote, .is_copy = c->args.is_copy };
+	struct error e = { 0 };
+
+	extents_init(&only, 0);
+	if (c->args.has_ranges && !c->args.is_copy)
+		error_set(&e, EINVAL, "ranges are for a copy; a mirror is of the whole disk");
+	else if (c->args.has_ranges && ranges_to_extents(&c->args, &only, &e) == 0)
+		a.only = &only;
+	if (e.err)
+		on_done(c, &e);
+	else
+		vdi_mirror(c->d->vdi, &a, c->text, sizeof(c->text), on_done, c);
+	extents_fini(&only);
+}
+
+static char *start_ok(struct call *c)
+{
+	CLEANUP_FREE char *id = jsonspec_string(c->text);
+	char *text;
+
+	return !id || asprintf(&text, "{\"id\":%s}", id) == -1 ? NULL : text;
+}
+
+static void on_news(void *arg)
+{
+	struct call *c = arg;
+	struct vdi_operation_status s;
+
+	if (vdi_operation(c->d->vdi, c->args.id, &s) == -1)
+		fail(c, ENOENT, "this process knows no such operation");
+	else
+		on_done(c, NULL);
+}
+
+static void on_stat(struct call *c)
+{
+	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
+
+	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_news, c);
+}
+
+static char *stat_ok(struct call *c)
+{
+	return report_stat(c->d->vdi, c->args.id);
+}
+
+static void on_cancel(struct call *c)
+{
+	vdi_cancel(c->d->vdi, c->args.id, on_done, c);
+}
+
+static void on_destroy(struct call *c)
+{
+	vdi_forget(c->d->vdi, c->args.id, on_done, c);
+}
+
+static const struct verb verbs[] = {
+	{ "hello", &no_args, on_now, hello_ok },
+	{ "attach", &domain_args, on_attach, attach_ok },
+	{ "activate", &activate_args, on_activate, empty },
+	{ "deactivate", &domain_args, on_deactivate, empty },
+	{ "detach", &domain_args, on_detach, empty },
+	{ "listen", &listen_args, on_listen, listen_ok },
+	{ "mirror.start", &start_args, on_start, start_ok },
+	{ "mirror.stat", &stat_args, on_stat, stat_ok },
+	{ "mirror.cancel", &operation_args, on_cancel, empty },
+	{ "mirror.destroy", &operation_args, on_destroy, empty },
+	{ "mirror.list", &no_args, on_now, list_ok },
+	{ "status", &no_args, on_now, status_ok },
+};
+
+/* --- a line */
+
+static const struct verb *find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (strcmp(verbs[i].name, name) == 0)
+			return &verbs[i];
+	return NULL;
+}
+
+static int decode(struct call *c, const char *line, size_t bytes, struct error *e)
+{
+	struct request r;
+	const char *args;
+	int result;
+
+	if (jsonspec_decode(&request_spec, line, bytes, &r, e) == -1)
+		return -1;
+	c->id = r.id;
+	c->verb = find(r.verb);
+	args = r.args ? r.args : "{}";
+	if (!c->verb)
+		result = error_set(e, ENOSYS, "there is no verb %.60s", r.verb);
+	else
+		result = jsonspec_decode(c->verb->args, args, strlen(args), &c->args, e);
+	if (result == -1 && c->verb)
+		error_prefix(e, "%s", c->verb->name);
+	jsonspec_clear(&request_spec, &r);
+	return result;
+}
+
+void dispatch_line(void *arg, struct server_request *q, const char *line, size_t bytes)
+{
+	struct call *c = calloc(1, sizeof(*c));
+	struct error e = { 0 };
+
+	if (!c) {
+		server_answer(q, NULL);
+		return;
+	}
+	c->d = arg;
+	c->q = q;
+	if (decode(c, line, bytes, &e) == -1)
+		on_done(c, &e);
+	else
+		c->verb->fn(c);
+}

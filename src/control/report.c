@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * report - what the verbs that only ask answer, as JSON
+ *
+ * Tables, and functions that fill their records from the vdi room's numbers.  Strings in the records are borrowed.
+ * Can fail: memory only.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "config.h"
+#include "control/report.h"
+
+#define OPERATIONS_MAX 32u
+#define DOMAINS_REPORTED_MAX 256u
+
+/* --- hello, attach */
+
+struct hello {
+	char *version, *id, *path;
+	int64_t pid;
+};
+static const struct jsonspec_field hello_fields[] = {
+	{ .name = "version", .type = JS_STRING, .offset = offsetof(struct hello, version) },
+	{ .name = "pid", .type = JS_INT64, .offset = offsetof(struct hello, pid) },
+	{ .name = "id", .type = JS_STRING, .offset = offsetof(struct hello, id) },
+	{ .name = "path", .type = JS_STRING, .offset = offsetof(struct hello, path) },
+	{ .name = NULL },
+};
+static const struct jsonspec hello_spec = { "hello", sizeof(struct hello), hello_fields };
+
+/* Records are encoded, not changed. */
+static char *borrow(const char *text)
+{
+	return (char *)(uintptr_t)text;
+}
+
+char *report_hello(const char *id, const char *path)
+{
+	struct hello r = { .version = borrow(PACKAGE_VERSION), .id = borrow(id), .path = borrow(path), .pid = getpid() };
+
+	return jsonspec_encode(&hello_spec, &r);
+}
+
+struct attach {
+	char *socket, *export;
+};
+static const struct jsonspec_field attach_fields[] = {
+	{ .name = "socket", .type = JS_STRING, .offset = offsetof(struct attach, socket) },
+	{ .name = "export", .type = JS_STRING, .offset = offsetof(struct attach, export) },
+	{ .name = NULL },
+};
+static const struct jsonspec attach_spec = { "attach", sizeof(struct attach), attach_fields };
+
+char *report_attach(const char *socket, const char *export)
+{
+	struct attach r = { .socket = borrow(socket), .export = borrow(export) };
+
+	return jsonspec_encode(&attach_spec, &r);
+}
+
+/* --- operations */
+
+struct operation_report {
+	char *id, *state, *why, *remote;
+	bool is_copy, is_failed, is_complete, is_ended, is_stalled;
+	double progress;
+	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, eta_ms, allocated;
+	int64_t running_ms, ready_ms;
+};
+#define REPORT(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct operation_report, field) }
+static const struct jsonspec_field stat_fields[] = {
+	REPORT("failed", JS_BOOL, is_failed), REPORT("complete", JS_BOOL, is_complete), REPORT("progress", JS_FLOAT, progress),
+	REPORT("text", JS_STRING, why), { .name = NULL },
+};
+static const struct jsonspec stat_spec = { "stat", sizeof(struct operation_report), stat_fields };
+static const struct jsonspec_field listed_fields[] = {
+	REPORT("id", JS_STRING, id), REPORT("copy", JS_BOOL, is_copy), { .name = NULL },
+};
+static const struct jsonspec listed_spec = { "operation", sizeof(struct operation_report), listed_fields };
+static const struct jsonspec_field operation_fields[] = {
+	REPORT("id", JS_STRING, id), REPORT("copy", JS_BOOL, is_copy), REPORT("state", JS_STRING, state),
+	REPORT("failed", JS_BOOL, is_failed), REPORT("complete", JS_BOOL, is_complete), REPORT("ended", JS_BOOL, is_ended),
+	REPORT("stalled", JS_BOOL, is_stalled), REPORT("why", JS_STRING, why), REPORT("remote", JS_STRING, remote),
+	REPORT("progress", JS_FLOAT, progress), REPORT("total_bytes", JS_INT64, total), REPORT("dirty_bytes", JS_INT64, dirty),
+	REPORT("lag_bytes", JS_INT64, lag), REPORT("lag_ops", JS_INT64, lag_ops), REPORT("rate_bytes", JS_INT64, rate),
+	REPORT("sent_bytes", JS_INT64, sent), REPORT("zeroed_bytes", JS_INT64, zeroed),
+	REPORT("skipped_bytes", JS_INT64, skipped), REPORT("copied_bytes", JS_INT64, copied),
+	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us), REPORT("eta_ms", JS_INT64, eta_ms),
+	REPORT("source_allocated_bytes", JS_INT64, allocated),
+	REPORT("running_ms", JS_INT64, running_ms), REPORT("ready_ms", JS_INT64, ready_ms), { .name = NULL },
+};
+static const struct jsonspec operation_spec = { "operation", sizeof(struct operation_report), operation_fields };
+
+static int64_t number(uint64_t n)
+{
+	return n > INT64_MAX ? -1 : (int64_t)n;
+}
+
+static void fill_times(const struct mirror_status *m, struct operation_report *out)
+{
+	uint64_t until = m->ended_ns ? m->ended_ns : loop_now_ns();
+
+	if (!m->started_ns)
+		return;
+	out->running_ms = number((until - m->started_ns) / NS_PER_MS);
+	out->ready_ms = m->ready_ns ? number((m->ready_ns - m->started_ns) / NS_PER_MS) : 0;
+}
+
+static void fill(const struct vdi_operation_status *s, struct operation_report *out)
+{
+	const struct core_status *c = &s->mirror.core;
+
+	*out = (struct operation_report){
+		.id = borrow(s->id), .state = borrow(core_state_name(c->state)),
+		.why = borrow(s->is_failed ? s->why.text : ""),
+		.remote = borrow(s->mirror.remote), .is_copy = s->is_copy, .is_failed = s->is_failed,
+		.is_complete = s->is_complete, .is_ended = s->is_ended, .is_stalled = c->is_stalled,
+		.progress = s->progress, .dirty = number(c->dirty_bytes), .lag = number(c->lag_bytes),
+		.lag_ops = number(c->lag_ops),
+		.rate = number(c->rate_bytes), .sent = number(c->sent_bytes), .zeroed = number(c->zero_bytes),
+		.skipped = number(c->skipped_bytes), .copied = number(c->copied_bytes), .overflow = number(c->overflow_bytes),
+		.total = number(c->total_bytes), .pace_us = c->pace_us, .eta_ms = number(c->eta_ms),
+		.allocated = number(s->mirror.source_allocated_bytes),
+	};
+	fill_times(&s->mirror, out);
+}
+
+char *report_stat(const struct vdi *v, const char *id)
+{
+	struct operation_report r = { .is_failed = true, .why = borrow("this process knows no such operation") };
+	struct vdi_operation_status s;
+
+	if (vdi_operation(v, id, &s) == 0)
+		fill(&s, &r);
+	return jsonspec_encode(&stat_spec, &r);
+}
+
+/* Statuses are borrowed by the reports: both live until encoded. */
+struct operations {
+	struct vdi_operation_status status[OPERATIONS_MAX];
+	struct operation_report report[OPERATIONS_MAX];
+	size_t count;
+};
+
+static struct operations *collect(const struct vdi *v)
+{
+	struct operations *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return NULL;
+	o->count = vdi_operations(v, o->status, OPERATIONS_MAX);
+	for (size_t i = 0; i < o->count; i++)
+		fill(&o->status[i], &o->report[i]);
+	return o;
+}
+
+char *report_list(const struct vdi *v)
+{
+	CLEANUP_FREE struct operations *o = collect(v);
+	CLEANUP_FREE char *list = o ? jsonspec_array(&listed_spec, o->report, o->count) : NULL;
+	char *text;
+
+	return !list || asprintf(&text, "{\"operations\":%s}", list) == -1 ? NULL : text;
+}
+
+/* --- status */
+
+struct domain_report {
+	char *domain, *socket;
+	bool is_active, is_read_only, is_served;
+	int64_t clients, reads, writes, flushes, trims, zeroes, bytes_read, bytes_written;
+};
+#define DOMAIN(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct domain_report, field) }
+static const struct jsonspec_field domain_fields[] = {
+	DOMAIN("domain", JS_STRING, domain), DOMAIN("socket", JS_STRING, socket), DOMAIN("active", JS_BOOL, is_active),
+	DOMAIN("read_only", JS_BOOL, is_read_only), DOMAIN("served", JS_BOOL, is_served), DOMAIN("clients", JS_INT64, clients),
+	DOMAIN("reads", JS_INT64, reads), DOMAIN("writes", JS_INT64, writes), DOMAIN("flushes", JS_INT64, flushes),
+	DOMAIN("trims", JS_INT64, trims), DOMAIN("zeroes", JS_INT64, zeroes), DOMAIN("bytes_read", JS_INT64, bytes_read),
+	DOMAIN("bytes_written", JS_INT64, bytes_written), { .name = NULL },
+};
+static const struct jsonspec domain_spec = { "domain", sizeof(struct domain_report), domain_fields };
+
+struct status_report {
+	char *version, *id, *path, *engine, *owed;
+	int64_t pid, size, in_flight, buffers, rss;
+	bool is_open, is_direct, is_read_only;
+	struct jsonspec_records domains, operations;
+};
+#define STATUS(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct status_report, field) }
+static const struct jsonspec_field status_fields[] = {
+	STATUS("version", JS_STRING, version), STATUS("pid", JS_INT64, pid), STATUS("id", JS_STRING, id),
+	STATUS("path", JS_STRING, path), STATUS("open", JS_BOOL, is_open), STATUS("engine", JS_STRING, engine),
+	STATUS("direct", JS_BOOL, is_direct), STATUS("read_only", JS_BOOL, is_read_only), STATUS("size_bytes", JS_INT64, size),
+	STATUS("in_flight", JS_INT64, in_flight), STATUS("buffer_bytes", JS_INT64, buffers), STATUS("rss_bytes", JS_INT64, rss),
+	STATUS("owed", JS_STRING, owed),
+	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct status_report, domains), .sub = &domain_spec },
+	{ .name = "operations", .type = JS_RECORDS, .offset = offsetof(struct status_report, operations),
+	  .sub = &operation_spec },
+	{ .name = NULL },
+};
+static const struct jsonspec status_spec = { "status", sizeof(struct status_report), status_fields };
+
+/* Resident bytes; a read of /proc does not block. */
+static int64_t resident_bytes(void)
+{
+	CLEANUP_FCLOSE FILE *f = fopen("/proc/self/statm", "re");
+	long size, pages;
+
+	if (!f || fscanf(f, "%ld %ld", &size, &pages) != 2)
+		return -1;
+	return (int64_t)pages * sysconf(_SC_PAGESIZE);
+}
+
+struct domain_list {
+	struct vdi_domain_status status[DOMAINS_REPORTED_MAX];
+	struct domain_report report[DOMAINS_REPORTED_MAX];
+};
+
+static size_t fill_domains(const struct vdi *v, struct domain_list *l)
+{
+	size_t count = vdi_domains(v, l->status, DOMAINS_REPORTED_MAX);
+
+	for (size_t i = 0; i < count; i++) {
+		const struct vdi_domain_status *s = &l->status[i];
+
+		l->report[i] = (struct domain_report){
+			.domain = borrow(s->domain), .socket = borrow(s->socket), .is_active = s->is_active,
+			.is_read_only = s->is_read_only, .is_served = s->is_served, .clients = s->nbd.clients,
+			.reads = number(s->nbd.reads), .writes = number(s->nbd.writes), .flushes = number(s->nbd.flushes),
+			.trims = number(s->nbd.trims), .zeroes = number(s->nbd.zeroes), .bytes_read = number(s->nbd.bytes_read),
+			.bytes_written = number(s->nbd.bytes_written),
+		};
+	}
+	return count;
+}
+
+char *report_status(const struct vdi *v, const char *id, const char *path)
+{
+	CLEANUP_FREE struct domain_list *l = calloc(1, sizeof(*l));
+	CLEANUP_FREE struct operations *o = collect(v);
+	struct vdi_status s;
+	struct status_report r;
+
+	if (!l || !o)
+		return NULL;
+	vdi_status(v, &s);
+	r = (struct status_report){
+		.version = borrow(PACKAGE_VERSION), .id = borrow(id), .path = borrow(path), .engine = borrow(s.engine),
+		.owed = borrow(s.owed ? s.owed : ""), .pid = getpid(), .size = number(s.size_bytes), .in_flight = s.in_flight,
+		.buffers = number(s.buffer_bytes), .rss = resident_bytes(), .is_open = s.is_open, .is_direct = s.is_direct,
+		.is_read_only = s.is_read_only,
+		.domains = { fill_domains(v, l), l->report },
+		.operations = { o->count, o->report },
+	};
+	return jsonspec_encode(&status_spec, &r);
+}
