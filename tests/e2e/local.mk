@@ -4,6 +4,8 @@ E2E_TESTS = \
 	tests/e2e/test-demo.sh \
 	tests/e2e/test-guest.sh \
 	tests/e2e/test-life.sh \
+	tests/e2e/test-life-keeper.sh \
+	tests/e2e/test-life-kill.sh \
 	tests/e2e/test-mirror-targets.sh \
 	tests/e2e/test-nbd-interop.sh
 TESTS += $(E2E_TESTS)
