@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * sim - a world for the mirror's core: two disks of version numbers, a clock that is turned by hand, and an oracle
+ *
+ *      guest --> core --> at_home[] --> local[]
+ *                 |  \--> reads[]  <--- local[]
+ *                 '-----> away[]   ---> far[] --flush--> durable[]
+ *
+ * The unfriendliest disks that keep their promises: an operation takes effect at any moment between its start and its end, one
+ * that fails has written some of its sectors, a trim that promises nothing leaves anything, a flush that fails loses any of
+ * what was not flushed, and then the next one succeeds.
+ */
+#include "tests/lib/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sim *sim_new(void)
+{
+	struct sim *w = calloc(1, sizeof *w);
+
+	if (w)
+		w->copies = calloc(CORE_COPIES_MAX, sizeof *w->copies);
+	if (!w || !w->copies)
+		abort();
+	return w;
+}
+
+void sim_free(struct sim *w)
+{
+	free(w->copies);
+	free(w);
+}
+
+bool sim_is_fine(const struct sim *w)
+{
+	return !w->broken[0];
+}
+
+uint64_t sim_dice(struct sim *w, uint64_t sides)
+{
+	uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return (z ^ (z >> 31)) % sides;
+}
+
+static unsigned sector_of(uint64_t bytes)
+{
+	return (unsigned)(bytes / SIM_SECTOR);
+}
+
+static struct range chunk_range(const struct sim *w, unsigned chunk)
+{
+	return (struct range){ (uint64_t)chunk * CORE_CHUNK_BYTES,
+			       MIN((uint64_t)(chunk + 1) * CORE_CHUNK_BYTES, w->params.spec.size_bytes) };
+}
+
+/* A chunk differs (owed), or is pristine there and zero here, or is the same on both sides. */
+static void fill_chunk(struct sim *w, unsigned chunk)
+{
+	struct range r = chunk_range(w, chunk);
+	bool is_dirty = sim_dice(w, 100) < w->params.dirty_percent;
+	bool is_pristine = sim_dice(w, 100) < w->params.pristine_percent, is_zero = sim_dice(w, 3) == 0;
+
+	for (unsigned s = sector_of(r.start); s < sector_of(r.end); s++) {
+		w->far[s] = is_pristine ? 0 : ++w->last_version;
+		w->local[s] = !is_dirty ? w->far[s] : is_zero ? 0 : ++w->last_version;
+		w->durable[s] = w->far[s];
+	}
+	if (is_dirty)
+		core_mark_dirty(w->core, r);
+	if (is_pristine)
+		core_mark_pristine(w->core, r);
+	w->is_clean[chunk] = is_pristine && w->local[sector_of(r.start)] == 0;
+}
+
+void sim_start(struct sim *w, const struct sim_params *p)
+{
+	struct sim_copy *copies = w->copies;
+
+	memset(w, 0, offsetof(struct sim, trace));
+	w->trace[0] = '\0';
+	w->trace_used = 0;
+	w->copies = copies;
+	w->params = *p;
+	w->random = p->seed;
+	w->sectors = sector_of(p->spec.size_bytes);
+	w->chunks = (w->sectors + 7) / 8;
+	w->now_ns = NS_PER_S;
+	assert(w->chunks <= SIM_CHUNKS_MAX);
+	w->core = core_new(&p->spec);
+	if (!w->core)
+		abort();
+	for (unsigned i = 0; i < w->chunks; i++)
+		fill_chunk(w, i);
+	core_status(w->core, &w->status);
+}
+
+static struct sim_copy *copy_of(struct sim *w, struct core_op *op)
+{
+	if (!op->driver)
+		op->driver = &w->copies[w->copies_used++];
+	return op->driver;
+}
+
+static struct sim_guest *guest_of(struct core_op *op)
+{
+	return container_of(op, struct sim_guest, op);
+}
+
+static void read_local(struct sim *w, struct core_op *op)
+{
+	struct sim_copy *copy = copy_of(w, op);
+	unsigned first = sector_of(op->range.start), count = sector_of(op->range.end) - first;
+
+	memcpy(copy->data, &w->local[first], count * sizeof copy->data[0]);
+	op->zeros = 0;
+	for (unsigned chunk = 0; chunk * 8 < count; chunk++) {
+		uint32_t any = 0;
+
+		for (unsigned s = chunk * 8; s < MIN(chunk * 8 + 8, count); s++)
+			any |= copy->data[s];
+		if (!any)
+			op->zeros |= UINT64_C(1) << chunk;
+	}
+}
+
+static void perform(struct sim *w, const struct core_action *a)
+{
+	switch (a->type) {
+	case CORE_DO_LOCAL_SUBMIT:
+		guest_of(a->op)->state = SIM_SUBMITTED;
+		w->at_home[w->home_count++] = a->op;
+		break;
+	case CORE_DO_COPY_READ:
+		read_local(w, a->op);
+		w->reads[w->read_count++] = a->op;
+		break;
+	case CORE_DO_REMOTE_SUBMIT:
+		w->is_applied[w->away_count] = false;
+		w->away[w->away_count++] = a->op;
+		break;
+	case CORE_DO_COMPLETE_GUEST:
+		guest_of(a->op)->state = SIM_ANSWERED;
+		break;
+	case CORE_DO_RELEASE:
+		memset(a->op, 0xa5, sizeof *a->op);
+		guest_of(a->op)->state = SIM_FREE;
+		break;
+	case CORE_DO_FLUSH_FAR:
+		w->is_flushing = true;
+		memcpy(w->snap, w->far, sizeof w->snap);
+		break;
+	case CORE_DO_DROP_LINK:
+		w->was_dropped = true;
+		break;
+	case CORE_DO_REPORT:
+		break;
+	}
+}
+
+static void step(struct sim *w, struct core_event *ev)
+{
+	struct core_status before = w->status;
+	struct core_actions out;
+
+	if (!sim_is_fine(w))
+		return;
+	w->steps++;
+	ev->now_ns = w->now_ns;
+	sim_check_before(w);
+	do {
+		core_step(w->core, ev, &out);
+		core_status(w->core, &w->status);
+		for (unsigned i = 0; i < out.count && sim_is_fine(w); i++) {
+			sim_check_action(w, &out.item[i]);
+			if (sim_is_fine(w))
+				perform(w, &out.item[i]);
+		}
+		if (out.is_full)
+			ev->type = CORE_MORE;
+	} while (out.is_full && sim_is_fine(w));
+	if (sim_is_fine(w))
+		sim_check_step(w, ev, &before);
+}
+
+struct core_op *sim_guest(struct sim *w, enum core_op_kind kind, struct range r, bool is_zero)
+{
+	struct sim_guest *g = NULL;
+
+	for (unsigned i = 0; i < SIM_GUESTS_MAX && !g; i++)
+		if (w->guests[i].state == SIM_FREE)
+			g = &w->guests[i];
+	if (!g || range_is_empty(r))
+		return NULL;
+	g->op = (struct core_op){ .kind = kind, .range = r, .is_zero = is_zero, .may_trim = kind == CORE_ZERO && sim_dice(w, 2) };
+	g->state = SIM_ARRIVED;
+	g->version = kind == CORE_WRITE && !is_zero ? ++w->last_version : 0;
+	sim_stays_clean(w, r, !g->version && (kind != CORE_TRIM || w->params.spec.trim_reads_zero));
+	sim_say(w, "guest %s %u+%u%s", kind == CORE_WRITE ? "write" : kind == CORE_ZERO ? "zero" : "trim", sector_of(r.start),
+		sector_of(r.end - r.start), is_zero ? " of zeros" : "");
+	step(w, &(struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &g->op });
+	return &g->op;
+}
+
+static void take_out(struct core_op **list, unsigned *count, unsigned i)
+{
+	assert(i < *count);
+	memmove(&list[i], &list[i + 1], (*count - i - 1) * sizeof *list);
+	(*count)--;
+}
+
+/* A trim that promises nothing leaves what was there, zeros, or anything. */
+static uint32_t trimmed(struct sim *w, uint32_t before)
+{
+	if (w->params.spec.trim_reads_zero)
+		return 0;
+	switch (sim_dice(w, 3)) {
+	case 0:
+		return 0;
+	case 1:
+		return before;
+	default:
+		return ++w->last_version;
+	}
+}
+
+void sim_local_done(struct sim *w, unsigned i, int err)
+{
+	struct core_op *op = w->at_home[i];
+	struct sim_guest *g = guest_of(op);
+
+	take_out(w->at_home, &w->home_count, i);
+	for (unsigned s = sector_of(op->range.start); s < sector_of(op->range.end); s++)
+		if (!err || sim_dice(w, 2))
+			w->local[s] = op->kind == CORE_TRIM ? trimmed(w, w->local[s]) : g->version;
+	sim_say(w, "local done %u+%u%s", sector_of(op->range.start), sector_of(range_length(op->range)), err ? " error" : "");
+	step(w, &(struct core_event){ .type = CORE_LOCAL_DONE, .op = op, .err = err });
+	if (sim_is_fine(w) && g->state == SIM_SUBMITTED)
+		sim_break(w, "I8: the guest was not answered when its own disk had the write");
+}
+
+void sim_read_done(struct sim *w, unsigned i, int err)
+{
+	struct core_op *op = w->reads[i];
+
+	take_out(w->reads, &w->read_count, i);
+	sim_say(w, "read done %u+%u%s", sector_of(op->range.start), sector_of(range_length(op->range)), err ? " error" : "");
+	if (err) {
+		for (unsigned s = 0; s < ARRAY_LEN(copy_of(w, op)->data); s++)
+			copy_of(w, op)->data[s] = 0;
+		op->zeros = 0;
+	}
+	step(w, &(struct core_event){ .type = CORE_COPY_READ_DONE, .op = op, .err = err });
+}
+
+static uint32_t payload(struct sim *w, struct core_op *op, unsigned sector)
+{
+	if (op->far_kind == CORE_FAR_ZERO)
+		return 0;
+	if (op->kind != CORE_COPY)
+		return guest_of(op)->version;
+	return copy_of(w, op)->data[sector - sector_of(op->range.start)];
+}
+
+static void apply(struct sim *w, struct core_op *op, bool is_whole)
+{
+	for (unsigned s = sector_of(op->far_range.start); s < sector_of(op->far_range.end); s++)
+		if (is_whole || sim_dice(w, 2))
+			w->far[s] = payload(w, op, s);
+}
+
+void sim_far_applies(struct sim *w, unsigned i)
+{
+	if (!w->is_applied[i])
+		apply(w, w->away[i], true);
+	w->is_applied[i] = true;
+}
+
+static struct core_op *come_back(struct sim *w, unsigned i)
+{
+	struct core_op *op = w->away[i];
+
+	memmove(&w->is_applied[i], &w->is_applied[i + 1], w->away_count - i - 1);
+	take_out(w->away, &w->away_count, i);
+	return op;
+}
+
+void sim_far_done(struct sim *w, unsigned i, int err)
+{
+	struct core_op *op;
+
+	if (!w->is_applied[i])
+		apply(w, w->away[i], !err);
+	op = come_back(w, i);
+	sim_say(w, "far done %u+%u%s", sector_of(op->far_range.start), sector_of(range_length(op->far_range)), err ? " error" : "");
+	step(w, &(struct core_event){
+			.type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = w->params.far.generation });
+}
+
+void sim_flushed(struct sim *w, int err)
+{
+	w->is_flushing = false;
+	for (unsigned s = 0; s < w->sectors; s++) {
+		if (!err)
+			w->durable[s] = w->snap[s];
+		else if (w->durable[s] != w->far[s] && sim_dice(w, 2))
+			w->far[s] = w->durable[s];
+	}
+	sim_say(w, "flushed%s", err ? " error" : "");
+	step(w, &(struct core_event){ .type = CORE_FLUSHED, .err = err, .generation = w->params.far.generation });
+}
+
+void sim_link_up(struct sim *w)
+{
+	w->is_linked = w->had_link = true;
+	sim_say(w, "link up");
+	step(w, &(struct core_event){ .type = CORE_LINK_UP, .far = w->params.far });
+}
+
+void sim_link_down(struct sim *w, int err)
+{
+	uint64_t generation = w->had_link ? w->params.far.generation : 0;
+
+	for (unsigned i = 0; i < w->away_count; i++)
+		if (!w->is_applied[i])
+			apply(w, w->away[i], false);
+	w->away_count = 0;
+	w->is_flushing = false;
+	w->is_linked = false;
+	sim_say(w, "link down");
+	step(w, &(struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = generation });
+}
+
+void sim_tick(struct sim *w, unsigned ms)
+{
+	w->now_ns += ms * NS_PER_MS;
+	step(w, &(struct core_event){ .type = CORE_TICK });
+}
+
+void sim_event(struct sim *w, enum core_event_type type, int err)
+{
+	sim_say(w, "%s", type == CORE_BARRIER ? "barrier" : type == CORE_UNBARRIER ? "unbarrier" : type == CORE_ABORT ? "abort" : "source failed");
+	step(w, &(struct core_event){ .type = type, .err = err });
+}
+
+bool sim_is_same(const struct sim *w)
+{
+	return memcmp(w->local, w->far, w->sectors * sizeof w->local[0]) == 0;
+}
+
+void sim_end(struct sim *w)
+{
+	sim_event(w, CORE_ABORT, 0);
+	while (sim_is_fine(w) && w->away_count && sim_dice(w, 2))
+		sim_far_done(w, w->away_count - 1, ESHUTDOWN);
+	if (w->is_linked)
+		sim_link_down(w, ENOTCONN);
+	while (sim_is_fine(w) && (w->home_count || w->read_count))
+		if (w->home_count)
+			sim_local_done(w, 0, 0);
+		else
+			sim_read_done(w, 0, 0);
+	for (unsigned i = 0; i < SIM_GUESTS_MAX && sim_is_fine(w); i++)
+		if (w->guests[i].state != SIM_FREE)
+			sim_break(w, "an operation never came back");
+	if (sim_is_fine(w) && !w->status.is_idle)
+		sim_break(w, "the core is not idle at the end");
+	if (sim_is_fine(w))
+		core_free(w->core);
+	w->core = NULL;
+}

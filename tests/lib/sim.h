@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * sim - a world for the mirror's core: two disks of version numbers, a clock that is turned by hand, and an oracle
+ *
+ * Each call below is one thing that happens; it steps the core, does what the core asks for (nothing completes by itself), and
+ * then the oracle looks at everything. The first law found broken stands in `broken`; nothing happens after that.
+ */
+#ifndef SXM_TESTS_SIM_H
+#define SXM_TESTS_SIM_H
+
+#include "mirror/core.h"
+
+#define SIM_SECTOR 512u
+#define SIM_CHUNKS_MAX 64u
+#define SIM_SECTORS_MAX (SIM_CHUNKS_MAX * 8)
+#define SIM_GUESTS_MAX 32u
+#define SIM_TRACE_BYTES 65536u
+
+struct sim_params {
+	struct core_spec spec;
+	struct core_far far;
+	uint64_t seed;            /* of what the disks hold at the start */
+	unsigned dirty_percent;   /* chunks that differ at the start; the rest are equal, or pristine and zero */
+	unsigned pristine_percent;
+	bool is_traced;
+};
+
+enum sim_guest_state { SIM_FREE, SIM_ARRIVED, SIM_SUBMITTED, SIM_ANSWERED };
+struct sim_guest {
+	struct core_op op;
+	enum sim_guest_state state;
+	uint32_t version;         /* what its sectors will be; 0: zeros */
+};
+
+struct sim_copy {
+	uint32_t data[CORE_COPY_CHUNKS * 8]; /* what was read, from op->range.start on */
+	bool is_reading;
+};
+
+struct sim {
+	struct sim_params params;
+	struct core *core;
+	uint64_t now_ns;
+	uint64_t random;          /* the dice of whatever happens now */
+	unsigned sectors, chunks;
+
+	uint32_t local[SIM_SECTORS_MAX];
+	uint32_t far[SIM_SECTORS_MAX];     /* what a read there gives */
+	uint32_t durable[SIM_SECTORS_MAX]; /* what its medium has; a failed flush drops the rest */
+	uint32_t snap[SIM_SECTORS_MAX];    /* `far` when the flush began */
+	uint32_t at_cut[SIM_SECTORS_MAX];  /* a copy's instant */
+	bool is_cut, is_cut_exact;
+	bool is_clean[SIM_CHUNKS_MAX];     /* pristine at the start, never to hold anything but zeros, never written to there */
+
+	struct sim_guest guests[SIM_GUESTS_MAX];
+	struct sim_copy *copies;           /* CORE_COPIES_MAX, by the core's own order of first use */
+	unsigned copies_used;
+	uint32_t last_version;
+
+	struct core_op *at_home[SIM_GUESTS_MAX];  /* local legs in flight */
+	struct core_op *reads[CORE_COPIES_MAX];
+	struct core_op *away[SIM_GUESTS_MAX + CORE_COPIES_MAX]; /* far legs in flight */
+	bool is_applied[SIM_GUESTS_MAX + CORE_COPIES_MAX];
+	unsigned home_count, read_count, away_count;
+	bool is_flushing, is_linked, was_dropped, had_link;
+
+	struct core_status status;
+	bool has_unsendable;      /* a guest's operation is about that the far side cannot take as it is */
+	unsigned steps;
+	char broken[256];         /* the law, and how; empty: none */
+	char trace[SIM_TRACE_BYTES];
+	size_t trace_used;
+};
+
+/* Memory is kept from one sim_start() to the next. */
+struct sim *sim_new(void);
+void sim_free(struct sim *w);
+void sim_start(struct sim *w, const struct sim_params *p);
+/* Ends it: aborts, answers everything; every operation must come back. */
+void sim_end(struct sim *w);
+
+uint64_t sim_dice(struct sim *w, uint64_t sides); /* 0 .. sides-1, from w->random */
+bool sim_is_fine(const struct sim *w);
+
+/* A guest's operation; NULL: no slot is free. is_zero: of a WRITE. */
+struct core_op *sim_guest(struct sim *w, enum core_op_kind kind, struct range r, bool is_zero);
+void sim_local_done(struct sim *w, unsigned i, int err);  /* at_home[i] */
+void sim_read_done(struct sim *w, unsigned i, int err);   /* reads[i] */
+void sim_far_applies(struct sim *w, unsigned i);          /* away[i]: its disk has it, nobody was told */
+void sim_far_done(struct sim *w, unsigned i, int err);    /* away[i] */
+void sim_flushed(struct sim *w, int err);
+void sim_link_up(struct sim *w);
+void sim_link_down(struct sim *w, int err);
+void sim_tick(struct sim *w, unsigned ms);
+void sim_event(struct sim *w, enum core_event_type type, int err); /* BARRIER, UNBARRIER, ABORT, SOURCE_FAILED */
+bool sim_is_same(const struct sim *w); /* both disks */
+
+/* sim-oracle.c */
+void sim_break(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void sim_say(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3); /* a line of the trace, with the time */
+bool sim_stays_clean(struct sim *w, struct range r, bool is_zero);
+/* Around a step; and at what the core asks for. */
+void sim_check_before(struct sim *w);
+void sim_check_action(struct sim *w, const struct core_action *a);
+void sim_check_step(struct sim *w, const struct core_event *ev, const struct core_status *before);
+
+#endif

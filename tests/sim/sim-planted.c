@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Every bug planted in the core is caught by the simulation: a test of the test. Built with -DPLANT, see core-private.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "mirror/core-private.h"
+#include "tests/sim/schedule.h"
+
+#define BUG_NAME(name) #name,
+static const char *const names[] = { "NONE", CORE_BUGS(BUG_NAME) };
+
+enum core_bug core_planted;
+
+/* How many schedules it took; 0: it got away. */
+static uint64_t hunt(struct sim *w, uint64_t most)
+{
+	static struct schedule s;
+
+	for (uint64_t seed = 1; seed <= most; seed++) {
+		schedule_make(&s, seed);
+		if (!schedule_run(&s, w, false))
+			return seed;
+	}
+	return 0;
+}
+
+int main(void)
+{
+	const char *limit = getenv("SIM_PLANTED_SCHEDULES");
+	uint64_t most = limit ? strtoull(limit, NULL, 10) : 20000;
+	struct sim *w = sim_new();
+	int escaped = 0;
+
+	for (core_planted = BUG_NONE + 1; core_planted < BUG_COUNT; core_planted++) {
+		uint64_t n = hunt(w, most);
+
+		printf("%-24s %s after %llu schedules%s%s\n", names[core_planted], n ? "caught" : "NOT CAUGHT",
+		       (unsigned long long)(n ? n : most), n ? ": " : "", n ? w->broken : "");
+		escaped += n == 0;
+	}
+	sim_free(w);
+	return escaped != 0;
+}
