@@ -88,11 +88,17 @@ static void *map_large(size_t bytes)
 	return data == MAP_FAILED ? NULL : data;
 }
 
+/* What a request of so many bytes costs: its class, or whole pages. */
+static size_t capacity_of(size_t bytes, unsigned class)
+{
+	return class < CLASS_COUNT ? (size_t)1 << (CLASS_MIN_SHIFT + class)
+				   : (bytes + IOBUF_ALIGN - 1) & ~(size_t)(IOBUF_ALIGN - 1);
+}
+
 static struct iobuf *make_buffer(size_t bytes, unsigned class)
 {
 	struct iobuf *b = calloc(1, sizeof(*b));
-	size_t capacity = class < CLASS_COUNT ? (size_t)1 << (CLASS_MIN_SHIFT + class)
-					      : (bytes + IOBUF_ALIGN - 1) & ~(size_t)(IOBUF_ALIGN - 1);
+	size_t capacity = capacity_of(bytes, class);
 
 	if (!b)
 		return NULL;
@@ -122,7 +128,7 @@ struct iobuf *iobuf_get(struct iobuf_pool *p, size_t bytes)
 	struct iobuf *b;
 
 	assert(bytes <= UINT32_MAX - IOBUF_ALIGN);
-	if (p->used_bytes != 0 && p->used_bytes + bytes > p->ceiling_bytes)
+	if (p->used_bytes != 0 && p->used_bytes + capacity_of(bytes, class) > p->ceiling_bytes)
 		return NULL;
 	b = take_cached(p, class);
 	if (!b)
