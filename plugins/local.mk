@@ -1,12 +1,51 @@
 # The verbs' binary links neither libnbd, GnuTLS nor libssh2: it starts in a millisecond.
 noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
-	plugins/data.c plugins/datapath.c plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h \
-	plugins/meta.c plugins/meta.h plugins/plugin.c plugins/smapi.h plugins/spawn.c plugins/spawn.h \
-	plugins/sr.c plugins/sr.h plugins/sr-filebased.c plugins/types.c plugins/types.h \
-	plugins/verb.c plugins/verb.h plugins/volume.c
+	plugins/data.c plugins/datapath.c plugins/datapath.h plugins/failure.c plugins/failure.h plugins/image.c plugins/image.h \
+	plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/plugin.c plugins/probe.c \
+	plugins/process.c plugins/process.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
+	plugins/sr.c plugins/sr.h plugins/sr-filebased.c plugins/types.c plugins/types.h plugins/uri.c plugins/uri.h \
+	plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h plugins/volume.c
 libplugins_la_CFLAGS = $(AM_CFLAGS) $(UUID_CFLAGS)
 libplugins_la_LIBADD = libclient.la $(UUID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi
 sxm_smapi_SOURCES = plugins/main-smapi.c
 sxm_smapi_LDADD = libplugins.la
+
+# One file for each verb that is there, and no other: xapi offers what it finds.
+EXTRA_DIST += plugins/verb-stub plugins/README
+VOLUME_VERBS = Plugin.Query Plugin.diagnostics Plugin.ls \
+	SR.probe SR.create SR.attach SR.detach SR.destroy SR.stat SR.set_name SR.set_description SR.ls \
+	Volume.create Volume.destroy Volume.stat Volume.set Volume.unset Volume.set_name Volume.set_description Volume.resize
+DATAPATH_VERBS = Plugin.Query \
+	Datapath.open Datapath.attach Datapath.activate Datapath.activate_readonly Datapath.deactivate Datapath.detach Datapath.close \
+	Data.copy Data.mirror Data.stat Data.cancel Data.destroy Data.ls
+VOLUME_TYPES = filebased
+plugin_root = $(libexecdir)/xapi-storage-script
+
+# xapi asks a datapath plugin its name as soon as the directory appears, so a new directory is filled under another name (in the
+# root, which is not watched) and moved into place whole.
+install-exec-hook:
+	@set -e; root='$(DESTDIR)$(plugin_root)'; stub='$(srcdir)/plugins/verb-stub'; \
+	install_verbs() { \
+		place=$$root/$$1; shift; to=$$place; \
+		test -d "$$place" || { to=$$root/.new; rm -rf "$$to"; }; \
+		$(MKDIR_P) "$$to" "$${place%/*}"; \
+		for verb in "$$@"; do \
+			echo " install $$place/$$verb"; \
+			$(INSTALL_SCRIPT) "$$stub" "$$to/.$$verb.new"; \
+			mv -f "$$to/.$$verb.new" "$$to/$$verb"; \
+		done; \
+		test "$$to" = "$$place" || mv "$$to" "$$place"; \
+	}; \
+	for type in $(VOLUME_TYPES); do install_verbs "volume/org.xen.xapi.storage.$$type" $(VOLUME_VERBS); done; \
+	install_verbs datapath/sxm $(DATAPATH_VERBS)
+
+uninstall-hook:
+	@root='$(DESTDIR)$(plugin_root)'; \
+	for type in $(VOLUME_TYPES); do \
+		for verb in $(VOLUME_VERBS); do rm -f "$$root/volume/org.xen.xapi.storage.$$type/$$verb"; done; \
+		rmdir "$$root/volume/org.xen.xapi.storage.$$type" 2>/dev/null; \
+	done; \
+	for verb in $(DATAPATH_VERBS); do rm -f "$$root/datapath/sxm/$$verb"; done; \
+	rmdir "$$root/datapath/sxm" "$$root/datapath" "$$root/volume" "$$root" 2>/dev/null; :

@@ -271,6 +271,11 @@ char *jsonspec_array(const struct jsonspec *spec, const void *records, size_t co
 	return finish(build_records(spec, records, count));
 }
 
+char *jsonspec_object(const struct jsonspec_map *m)
+{
+	return finish(build_map(m));
+}
+
 char *jsonspec_strings(const char *const *items, size_t count)
 {
 	return finish(build_strings(items, count));

@@ -87,6 +87,7 @@ char *jsonspec_encode(const struct jsonspec *spec, const void *record);
 /* Single values, for verbs whose whole result is one: heap. */
 char *jsonspec_string(const char *text);                     /* "..." */
 char *jsonspec_array(const struct jsonspec *spec, const void *records, size_t count); /* [{...}, ...] */
+char *jsonspec_object(const struct jsonspec_map *m);          /* {"key":"value", ...} */
 char *jsonspec_strings(const char *const *items, size_t count); /* ["...", ...] */
 char *jsonspec_variant(const char *tag, const char *arg);    /* ["Tag","arg"] */
 /* ["Tag", <json>]: json is put in as it stands. */

@@ -7,9 +7,22 @@
 
 #include "base/error.h"
 
-/* One verb on one connection. args: a JSON object's text, NULL for {}. Returns the "ok" value's text, heap.
- * NULL + e: the process' own error (code and sentence), or ECONNREFUSED / ENOENT when nobody listens, ETIMEDOUT.
- * wait_ms bounds the whole; 0: no bound. */
+/* What became of a question: the process' errors and our own may have the same number. */
+enum client_outcome {
+	CLIENT_ANSWERED,
+	CLIENT_REFUSED, /* the process answered with an error: its code and sentence */
+	CLIENT_ABSENT,  /* nobody listens there: ECONNREFUSED */
+	CLIENT_LOST,    /* hung up on before an answer: ECONNRESET. Whether it was done is not known */
+	CLIENT_LATE,    /* wait_ms is over: ETIMEDOUT */
+	CLIENT_BROKEN,  /* no socket, no memory, an answer that cannot be understood */
+};
+
+/* One verb on one connection. args: a JSON object's text, NULL for {}. *ok: the "ok" value's text, heap, when ANSWERED; else
+ * e is filled.  wait_ms bounds the whole; 0: no bound. */
+enum client_outcome client_ask(const char *socket_path, const char *verb, const char *args, unsigned wait_ms, char **ok,
+			       struct error *e);
+
+/* The same for those who need not tell the outcomes apart. NULL + e. */
 char *client_call(const char *socket_path, const char *verb, const char *args, unsigned wait_ms, struct error *e);
 
 #endif

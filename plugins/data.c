@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * data - the Data.* verbs: a mirror or a copy is an operation of the image's process
+ *
+ *      "<vdi id>.<number>": its first part names the process, so a later call finds it without the URI.
+ *      The process is gone, or does not know it any more: SXM_STATE_DIR/operations/<operation>.json says how it ended.
+ *
+ * Data.stat never fails for what an operation did or did not do: xapi takes a failing stat on its late paths for the reason to
+ * skip cleaning up.  An operation nobody knows has failed.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "plugins/datapath.h"
+#include "plugins/smapi.h"
+
+#define NEWS_WAIT_MS 1000
+#define STAT_WAIT_MS 60000u
+#define LIST_WAIT_MS 2000u
+#define RECORD_MAX_BYTES 65536u
+
+struct start_args {
+	char *domain, *remote;
+	bool copy;
+	int64_t blocksize;
+	struct jsonspec_ranges ranges;
+};
+static const struct jsonspec_field start_fields[] = {
+	{ "domain", JS_STRING, offsetof(struct start_args, domain) },
+	{ "remote", JS_STRING, offsetof(struct start_args, remote) },
+	{ "copy", JS_BOOL, offsetof(struct start_args, copy) },
+	{ "blocksize", JS_INT64, offsetof(struct start_args, blocksize), .is_optional = true },
+	{ "ranges", JS_RANGES, offsetof(struct start_args, ranges), .is_optional = true, .has = offsetof(struct start_args, copy) },
+	{ NULL },
+};
+static const struct jsonspec start_spec = { "mirror.start", sizeof(struct start_args), start_fields };
+
+struct named {
+	char *id;
+	int64_t wait_ms;
+};
+static const struct jsonspec_field named_fields[] = {
+	{ "id", JS_STRING, offsetof(struct named, id) },
+	{ "wait_ms", JS_INT64, offsetof(struct named, wait_ms), .is_optional = true },
+	{ NULL },
+};
+static const struct jsonspec named_spec = { "operation", sizeof(struct named), named_fields };
+
+/* --- start */
+
+static int start(struct smapi_call *call, struct start_args *args, const char *tag, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
+	CLEANUP_FREE char *text = jsonspec_encode(&start_spec, args);
+	CLEANUP_FREE char *ok = NULL;
+	char *operation;
+	struct process p;
+	struct named started;
+	struct error e;
+
+	if (!path)
+		return -1;
+	if (!text)
+		return failure_set(f, FAILURE_MIRROR, ENOMEM, "out of memory");
+	if (access(path, F_OK) == -1)
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, errno, "image %s: %s", path, strerror(errno));
+	/* A halted guest's disk has no process yet. */
+	if (process_by_path(&p, path, &e) == 0)
+		ok = process_call(&p, "mirror.start", text, PROCESS_ONCE, 0, &e);
+	if (!ok)
+		return failure_from(f, FAILURE_MIRROR, &e);
+	if (jsonspec_decode(&named_spec, ok, strlen(ok), &started, &e) == -1)
+		return failure_from(f, FAILURE_MIRROR, &e);
+	operation = jsonspec_variant(tag, started.id);
+	jsonspec_clear(&named_spec, &started);
+	return smapi_result(operation, result, f);
+}
+
+int data_mirror(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct start_args args = { .domain = call->args.domain, .remote = call->args.remote };
+
+	return start(call, &args, "MirrorV1", result, f);
+}
+
+int data_copy(struct smapi_call *call, char **result, struct failure *f)
+{
+	const struct types_blocklist *list = &call->args.blocklist;
+	struct start_args args = { .domain = call->args.domain, .remote = call->args.remote, .copy = true,
+				   .blocksize = list->blocksize, .ranges = list->ranges };
+
+	if (list->blocksize <= 0)
+		return failure_set(f, FAILURE_REQUEST, EINVAL, "blocklist: blocksize %lld is not a number of bytes", (long long)list->blocksize);
+	return start(call, &args, "CopyV1", result, f);
+}
+
+/* --- stat */
+
+static char *record_path(const char *operation)
+{
+	char *path;
+
+	return asprintf(&path, "%s/operations/%s.json", proc_state_dir(), operation) < 0 ? NULL : path;
+}
+
+/* How an operation ended, from the file its process left. False: there is none. */
+static bool read_record(const char *operation, struct types_status *status)
+{
+	CLEANUP_FREE char *path = record_path(operation);
+	CLEANUP_FREE char *text = NULL;
+	struct error e;
+	size_t bytes;
+
+	if (path)
+		text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, &e);
+	return text && jsonspec_decode(&types_status, text, bytes, status, &e) == 0;
+}
+
+/* NULL + e: as process_call(). */
+static char *ask_about(const char *operation, const char *verb, int64_t news_wait_ms, unsigned wait_ms, struct error *e)
+{
+	struct named named = { .id = (char *)(uintptr_t)operation, .wait_ms = news_wait_ms };
+	CLEANUP_FREE char *args = jsonspec_encode(&named_spec, &named);
+	char id[VDI_ID_MAX];
+	struct process p;
+
+	if (!args) {
+		error_set(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	if (!vdi_id_of_operation(operation, id)) {
+		error_set(e, ENOENT, "%s is not the name of an operation", operation);
+		return NULL;
+	}
+	return process_by_id(&p, id, e) == 0 ? process_call(&p, verb, args, PROCESS_RESTART, wait_ms, e) : NULL;
+}
+
+static void find_status(const char *operation, struct types_status *status)
+{
+	CLEANUP_FREE char *ok = NULL;
+	char id[VDI_ID_MAX];
+	struct error e;
+
+	*status = (struct types_status) { .failed = true };
+	ok = ask_about(operation, "mirror.stat", NEWS_WAIT_MS, STAT_WAIT_MS, &e);
+	if (ok && jsonspec_decode(&types_status, ok, strlen(ok), status, &e) == 0)
+		return;
+	if (!ok && e.err == ETIMEDOUT) {
+		*status = (struct types_status) { 0 }; /* slow is not failed */
+		return;
+	}
+	if (vdi_id_of_operation(operation, id) && read_record(operation, status))
+		return;
+	log_warn("operation %s: nothing is known of it (%s), so it counts as failed", operation, e.text);
+	*status = (struct types_status) { .failed = true };
+}
+
+int data_stat(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct types_status status;
+
+	find_status(call->args.operation.arg, &status);
+	if (status.failed)
+		status.complete = false; /* xapi looks at complete first */
+	return smapi_result(jsonspec_encode(&types_status, &status), result, f);
+}
+
+/* --- cancel, destroy */
+
+static int end_operation(const char *operation, const char *verb, struct failure *f)
+{
+	struct error e;
+	CLEANUP_FREE char *ok = ask_about(operation, verb, 0, 0, &e);
+
+	return ok || e.err == ENOENT || e.err == ESRCH ? 0 : failure_from(f, FAILURE_MIRROR, &e);
+}
+
+int data_cancel(struct smapi_call *call, char **result, struct failure *f)
+{
+	return end_operation(call->args.operation.arg, "mirror.cancel", f) == 0 ? smapi_unit(result, f) : -1;
+}
+
+int data_destroy(struct smapi_call *call, char **result, struct failure *f)
+{
+	const char *operation = call->args.operation.arg;
+	char id[VDI_ID_MAX];
+
+	if (end_operation(operation, "mirror.destroy", f) == -1)
+		return -1;
+	if (vdi_id_of_operation(operation, id)) {
+		CLEANUP_FREE char *path = record_path(operation);
+
+		if (path && unlink(path) == -1 && errno != ENOENT)
+			return failure_set(f, FAILURE_MIRROR, errno, "remove %s: %s", path, strerror(errno));
+	}
+	return smapi_unit(result, f);
+}
+
+/* --- ls */
+
+struct listed {
+	char *id, *kind;
+	bool copy;
+};
+static const struct jsonspec_field live_fields[] = {
+	{ "id", JS_STRING, offsetof(struct listed, id) },
+	{ "copy", JS_BOOL, offsetof(struct listed, copy) },
+	{ NULL },
+};
+static const struct jsonspec live_spec = { "operation", sizeof(struct listed), live_fields };
+static const struct jsonspec_field record_fields[] = {
+	{ "id", JS_STRING, offsetof(struct listed, id) },
+	{ "kind", JS_STRING, offsetof(struct listed, kind) },
+	{ NULL },
+};
+static const struct jsonspec record_spec = { "ended operation", sizeof(struct listed), record_fields };
+
+struct operations {
+	struct jsonspec_records operations;
+};
+static const struct jsonspec_field operations_fields[] = {
+	{ "operations", JS_RECORDS, offsetof(struct operations, operations), .sub = &live_spec },
+	{ NULL },
+};
+static const struct jsonspec operations_spec = { "operations", sizeof(struct operations), operations_fields };
+
+/* The list as it grows: the text, and which are in it. */
+struct listing {
+	FILE *to;
+	struct jsonspec_list seen;
+};
+
+static bool is_listed(const struct listing *l, const char *id)
+{
+	for (size_t i = 0; i < l->seen.count; i++)
+		if (strcmp(l->seen.item[i], id) == 0)
+			return true;
+	return false;
+}
+
+static void list_one(struct listing *l, const char *id, bool is_copy)
+{
+	CLEANUP_FREE char *text = jsonspec_variant(is_copy ? "CopyV1" : "MirrorV1", id);
+
+	if (!text || is_listed(l, id))
+		return;
+	fprintf(l->to, "%s%s", l->seen.count ? "," : "", text);
+	jsonspec_list_add(&l->seen, id);
+}
+
+static void list_process(const char *id, void *arg)
+{
+	struct operations found;
+	struct process p;
+	struct error e;
+	CLEANUP_FREE char *ok = process_by_id(&p, id, &e) == 0 ? process_ask(&p, "mirror.list", NULL, LIST_WAIT_MS, &e) : NULL;
+	const struct listed *item;
+
+	if (!ok || jsonspec_decode(&operations_spec, ok, strlen(ok), &found, &e) == -1)
+		return;
+	item = found.operations.item;
+	for (size_t i = 0; i < found.operations.count; i++)
+		list_one(arg, item[i].id, item[i].copy);
+	jsonspec_clear(&operations_spec, &found);
+}
+
+static void list_record(struct listing *l, const char *dir, const char *name)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *text = NULL;
+	struct listed record;
+	struct error e;
+	size_t bytes;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0) {
+		path = NULL;
+		return;
+	}
+	text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, &e);
+	if (!text || jsonspec_decode(&record_spec, text, bytes, &record, &e) == -1)
+		return;
+	list_one(l, record.id, strcasecmp(record.kind, "copy") == 0);
+	jsonspec_clear(&record_spec, &record);
+}
+
+static void list_records(struct listing *l)
+{
+	CLEANUP_FREE char *dir = NULL;
+	struct dirent *entry;
+	DIR *d;
+
+	if (asprintf(&dir, "%s/operations", proc_state_dir()) < 0) {
+		dir = NULL;
+		return;
+	}
+	d = opendir(dir);
+	while (d && (entry = readdir(d))) {
+		size_t bytes = strlen(entry->d_name);
+
+		if (bytes > 5 && strcmp(entry->d_name + bytes - 5, ".json") == 0)
+			list_record(l, dir, entry->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+int data_ls(struct smapi_call *call UNUSED, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *text = NULL;
+	struct listing l = { 0 };
+	size_t bytes;
+
+	l.to = open_memstream(&text, &bytes);
+	if (!l.to)
+		return smapi_result(NULL, result, f);
+	fputc('[', l.to);
+	process_each(list_process, &l);
+	list_records(&l);
+	fputc(']', l.to);
+	meta_list_clear(&l.seen);
+	return smapi_result(fclose(l.to) == 0 ? take_ptr(&text) : NULL, result, f);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * datapath - the Datapath.* verbs: each is one question to the image's own process
+ *
+ *      attach    starts the process when there is none; the answer is where its NBD server will listen for this domain
+ *      activate  the server listens, the image is open
+ *      deactivate   the barrier: when it returns, everything acknowledged is stored, on the far side too where a mirror runs
+ *      detach    the process ends when nobody is left
+ *
+ * deactivate and detach of what is not there succeed.  They do start a process when the last one was killed and left somebody
+ * active: only a process can say whether its mirror had everything.
+ */
+#include "plugins/datapath.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "plugins/smapi.h"
+#include "plugins/uri.h"
+
+#define STATUS_WAIT_MS 10000u
+
+struct domain_args {
+	char *domain;
+	bool read_only;
+};
+static const struct jsonspec_field domain_fields[] = {
+	{ "domain", JS_STRING, offsetof(struct domain_args, domain) },
+	{ "read_only", JS_BOOL, offsetof(struct domain_args, read_only), .is_optional = true },
+	{ NULL },
+};
+static const struct jsonspec domain_spec = { "domain", sizeof(struct domain_args), domain_fields };
+
+struct attached {
+	char *socket, *export_name;
+};
+static const struct jsonspec_field attached_fields[] = {
+	{ "socket", JS_STRING, offsetof(struct attached, socket) },
+	{ "export", JS_STRING, offsetof(struct attached, export_name) },
+	{ NULL },
+};
+static const struct jsonspec attached_spec = { "answer to attach", sizeof(struct attached), attached_fields };
+
+struct user {
+	char *domain;
+	bool active;
+};
+static const struct jsonspec_field user_fields[] = {
+	{ "domain", JS_STRING, offsetof(struct user, domain) },
+	{ "active", JS_BOOL, offsetof(struct user, active) },
+	{ NULL },
+};
+static const struct jsonspec user_spec = { "domain", sizeof(struct user), user_fields };
+
+struct users {
+	struct jsonspec_records domains;
+};
+static const struct jsonspec_field users_fields[] = {
+	{ "domains", JS_RECORDS, offsetof(struct users, domains), .sub = &user_spec },
+	{ NULL },
+};
+static const struct jsonspec users_spec = { "status", sizeof(struct users), users_fields };
+
+char *datapath_domain(const char *domain)
+{
+	struct domain_args args = { .domain = (char *)(uintptr_t)domain };
+
+	return jsonspec_encode(&domain_spec, &args);
+}
+
+char *datapath_image(const char *uri, struct failure *f)
+{
+	struct error e;
+	CLEANUP_FREE char *path = uri_path(uri, "sxm", &e);
+	char *canonical;
+
+	if (!path) {
+		failure_from(f, FAILURE_REQUEST, &e);
+		return NULL;
+	}
+	canonical = uri_canonical(path, &e);
+	if (canonical)
+		return canonical;
+	if (e.err == EINVAL || e.err == ENOMEM) {
+		failure_from(f, FAILURE_REQUEST, &e);
+		return NULL;
+	}
+	return take_ptr(&path); /* what is no longer there can still be let go of */
+}
+
+/* --- open, close: the disk keeps nothing between two lives of a guest but what is on it */
+
+static int check_uri(struct smapi_call *call, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
+
+	return path ? smapi_unit(result, f) : -1;
+}
+
+int datapath_open(struct smapi_call *call, char **result, struct failure *f)
+{
+	return check_uri(call, result, f);
+}
+
+int datapath_close(struct smapi_call *call, char **result, struct failure *f)
+{
+	return check_uri(call, result, f);
+}
+
+/* --- attach, activate */
+
+static int check_image(const char *path, struct failure *f)
+{
+	struct stat st;
+
+	if (stat(path, &st) == -1)
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, errno, "image %s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, EINVAL, "image %s is neither a file nor a block device", path);
+	return 0;
+}
+
+/* Asks the image's process, which is started when it is not there. NULL + f. */
+static char *ask_started(struct smapi_call *call, const char *verb, bool is_read_only, struct failure *f)
+{
+	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
+	struct domain_args args = { .domain = call->args.domain, .read_only = is_read_only };
+	CLEANUP_FREE char *text = jsonspec_encode(&domain_spec, &args);
+	struct process p;
+	struct error e;
+	char *ok;
+
+	if (!path || check_image(path, f) == -1)
+		return NULL;
+	if (!text) {
+		failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
+		return NULL;
+	}
+	ok = process_by_path(&p, path, &e) == 0 ? process_call(&p, verb, text, PROCESS_START, 0, &e) : NULL;
+	if (!ok)
+		failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	return ok;
+}
+
+int datapath_attach(struct smapi_call *call, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *ok = ask_started(call, "attach", false, f);
+	CLEANUP_FREE char *uri = NULL;
+	struct attached attached;
+	struct error e;
+
+	if (!ok)
+		return -1;
+	if (jsonspec_decode(&attached_spec, ok, strlen(ok), &attached, &e) == -1)
+		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	if (asprintf(&uri, "nbd:unix:%s:exportname=%s", attached.socket, attached.export_name) < 0)
+		uri = NULL;
+	jsonspec_clear(&attached_spec, &attached);
+	return smapi_result(uri ? types_backend(uri) : NULL, result, f);
+}
+
+static int activate(struct smapi_call *call, bool is_read_only, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *ok = ask_started(call, "activate", is_read_only, f);
+
+	return ok ? smapi_unit(result, f) : -1;
+}
+
+int datapath_activate(struct smapi_call *call, char **result, struct failure *f)
+{
+	return activate(call, false, result, f);
+}
+
+int datapath_activate_readonly(struct smapi_call *call, char **result, struct failure *f)
+{
+	return activate(call, true, result, f);
+}
+
+/* --- deactivate, detach */
+
+static int let_go(const char *path, const char *verb, const char *domain, struct failure *f)
+{
+	CLEANUP_FREE char *args = datapath_domain(domain);
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+	struct error e;
+
+	if (!args)
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
+	if (process_by_path(&p, path, &e) == 0)
+		ok = process_call(&p, verb, args, PROCESS_RESTART, 0, &e);
+	return ok || e.err == ESRCH ? 0 : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+static int let_go_by_uri(struct smapi_call *call, const char *verb, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
+
+	return path && let_go(path, verb, call->args.domain, f) == 0 ? smapi_unit(result, f) : -1;
+}
+
+int datapath_deactivate(struct smapi_call *call, char **result, struct failure *f)
+{
+	return let_go_by_uri(call, "deactivate", result, f);
+}
+
+int datapath_detach(struct smapi_call *call, char **result, struct failure *f)
+{
+	return let_go_by_uri(call, "detach", result, f);
+}
+
+/* --- release */
+
+/* xapi's name for the far end of a move: MIR and 6 hexadecimal digits. It destroys that volume without letting go of it. */
+static bool is_far_end(const char *domain)
+{
+	return strncmp(domain, "MIR", 3) == 0;
+}
+
+static int release_users(const char *path, const struct users *users, struct failure *f)
+{
+	const struct user *user = users->domains.item;
+
+	for (size_t i = 0; i < users->domains.count; i++)
+		if (!is_far_end(user[i].domain))
+			return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "%s is %s for domain %s; %s it first", path,
+					   user[i].active ? "active" : "attached", user[i].domain,
+					   user[i].active ? "deactivate and detach" : "detach");
+	for (size_t i = 0; i < users->domains.count; i++) {
+		log_info("%s is to be removed: domain %s is let go of", path, user[i].domain);
+		if (let_go(path, "deactivate", user[i].domain, f) == -1 || let_go(path, "detach", user[i].domain, f) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+int datapath_release(const char *path, struct failure *f)
+{
+	CLEANUP_FREE char *canonical = NULL;
+	CLEANUP_FREE char *ok = NULL;
+	struct users users;
+	struct process p;
+	struct error e;
+	int r;
+
+	canonical = uri_canonical(path, &e);
+	if (!canonical || process_by_path(&p, canonical, &e) == -1)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	ok = process_ask(&p, "status", NULL, STATUS_WAIT_MS, &e);
+	if (!ok)
+		return e.err == ESRCH || e.err == ECONNRESET || e.err == ESHUTDOWN ? 0 : failure_from(f, FAILURE_VDI_IN_USE, &e);
+	if (jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == -1)
+		return failure_from(f, FAILURE_VDI_IN_USE, &e);
+	r = release_users(canonical, &users, f);
+	jsonspec_clear(&users_spec, &users);
+	return r;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * datapath - what others need of an image's datapath
+ */
+#ifndef SXM_PLUGINS_DATAPATH_H
+#define SXM_PLUGINS_DATAPATH_H
+
+#include "plugins/failure.h"
+#include "plugins/process.h"
+
+/* The image of a datapath URI, canonical; heap. NULL + f. */
+char *datapath_image(const char *uri, struct failure *f);
+
+/* Before the image is removed: lets go of what a move that failed left attached (domains MIR...). -1 + f: somebody else has
+ * it attached or active. */
+int datapath_release(const char *path, struct failure *f);
+
+/* {"domain":"..."}: heap; NULL: out of memory. */
+char *datapath_domain(const char *domain);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * image - a volume's data: a sparse raw file
+ */
+#ifndef SXM_PLUGINS_IMAGE_H
+#define SXM_PLUGINS_IMAGE_H
+
+#include "base/error.h"
+
+#define IMAGE_ALIGNMENT 512
+
+char *image_path(const char *dir, const char *key); /* heap */
+
+/* bytes rounded up to what a disk may have. -1 + e (EINVAL, EFBIG): no disk can be that large. */
+int image_round(int64_t bytes, int64_t *rounded, struct error *e);
+
+/* Makes it, full of zeros and durable; nothing is left behind on error. bytes: rounded. */
+int image_create(const char *dir, const char *key, int64_t bytes, struct error *e);
+/* EBUSY in e: somebody has it open. ERANGE: it would get smaller. Nothing to do when it has that size. */
+int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e);
+/* Before it is removed: a descriptor that keeps everybody else off it. ENOENT: it is not there. EBUSY: somebody has it open. */
+int image_claim(const char *dir, const char *key, struct error *e);
+/* Good when it is not there. */
+int image_unlink(const char *dir, const char *key, struct error *e);
+
+struct image_info {
+	int64_t virtual_bytes, allocated_bytes;
+};
+int image_look(const char *dir, const char *key, struct image_info *out, struct error *e);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * main-smapi - the one program behind every verb
+ *
+ * A verb's file is a few lines that are valid as shell and as Python (xapi runs them as the one or the other) and that exec
+ * this with their own path as the first argument.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "plugins/verb.h"
+
+static int explain(FILE *to)
+{
+	fprintf(to, "sxm-smapi is run by the files in xapi-storage-script/volume and xapi-storage-script/datapath, which xapi runs:\n"
+		    "      sxm-smapi .../volume/org.xen.xapi.storage.filebased/SR.ls --json <request\n"
+		    "      sxm-smapi .../datapath/sxm/Datapath.attach DBG URI DOMAIN\n"
+		    "      sxm-smapi --help | --version\n");
+	return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return explain(stderr);
+	if (strcmp(argv[1], "--version") == 0) {
+		printf("sxm %s\n", PACKAGE_VERSION);
+		return 0;
+	}
+	if (strcmp(argv[1], "--help") == 0) {
+		explain(stdout);
+		printf("\nThe verbs and their parameters:\n");
+		verb_list();
+		return 0;
+	}
+	if (argv[1][0] == '-')
+		return explain(stderr);
+	log_init("sxm-smapi");
+	return verb_main(argv[1], argv + 2);
+}

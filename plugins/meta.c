@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * meta - see meta.h
+ *
+ * A volume comes to be in this order: image under a passing name, image under its name, record.  It goes in the reverse order.
+ * So a verb killed at any point leaves either a whole volume or a file without a record, which is no volume and which
+ * Plugin.diagnostics reports.
+ */
+#include "plugins/meta.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/proc.h"
+
+#define RECORD_MAX_BYTES (1u << 20)
+#define KEY_MAX 64
+#define SR_STEM "sxm-sr"
+
+static const struct jsonspec_field sr_fields[] = {
+	{ "uuid", JS_STRING, offsetof(struct meta_sr, uuid) },
+	{ "name", JS_STRING, offsetof(struct meta_sr, name) },
+	{ "description", JS_STRING, offsetof(struct meta_sr, description) },
+	{ "format", JS_STRING, offsetof(struct meta_sr, format) },
+	{ NULL },
+};
+static const struct jsonspec sr_spec = { "SR record", sizeof(struct meta_sr), sr_fields };
+
+static const struct jsonspec_field volume_fields[] = {
+	{ "uuid", JS_STRING, offsetof(struct meta_volume, uuid) },
+	{ "name", JS_STRING, offsetof(struct meta_volume, name) },
+	{ "description", JS_STRING, offsetof(struct meta_volume, description) },
+	{ "read_write", JS_BOOL, offsetof(struct meta_volume, read_write) },
+	{ "sharable", JS_BOOL, offsetof(struct meta_volume, sharable) },
+	{ "virtual_size", JS_INT64, offsetof(struct meta_volume, virtual_size) },
+	{ "format", JS_STRING, offsetof(struct meta_volume, format) },
+	{ "keys", JS_MAP, offsetof(struct meta_volume, keys) },
+	{ NULL },
+};
+static const struct jsonspec volume_spec = { "volume record", sizeof(struct meta_volume), volume_fields };
+
+static char *join(const char *dir, const char *stem, const char *suffix)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s%s", dir, stem, suffix) < 0 ? NULL : path;
+}
+
+static int out_of_memory(struct error *e)
+{
+	return error_set(e, ENOMEM, "out of memory");
+}
+
+static int read_record(const char *path, const struct jsonspec *spec, void *record, struct error *e)
+{
+	CLEANUP_FREE char *text = NULL;
+	size_t bytes;
+
+	if (!path)
+		return out_of_memory(e);
+	text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, e);
+	if (!text)
+		return -1;
+	if (jsonspec_decode(spec, text, bytes, record, e) == 0)
+		return 0;
+	error_prefix(e, "%s is damaged", path);
+	e->err = EBADMSG;
+	return -1;
+}
+
+static int write_record(const char *path, const struct jsonspec *spec, const void *record, struct error *e)
+{
+	CLEANUP_FREE char *text = jsonspec_encode(spec, record);
+
+	if (!path || !text)
+		return out_of_memory(e);
+	return proc_replace_file(path, text, strlen(text), 0600, e);
+}
+
+char *meta_sr_path(const char *dir)
+{
+	return join(dir, SR_STEM, ".json");
+}
+
+char *meta_sr_lock_path(const char *dir)
+{
+	return join(dir, SR_STEM, ".lock");
+}
+
+int meta_sr_read(const char *dir, struct meta_sr *m, struct error *e)
+{
+	CLEANUP_FREE char *path = meta_sr_path(dir);
+
+	return read_record(path, &sr_spec, m, e);
+}
+
+int meta_sr_write(const char *dir, const struct meta_sr *m, struct error *e)
+{
+	CLEANUP_FREE char *path = meta_sr_path(dir);
+
+	return write_record(path, &sr_spec, m, e);
+}
+
+int meta_sr_remove(const char *dir, struct error *e)
+{
+	CLEANUP_FREE char *record = meta_sr_path(dir);
+	CLEANUP_FREE char *lock = meta_sr_lock_path(dir);
+
+	if (!record || !lock)
+		return out_of_memory(e);
+	if (unlink(record) == -1 && errno != ENOENT)
+		return error_errno(e, errno, "remove %s", record);
+	unlink(lock);
+	return 0;
+}
+
+void meta_sr_clear(struct meta_sr *m)
+{
+	jsonspec_clear(&sr_spec, m);
+}
+
+char *meta_volume_path(const char *dir, const char *key)
+{
+	return join(dir, key, ".json");
+}
+
+int meta_volume_read(const char *dir, const char *key, struct meta_volume *m, struct error *e)
+{
+	CLEANUP_FREE char *path = meta_volume_path(dir, key);
+
+	return read_record(path, &volume_spec, m, e);
+}
+
+int meta_volume_write(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
+{
+	CLEANUP_FREE char *path = meta_volume_path(dir, key);
+	CLEANUP_FREE char *damaged = join(dir, key, ".json.damaged");
+	struct meta_volume old;
+	struct error why;
+
+	if (!path || !damaged)
+		return out_of_memory(e);
+	if (read_record(path, &volume_spec, &old, &why) == 0)
+		meta_volume_clear(&old);
+	else if (why.err == EBADMSG && link(path, damaged) == -1 && errno != EEXIST)
+		return error_errno(e, errno, "keep the damaged record of volume %s", key);
+	return write_record(path, &volume_spec, m, e);
+}
+
+int meta_volume_guess(const char *key, struct meta_volume *m)
+{
+	*m = (struct meta_volume) { .read_write = true };
+	m->uuid = strdup(key);
+	m->name = strdup(key);
+	m->description = strdup("The record of this volume is damaged; its data is as it was.");
+	m->format = strdup("raw");
+	/* Some identity, and always the same one: "" would match other disks. */
+	if (m->uuid && m->name && m->description && m->format && jsonspec_map_set(&m->keys, "content_id", key) == 0)
+		return 0;
+	meta_volume_clear(m);
+	return -1;
+}
+
+void meta_volume_clear(struct meta_volume *m)
+{
+	jsonspec_clear(&volume_spec, m);
+}
+
+bool meta_is_key(const char *text)
+{
+	size_t bytes = strnlen(text, KEY_MAX + 1);
+
+	if (!bytes || bytes > KEY_MAX || *text == '.' || strcmp(text, SR_STEM) == 0)
+		return false;
+	for (const char *c = text; *c; c++)
+		if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || strchr("._-", *c)))
+			return false;
+	return true;
+}
+
+/* Is name a key and the suffix? Then key holds the key. */
+static bool split_name(const char *name, const char *suffix, char key[static KEY_MAX + 1])
+{
+	size_t bytes = strlen(name), tail = strlen(suffix);
+
+	if (bytes <= tail || bytes - tail > KEY_MAX || strcmp(name + bytes - tail, suffix) != 0)
+		return false;
+	memcpy(key, name, bytes - tail);
+	key[bytes - tail] = '\0';
+	return meta_is_key(key);
+}
+
+static int compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int list_names(const char *dir, struct jsonspec_list *found, bool (*is_wanted)(const char *dir, const char *name, char *key),
+		      struct error *e)
+{
+	DIR *d = opendir(dir);
+	int err = 0;
+
+	*found = (struct jsonspec_list) { 0 };
+	if (!d)
+		return error_errno(e, errno, "list %s", dir);
+	for (;;) {
+		char key[NAME_MAX + 1];
+		struct dirent *entry;
+
+		errno = 0;
+		entry = readdir(d);
+		if (!entry) {
+			err = errno;
+			break;
+		}
+		if (is_wanted(dir, entry->d_name, key) && jsonspec_list_add(found, key) == -1) {
+			err = ENOMEM;
+			break;
+		}
+	}
+	closedir(d);
+	if (err) {
+		meta_list_clear(found);
+		return error_errno(e, err, "list %s", dir);
+	}
+	if (found->count)
+		qsort(found->item, found->count, sizeof(*found->item), compare);
+	return 0;
+}
+
+static bool is_record(const char *dir UNUSED, const char *name, char *key)
+{
+	return split_name(name, ".json", key);
+}
+
+static bool is_leftover(const char *dir, const char *name, char *key)
+{
+	CLEANUP_FREE char *record = NULL;
+	char stem[KEY_MAX + 1];
+	size_t bytes = strlen(name);
+	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && strstr(name, ".json.")) ||
+			  (*name == '.' && bytes > 8 && strcmp(name + bytes - 8, ".raw.new") == 0);
+
+	snprintf(key, NAME_MAX + 1, "%s", name);
+	if (is_passing)
+		return true;
+	if (!split_name(name, ".raw", stem))
+		return false;
+	record = meta_volume_path(dir, stem);
+	return record && access(record, F_OK) == -1 && errno == ENOENT;
+}
+
+int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e)
+{
+	return list_names(dir, keys, is_record, e);
+}
+
+int meta_leftovers(const char *dir, struct jsonspec_list *names, struct error *e)
+{
+	return list_names(dir, names, is_leftover, e);
+}
+
+void meta_list_clear(struct jsonspec_list *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		free(l->item[i]);
+	free(l->item);
+	*l = (struct jsonspec_list) { 0 };
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * meta - what a directory of volumes says about itself: one small JSON file for the SR, one for each volume
+ *
+ *      DIR/sxm-sr.json         the SR's record; its presence makes DIR an SR
+ *      DIR/sxm-sr.lock         held shared while a volume is made, exclusively while the SR is made or removed
+ *      DIR/<key>.json          a volume's record: its presence makes the volume
+ *      DIR/<key>.raw           its image
+ *
+ * Files are replaced by rename, so readers take no lock and see the old or the new.
+ */
+#ifndef SXM_PLUGINS_META_H
+#define SXM_PLUGINS_META_H
+
+#include "base/error.h"
+#include "base/jsonspec.h"
+
+struct meta_sr {
+	char *uuid, *name, *description; /* owned */
+	char *format;                    /* owned; of new volumes */
+};
+
+/* ENOENT in e: no SR here. EBADMSG: there is a record, but it cannot be understood. */
+int meta_sr_read(const char *dir, struct meta_sr *m, struct error *e);
+int meta_sr_write(const char *dir, const struct meta_sr *m, struct error *e);
+int meta_sr_remove(const char *dir, struct error *e);
+void meta_sr_clear(struct meta_sr *m);
+char *meta_sr_path(const char *dir);      /* heap */
+char *meta_sr_lock_path(const char *dir); /* heap */
+
+struct meta_volume {
+	char *uuid, *name, *description; /* owned */
+	bool read_write, sharable;
+	int64_t virtual_size;            /* as made; the image knows better while it is there */
+	char *format;                    /* owned; "raw" */
+	struct jsonspec_map keys;        /* what Volume.set stored */
+};
+
+/* As for meta_sr_read(). */
+int meta_volume_read(const char *dir, const char *key, struct meta_volume *m, struct error *e);
+/* A record that cannot be understood is kept beside the new one, as <key>.json.damaged. */
+int meta_volume_write(const char *dir, const char *key, const struct meta_volume *m, struct error *e);
+/* What can be said of a volume whose record is damaged: never nothing, or xapi would forget the disk. -1: out of memory. */
+int meta_volume_guess(const char *key, struct meta_volume *m);
+void meta_volume_clear(struct meta_volume *m);
+char *meta_volume_path(const char *dir, const char *key); /* heap */
+
+/* May this be a volume's key? Then it is also safe as a file's name. */
+bool meta_is_key(const char *text);
+
+/* Every name in dir that is a volume's record, in the order of the names; the list is complete or -1 + e. */
+int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e);
+/* Every name in dir that is of ours but belongs to no volume: left by a verb that was killed. */
+int meta_leftovers(const char *dir, struct jsonspec_list *names, struct error *e);
+void meta_list_clear(struct jsonspec_list *l);
+
+#endif

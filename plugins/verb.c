@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * verb - see verb.h
+ *
+ *      file   -> plugin (the directory's name) and verb (its own) -> a row of the table
+ *      stdin, or arguments -> struct smapi_args, by the row's parameters, which stand in the interface's order
+ *      row's function -> one JSON value, or a failure -> stdout, exit status 0 or 1
+ *
+ * Standard input is always read to its end: a caller that is still writing must not meet a closed pipe.
+ * Can fail: anywhere; whatever happens, what leaves in the JSON manner is one value and a new line.
+ */
+#include "plugins/verb.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "plugins/smapi.h"
+
+#define AT(member) offsetof(struct smapi_args, member)
+#define TEXT(member) { #member, JS_STRING, AT(member) }
+#define DBG { "dbg", JS_STRING, AT(dbg) }
+#define PARAMETERS(...) (const struct jsonspec_field[]) { DBG, __VA_ARGS__ __VA_OPT__(,) { NULL } }
+#define CONFIGURATION { "configuration", JS_MAP, AT(configuration) }
+#define VOLUME TEXT(sr), TEXT(key)
+#define DATAPATH TEXT(uri), TEXT(domain)
+#define OPERATION { "operation", JS_VARIANT, AT(operation) }
+
+enum side { ANY, VOLUMES, DATAPATHS };
+
+static const struct verb {
+	const char *name;
+	enum side side;
+	bool is_change; /* of something: gets a line in the log */
+	smapi_fn *run;
+	const struct jsonspec_field *parameters;
+} verbs[] = {
+	{ "Plugin.Query", ANY, false, plugin_query, PARAMETERS() },
+	{ "Plugin.ls", VOLUMES, false, plugin_ls, PARAMETERS() },
+	{ "Plugin.diagnostics", VOLUMES, false, plugin_diagnostics, PARAMETERS() },
+	{ "SR.probe", VOLUMES, false, sr_probe, PARAMETERS(CONFIGURATION) },
+	{ "SR.create", VOLUMES, true, sr_create, PARAMETERS(TEXT(uuid), CONFIGURATION, TEXT(name), TEXT(description)) },
+	{ "SR.attach", VOLUMES, true, sr_attach, PARAMETERS(CONFIGURATION) },
+	{ "SR.detach", VOLUMES, true, sr_detach, PARAMETERS(TEXT(sr)) },
+	{ "SR.destroy", VOLUMES, true, sr_destroy, PARAMETERS(TEXT(sr)) },
+	{ "SR.stat", VOLUMES, false, sr_stat, PARAMETERS(TEXT(sr)) },
+	{ "SR.set_name", VOLUMES, true, sr_set_name, PARAMETERS(TEXT(sr), TEXT(new_name)) },
+	{ "SR.set_description", VOLUMES, true, sr_set_description, PARAMETERS(TEXT(sr), TEXT(new_description)) },
+	{ "SR.ls", VOLUMES, false, sr_ls, PARAMETERS(TEXT(sr)) },
+	{ "Volume.create", VOLUMES, true, volume_create, PARAMETERS(TEXT(sr), TEXT(name), TEXT(description),
+		{ "size", JS_INT64, AT(size) }, { "sharable", JS_BOOL, AT(sharable) }) },
+	{ "Volume.destroy", VOLUMES, true, volume_destroy, PARAMETERS(VOLUME) },
+	{ "Volume.stat", VOLUMES, false, volume_stat, PARAMETERS(VOLUME) },
+	{ "Volume.set", VOLUMES, true, volume_set, PARAMETERS(VOLUME, TEXT(k), TEXT(v)) },
+	{ "Volume.unset", VOLUMES, true, volume_unset, PARAMETERS(VOLUME, TEXT(k)) },
+	{ "Volume.set_name", VOLUMES, true, volume_set_name, PARAMETERS(VOLUME, TEXT(new_name)) },
+	{ "Volume.set_description", VOLUMES, true, volume_set_description, PARAMETERS(VOLUME, TEXT(new_description)) },
+	{ "Volume.resize", VOLUMES, true, volume_resize, PARAMETERS(VOLUME, { "new_size", JS_INT64, AT(new_size) }) },
+	{ "Datapath.open", DATAPATHS, true, datapath_open, PARAMETERS(TEXT(uri), { "persistent", JS_BOOL, AT(persistent) }) },
+	{ "Datapath.attach", DATAPATHS, true, datapath_attach, PARAMETERS(DATAPATH) },
+	{ "Datapath.activate", DATAPATHS, true, datapath_activate, PARAMETERS(DATAPATH) },
+	{ "Datapath.activate_readonly", DATAPATHS, true, datapath_activate_readonly, PARAMETERS(DATAPATH) },
+	{ "Datapath.deactivate", DATAPATHS, true, datapath_deactivate, PARAMETERS(DATAPATH) },
+	{ "Datapath.detach", DATAPATHS, true, datapath_detach, PARAMETERS(DATAPATH) },
+	{ "Datapath.close", DATAPATHS, true, datapath_close, PARAMETERS(TEXT(uri)) },
+	{ "Data.copy", DATAPATHS, true, data_copy, PARAMETERS(DATAPATH, TEXT(remote),
+		{ "blocklist", JS_RECORD, AT(blocklist), .sub = &types_blocklist }) },
+	{ "Data.mirror", DATAPATHS, true, data_mirror, PARAMETERS(DATAPATH, TEXT(remote)) },
+	{ "Data.stat", DATAPATHS, false, data_stat, PARAMETERS(OPERATION) },
+	{ "Data.cancel", DATAPATHS, true, data_cancel, PARAMETERS(OPERATION) },
+	{ "Data.destroy", DATAPATHS, true, data_destroy, PARAMETERS(OPERATION) },
+	{ "Data.ls", DATAPATHS, false, data_ls, PARAMETERS() },
+};
+
+#define VOLUME_PREFIX "org.xen.xapi.storage."
+#define DATAPATH_SCHEME "sxm"
+
+int smapi_result(char *text, char **result, struct failure *f)
+{
+	*result = text;
+	return text ? 0 : failure_set(f, FAILURE_REQUEST, ENOMEM, "out of memory");
+}
+
+int smapi_unit(char **result, struct failure *f)
+{
+	return smapi_result(strdup("null"), result, f);
+}
+
+/* --- which verb */
+
+/* Names are compared as xapi does: without regard to case. */
+static const struct verb *find_verb(const char *name, bool is_datapath)
+{
+	for (const struct verb *v = verbs; v < verbs + ARRAY_LEN(verbs); v++)
+		if (strcasecmp(v->name, name) == 0 && (v->side == ANY || (v->side == DATAPATHS) == is_datapath))
+			return v;
+	return NULL;
+}
+
+static int identify(const char *file, struct smapi_call *call, const struct verb **verb, struct failure *f)
+{
+	const char *slash = strrchr(file, '/');
+	CLEANUP_FREE char *parent = slash ? strndup(file, (size_t)(slash - file)) : strdup(".");
+	CLEANUP_FREE char *dir = parent ? realpath(*parent ? parent : "/", NULL) : NULL;
+	const char *plugin = dir ? strrchr(dir, '/') + 1 : "";
+	bool is_datapath = strcmp(plugin, DATAPATH_SCHEME) == 0;
+
+	call->verb = slash ? slash + 1 : file;
+	if (strncmp(plugin, VOLUME_PREFIX, sizeof(VOLUME_PREFIX) - 1) == 0)
+		call->sr_type = sr_type(plugin + sizeof(VOLUME_PREFIX) - 1);
+	if (!call->sr_type && !is_datapath)
+		return failure_raise(f, FAILURE_UNIMPLEMENTED, call->verb, "%s lies in directory %s, which is none of the plugins here",
+				     file, dir ? dir : parent);
+	*verb = find_verb(call->verb, is_datapath);
+	if (!*verb)
+		return failure_raise(f, FAILURE_UNIMPLEMENTED, call->verb, "plugin %s has no verb %s", plugin, call->verb);
+	call->verb = (*verb)->name;
+	return 0;
+}
+
+/* --- what it is asked */
+
+/* Reads to the end and keeps what may be kept. */
+static char *read_input(size_t *bytes, struct error *e)
+{
+	size_t used = 0, room = 0;
+	char *text = NULL;
+
+	for (;;) {
+		char surplus[65536], *to = surplus;
+		size_t want = sizeof(surplus);
+		ssize_t n;
+
+		if (used <= JSONSPEC_MAX_BYTES) {
+			if (used + 1 >= room) {
+				char *more = realloc(text, room += room + 65536);
+
+				if (!more)
+					break;
+				text = more;
+			}
+			to = text + used;
+			want = room - used - 1;
+		}
+		n = read(STDIN_FILENO, to, want);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			error_errno(e, errno, "read standard input");
+		if (n <= 0) {
+			text[used] = '\0';
+			*bytes = used;
+			if (n == 0 && used <= JSONSPEC_MAX_BYTES)
+				return text;
+			if (n == 0)
+				error_set(e, E2BIG, "the request has more than %u bytes", JSONSPEC_MAX_BYTES);
+			free(text);
+			return NULL;
+		}
+		if (used <= JSONSPEC_MAX_BYTES)
+			used += (size_t)n;
+	}
+	free(text);
+	error_set(e, ENOMEM, "out of memory");
+	return NULL;
+}
+
+static int decode_input(const struct jsonspec *spec, struct smapi_args *args, struct error *e)
+{
+	size_t bytes;
+	CLEANUP_FREE char *text = read_input(&bytes, e);
+
+	return text ? jsonspec_decode(spec, text, bytes, args, e) : -1;
+}
+
+/* Maps are given by name, as often as they have members: --configuration KEY VALUE. 1: it was one. */
+static int decode_map(const struct jsonspec *spec, char **args, struct smapi_args *out, struct error *e)
+{
+	for (const struct jsonspec_field *field = spec->fields; field->name; field++) {
+		if (field->type != JS_MAP || strncmp(args[0], "--", 2) != 0 || strcmp(args[0] + 2, field->name) != 0)
+			continue;
+		if (!args[1] || !args[2])
+			return error_set(e, EINVAL, "%s is followed by a key and a value", args[0]);
+		if (jsonspec_map_set((void *)((char *)out + field->offset), args[1], args[2]) == -1)
+			return error_set(e, ENOMEM, "out of memory");
+		return 1;
+	}
+	return 0;
+}
+
+/* One parameter, as JSON would have it: a string is quoted, everything else stands for itself. */
+static int add_parameter(FILE *to, const struct jsonspec_field *field, const char *arg)
+{
+	CLEANUP_FREE char *text = field->type == JS_STRING ? jsonspec_string(arg) : strdup(arg);
+
+	return text && fprintf(to, ",\"%s\":%s", field->name, text) > 0 ? 0 : -1;
+}
+
+/* The manner of static-vdis: dbg, then the parameters in the interface's order. They are put into a request like any other. */
+static int decode_arguments(const struct jsonspec *spec, char **args, struct smapi_args *out, struct error *e)
+{
+	const struct jsonspec_field *field = spec->fields;
+	struct smapi_args maps = { 0 };
+	CLEANUP_FREE char *text = NULL;
+	size_t bytes;
+	FILE *to = open_memstream(&text, &bytes);
+	bool is_good = to && fputs("{\"\":0", to) >= 0;
+	int r = 0;
+
+	while (is_good && r != -1 && *args) {
+		r = decode_map(spec, args, &maps, e);
+		if (r == 1) {
+			args += 3;
+			continue;
+		}
+		while (field->name && field->type == JS_MAP)
+			field++;
+		if (r == 0 && !field->name)
+			r = error_set(e, EINVAL, "%s is one argument too many", *args);
+		if (r == 0)
+			is_good = add_parameter(to, field++, *args++) == 0;
+	}
+	if (is_good)
+		fputs(",\"configuration\":{}}", to); /* filled below; unknown to the others */
+	if (to && fclose(to) != 0)
+		is_good = false;
+	if (!is_good)
+		r = error_set(e, ENOMEM, "out of memory");
+	if (r != -1)
+		r = jsonspec_decode(spec, text, bytes, out, e);
+	if (r != -1)
+		out->configuration = maps.configuration;
+	return r;
+}
+
+/* --- doing it */
+
+/* The first line of dbg is what people look for in xapi's log. */
+static void note(const struct smapi_call *call, uint64_t started_ns, const struct failure *f)
+{
+	const struct smapi_args *a = &call->args;
+	struct timespec now;
+	uint64_t us;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	us = ((uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec - started_ns) / 1000;
+	log_line(f ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s%s%s%s%s%s%s: %s in %u.%u ms [%.*s]", call->verb, a->sr ? " " : "", a->sr ? a->sr : "",
+		 a->uri || a->key ? " " : "", a->uri ? a->uri : a->key ? a->key : "", a->domain ? " domain " : "", a->domain ? a->domain : "",
+		 f ? f->e.text : "done", (unsigned)(us / 1000), (unsigned)(us % 1000 / 100),
+		 a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0, a->dbg ? a->dbg : "");
+}
+
+static int run(const struct verb *verb, struct smapi_call *call, char **args, char **result, struct failure *f)
+{
+	const struct jsonspec spec = { verb->name, sizeof(struct smapi_args), verb->parameters };
+	bool is_json = args[0] && strcmp(args[0], "--json") == 0;
+	struct timespec now;
+	struct error e;
+	int r;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (is_json && args[1])
+		return failure_set(f, FAILURE_REQUEST, EINVAL, "%s: --json stands alone, the parameters come on standard input", verb->name);
+	if ((is_json ? decode_input(&spec, &call->args, &e) : decode_arguments(&spec, args, &call->args, &e)) == -1)
+		return failure_from(f, FAILURE_REQUEST, &e);
+	r = verb->run(call, result, f);
+	if (verb->is_change || r == -1)
+		note(call, (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec, r == -1 ? f : NULL);
+	jsonspec_clear(&spec, &call->args);
+	return r;
+}
+
+static void show_parameters(const struct verb *verb)
+{
+	printf("%s", verb->name);
+	for (const struct jsonspec_field *field = verb->parameters; field->name; field++)
+		printf(field->type == JS_MAP ? " [--%s KEY VALUE]..." : " %s", field->name);
+	printf("\n");
+}
+
+void verb_list(void)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		show_parameters(&verbs[i]);
+}
+
+static int put(const char *text)
+{
+	return text && puts(text) != EOF && fflush(stdout) == 0 ? 0 : -1;
+}
+
+int verb_main(const char *file, char **args)
+{
+	bool is_json = args[0] && strcmp(args[0], "--json") == 0;
+	struct smapi_call call = { 0 };
+	const struct verb *verb = NULL;
+	CLEANUP_FREE char *result = NULL;
+	CLEANUP_FREE char *report = NULL;
+	struct failure f;
+
+	if (identify(file, &call, &verb, &f) == 0) {
+		if (!args[0] || strcmp(args[0], "--help") == 0) {
+			printf("%s --json   with one JSON object on standard input, or\n", verb->name);
+			show_parameters(verb);
+			return args[0] ? 0 : 2;
+		}
+		if (run(verb, &call, args, &result, &f) == 0)
+			return put(result) == 0 ? 0 : 1;
+	} else if (is_json) {
+		struct error e;
+		size_t bytes;
+
+		free(read_input(&bytes, &e));
+	}
+	if (!is_json) {
+		fprintf(stderr, "%s: %s\n", call.verb, f.e.text);
+		return 1;
+	}
+	report = failure_report(&f);
+	put(report ? report : "{\"code\":\"SR_BACKEND_FAILURE\",\"params\":[\"\",\"out of memory\",\"\"],"
+			      "\"backtrace\":{\"error\":\"\",\"files\":[],\"lines\":[]}}");
+	return 1;
+}

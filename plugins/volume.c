@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * volume - the Volume.* verbs
+ *
+ * A volume is a record and an image (meta.h).  Verbs that change a record hold flock() on it, so they go one after the other;
+ * those that only read take no lock, for a record is replaced whole.  The image itself is guarded by the lock of whoever does
+ * I/O on it (image.h): nothing here waits for a mirror.
+ *
+ *      create:  image -> record             a verb killed in between leaves an image without a record: no volume
+ *      destroy: ask the datapath, claim the image, record, image
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <uuid.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "plugins/datapath.h"
+#include "plugins/image.h"
+#include "plugins/lock.h"
+#include "plugins/smapi.h"
+#include "plugins/uri.h"
+
+#define UUID_TEXT 37
+
+static void make_uuid(char text[static UUID_TEXT])
+{
+	uuid_t uuid;
+
+	uuid_generate_random(uuid);
+	uuid_unparse_lower(uuid, text);
+}
+
+static int out_of_memory(struct failure *f)
+{
+	return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
+}
+
+static int raise_missing(const char *key, struct failure *f)
+{
+	return failure_raise(f, FAILURE_VOLUME_DOES_NOT_EXIST, key, "there is no volume %s in the SR", key);
+}
+
+/* --- describe */
+
+/* Takes m's strings over. */
+static int fill(const char *dir, const char *key, struct meta_volume *m, struct types_volume *v, struct error *e)
+{
+	struct image_info image = { .virtual_bytes = m->virtual_size };
+	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_FREE char *uri = path ? uri_of_path("sxm", path) : NULL;
+	struct error why;
+
+	if (image_look(dir, key, &image, &why) == -1)
+		log_warn("volume %s: %s", key, why.text);
+	*v = (struct types_volume) {
+		.key = strdup(key), .uuid = take_ptr(&m->uuid), .name = take_ptr(&m->name), .description = take_ptr(&m->description),
+		.read_write = m->read_write, .sharable = m->sharable, .virtual_size = image.virtual_bytes,
+		.physical_utilisation = image.allocated_bytes, .keys = m->keys, .has_cbt_enabled = true, .cbt_enabled = false,
+	};
+	m->keys = (struct jsonspec_map) { 0 };
+	if (v->key && uri && jsonspec_list_add(&v->uri, uri) == 0)
+		return 0;
+	jsonspec_clear(&types_volume, v);
+	return error_set(e, ENOMEM, "out of memory");
+}
+
+int volume_describe(const char *dir, const char *key, struct types_volume *v, struct error *e)
+{
+	struct image_info image;
+	struct meta_volume m;
+	struct error why, no_image;
+	int r;
+
+	if (meta_volume_read(dir, key, &m, &why) == -1) {
+		if (why.err == ENOENT)
+			return 1;
+		if (image_look(dir, key, &image, &no_image) == -1 && no_image.err == ENOENT && why.err == EBADMSG) {
+			log_warn("left out of the SR: %s, and there is no image", why.text);
+			return 1; /* somebody else's file */
+		}
+		log_error("volume %s is shown without its name and keys: %s", key, why.text);
+		if (meta_volume_guess(key, &m) == -1)
+			return error_set(e, ENOMEM, "out of memory");
+	}
+	r = fill(dir, key, &m, v, e);
+	meta_volume_clear(&m);
+	return r;
+}
+
+static int answer(const char *dir, const char *key, char **result, struct failure *f)
+{
+	struct types_volume v;
+	struct error e;
+	char *text;
+	int r = volume_describe(dir, key, &v, &e);
+
+	if (r == 1)
+		return raise_missing(key, f);
+	if (r == -1)
+		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	text = jsonspec_encode(&types_volume, &v);
+	jsonspec_clear(&types_volume, &v);
+	return smapi_result(text, result, f);
+}
+
+static int open_sr(struct smapi_call *call, struct sr *sr, struct failure *f)
+{
+	if (sr_open(sr, call->args.sr, f) == -1)
+		return -1;
+	if (meta_is_key(call->args.key))
+		return 0;
+	sr_close(sr);
+	return raise_missing(call->args.key, f);
+}
+
+int volume_stat(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct sr sr;
+	int r;
+
+	if (open_sr(call, &sr, f) == -1)
+		return -1;
+	r = answer(sr.dir, call->args.key, result, f);
+	sr_close(&sr);
+	return r;
+}
+
+/* --- create */
+
+static int write_new(const char *dir, const char *key, struct smapi_args *a, int64_t bytes, struct failure *f)
+{
+	char content_id[UUID_TEXT], raw[] = "raw", uuid[UUID_TEXT];
+	struct meta_volume m = { .uuid = uuid, .name = a->name, .description = a->description, .read_write = true,
+				 .sharable = a->sharable, .virtual_size = bytes, .format = raw };
+	char name[] = "content_id", *key_of[] = { name }, *value_of[] = { content_id };
+	struct error e;
+
+	snprintf(uuid, sizeof(uuid), "%s", key);
+	make_uuid(content_id);
+	m.keys = (struct jsonspec_map) { .count = 1, .key = key_of, .value = value_of };
+	if (image_create(dir, key, bytes, &e) == -1)
+		return failure_from(f, e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_CREATE, &e);
+	if (meta_volume_write(dir, key, &m, &e) == 0)
+		return 0;
+	image_unlink(dir, key, &(struct error) { 0 });
+	return failure_from(f, FAILURE_VDI_CREATE, &e);
+}
+
+/* The SR's lock, shared, keeps SR.destroy from finding no volumes while one is being made. */
+static int create_in(struct smapi_call *call, struct sr *sr, int64_t bytes, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *lock_path = meta_sr_lock_path(sr->dir);
+	CLEANUP_FREE char *record = meta_sr_path(sr->dir);
+	CLEANUP_LOCK int lock = -1;
+	char key[UUID_TEXT];
+	struct error e;
+
+	if (!lock_path || !record)
+		return out_of_memory(f);
+	lock = lock_make(lock_path, LOCK_SHARED, &e);
+	if (lock < 0)
+		return failure_from(f, FAILURE_VDI_CREATE, &e);
+	if (access(record, F_OK) == -1)
+		return failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, sr->handle, "SR %s has just been destroyed", sr->handle);
+	make_uuid(key);
+	if (write_new(sr->dir, key, &call->args, bytes, f) == -1)
+		return -1;
+	return answer(sr->dir, key, result, f);
+}
+
+int volume_create(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct error e;
+	struct sr sr;
+	int64_t bytes;
+	int r;
+
+	if (sr_open(&sr, call->args.sr, f) == -1)
+		return -1;
+	r = image_round(call->args.size, &bytes, &e) == 0 ? create_in(call, &sr, bytes, result, f) : failure_from(f, FAILURE_VDI_SIZE, &e);
+	sr_close(&sr);
+	return r;
+}
+
+/* --- destroy, resize */
+
+static int destroy_in(const char *dir, const char *key, struct failure *f)
+{
+	CLEANUP_FREE char *record = meta_volume_path(dir, key);
+	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_LOCK int lock = -1;
+	CLEANUP_LOCK int image = -1;
+	struct types_volume v;
+	struct error e;
+	int r;
+
+	if (!record || !path)
+		return out_of_memory(f);
+	lock = lock_take(record, LOCK_EXCLUSIVE, &e);
+	if (lock < 0 && e.err != ENOENT)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	r = volume_describe(dir, key, &v, &e);
+	if (r == -1)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	if (r == 0)
+		jsonspec_clear(&types_volume, &v);
+	if (datapath_release(path, f) == -1)
+		return -1;
+	image = image_claim(dir, key, &e);
+	if (image < 0 && e.err == EBUSY)
+		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", key);
+	if (image < 0 && e.err != ENOENT)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	if (r == 0 && unlink(record) == -1 && errno != ENOENT)
+		return failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
+	if (image_unlink(dir, key, &e) == -1)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	return 0;
+}
+
+int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct sr sr;
+	int r;
+
+	if (open_sr(call, &sr, f) == -1)
+		return f->kind == FAILURE_VOLUME_DOES_NOT_EXIST ? smapi_unit(result, f) : -1;
+	r = destroy_in(sr.dir, call->args.key, f);
+	sr_close(&sr);
+	return r == 0 ? smapi_unit(result, f) : -1;
+}
+
+/* --- changes of the record */
+
+/* 1: changed; 0: it is like that already; -1: out of memory. */
+typedef int change_fn(struct smapi_args *a, struct meta_volume *m);
+
+static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
+{
+	CLEANUP_FREE char *record = meta_volume_path(dir, a->key);
+	CLEANUP_LOCK int lock = -1;
+	struct types_volume v;
+	struct meta_volume m;
+	struct error e;
+	int r;
+
+	if (!record)
+		return out_of_memory(f);
+	lock = lock_take(record, LOCK_EXCLUSIVE, &e);
+	if (lock < 0)
+		return e.err == ENOENT ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	r = volume_describe(dir, a->key, &v, &e);
+	if (r)
+		return r == 1 ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	jsonspec_clear(&types_volume, &v);
+	if (meta_volume_read(dir, a->key, &m, &e) == -1 && (e.err != EBADMSG || meta_volume_guess(a->key, &m) == -1))
+		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	r = change(a, &m);
+	if (r == -1)
+		error_set(&e, ENOMEM, "out of memory");
+	else if (r == 1)
+		r = meta_volume_write(dir, a->key, &m, &e);
+	meta_volume_clear(&m);
+	return r == -1 ? failure_from(f, FAILURE_VDI_UNAVAILABLE, &e) : 0;
+}
+
+static int edit(struct smapi_call *call, change_fn *change, char **result, struct failure *f)
+{
+	struct sr sr;
+	int r;
+
+	if (open_sr(call, &sr, f) == -1)
+		return -1;
+	r = edit_in(sr.dir, &call->args, change, f);
+	sr_close(&sr);
+	return r == 0 ? smapi_unit(result, f) : -1;
+}
+
+static int change_key(struct smapi_args *a, struct meta_volume *m)
+{
+	const char *old = jsonspec_map_get(&m->keys, a->k);
+
+	if (old && strcmp(old, a->v) == 0)
+		return 0;
+	return jsonspec_map_set(&m->keys, a->k, a->v) == 0 ? 1 : -1;
+}
+
+static int remove_key(struct smapi_args *a, struct meta_volume *m)
+{
+	return jsonspec_map_unset(&m->keys, a->k);
+}
+
+static int replace_text(char **old, char **text)
+{
+	if (strcmp(*old, *text) == 0)
+		return 0;
+	free(*old);
+	*old = take_ptr(text);
+	return 1;
+}
+
+static int change_name(struct smapi_args *a, struct meta_volume *m)
+{
+	return replace_text(&m->name, &a->new_name);
+}
+
+static int change_description(struct smapi_args *a, struct meta_volume *m)
+{
+	return replace_text(&m->description, &a->new_description);
+}
+
+int volume_set(struct smapi_call *call, char **result, struct failure *f)
+{
+	return edit(call, change_key, result, f);
+}
+
+int volume_unset(struct smapi_call *call, char **result, struct failure *f)
+{
+	return edit(call, remove_key, result, f);
+}
+
+int volume_set_name(struct smapi_call *call, char **result, struct failure *f)
+{
+	return edit(call, change_name, result, f);
+}
+
+int volume_set_description(struct smapi_call *call, char **result, struct failure *f)
+{
+	return edit(call, change_description, result, f);
+}
+
+/* --- resize */
+
+static int change_size(struct smapi_args *a, struct meta_volume *m)
+{
+	int64_t old = m->virtual_size;
+
+	m->virtual_size = a->new_size;
+	return old != a->new_size;
+}
+
+static int resize_in(struct smapi_call *call, const char *dir, struct failure *f)
+{
+	struct smapi_args *a = &call->args;
+	struct types_volume v;
+	struct error e;
+	int64_t bytes;
+	int r = volume_describe(dir, a->key, &v, &e);
+
+	if (r)
+		return r == 1 ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	jsonspec_clear(&types_volume, &v);
+	if (image_round(a->new_size, &bytes, &e) == -1)
+		return failure_from(f, FAILURE_VDI_SIZE, &e);
+	a->new_size = bytes;
+	if (image_grow(dir, a->key, bytes, &e) == -1) {
+		if (e.err == EBUSY)
+			return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is active; it can be resized when it is not", a->key);
+		error_prefix(&e, "resize volume %s", a->key);
+		return failure_from(f, e.err == ERANGE || e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_UNAVAILABLE, &e);
+	}
+	return edit_in(dir, a, change_size, f);
+}
+
+int volume_resize(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct sr sr;
+	int r;
+
+	if (open_sr(call, &sr, f) == -1)
+		return -1;
+	r = resize_in(call, sr.dir, f);
+	sr_close(&sr);
+	return r == 0 ? smapi_unit(result, f) : -1;
+}
