@@ -6,7 +6,9 @@ E2E_TESTS = \
 	tests/e2e/test-life.sh \
 	tests/e2e/test-life-keeper.sh \
 	tests/e2e/test-life-kill.sh \
+	tests/e2e/test-mirror-far-sides.sh \
+	tests/e2e/test-mirror-faults.sh \
 	tests/e2e/test-mirror-targets.sh \
 	tests/e2e/test-nbd-interop.sh
 TESTS += $(E2E_TESTS)
-EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh
+EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/mirror-try.sh
