@@ -86,7 +86,6 @@ static void note_failure(struct operation *op, const struct error *why)
 	op->why = *why;
 	if (!op->why.err)
 		error_set(&op->why, EIO, "the mirror ended without a reason");
-	log_error("%s of %s failed: %s", op->is_copy ? "copy" : "mirror", op->id, op->why.text);
 }
 
 static void on_change(void *arg)
@@ -273,27 +272,6 @@ static void take_out(struct vdi *v)
 	end(v, op);
 }
 
-static void drained_disk(struct vdi *v)
-{
-	stack_drain_gate(v, take_out);
-}
-
-void operation_take_out(struct vdi *v, step_fn *next)
-{
-	v->job->taken_out = next;
-	stack_drain_disk(v, drained_disk);
-}
-
-static void given_up(struct vdi *v)
-{
-	operation_take_out(v, take_ptr(&v->job->given_up));
-}
-
-static void aborted(struct vdi *v)
-{
-	stack_quiet(v, given_up);
-}
-
 static void on_aborted(void *arg)
 {
 	struct operation *op = arg;
@@ -314,6 +292,43 @@ static void abort_mirror(struct operation *op)
 	mirror_abort(op->mirror, on_aborted, op);
 }
 
+/* A mirror that has finished is aborted, too: only then is nothing of it under way and it may be closed. */
+static void wait_aborted(struct vdi *v, step_fn *next)
+{
+	abort_mirror(v->op);
+	stack_step_begin(v, next);
+	if (v->op->is_aborted)
+		stack_step_end(v);
+	else
+		v->is_waiting_abort = true;
+}
+
+static void drained_disk(struct vdi *v)
+{
+	stack_drain_gate(v, take_out);
+}
+
+static void drain_disk(struct vdi *v)
+{
+	stack_drain_disk(v, drained_disk);
+}
+
+void operation_take_out(struct vdi *v, step_fn *next)
+{
+	v->job->taken_out = next;
+	wait_aborted(v, drain_disk);
+}
+
+static void given_up(struct vdi *v)
+{
+	operation_take_out(v, take_ptr(&v->job->given_up));
+}
+
+static void aborted(struct vdi *v)
+{
+	stack_quiet(v, given_up);
+}
+
 /* What was told and cannot be kept: the next deactivation of a writing guest says so. A barrier says it itself. */
 static void owe(struct vdi *v, const struct operation *op)
 {
@@ -332,12 +347,7 @@ void operation_give_up(struct vdi *v, const struct error *why, step_fn *next)
 	note_failure(v->op, why);
 	owe(v, v->op);
 	v->job->given_up = next;
-	abort_mirror(v->op);
-	stack_step_begin(v, aborted);
-	if (v->op->is_aborted)
-		stack_step_end(v);
-	else
-		v->is_waiting_abort = true;
+	wait_aborted(v, aborted); /* guests go on until it is over */
 }
 
 /* --- JOB_REMOVE */
@@ -515,6 +525,7 @@ void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next
 	op->is_ended = true;
 	error_set(&why, EPIPE, "the datapath process died while it ran");
 	note_failure(op, &why);
+	log_error("%s of a dead predecessor has failed", op->id);
 	owe(v, op);
 	text = record_encode(op);
 	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);

@@ -174,6 +174,7 @@ struct mirror {
 	struct loop_task change, finish, abort;
 	void (*finished)(void *arg, const struct error *e);
 	void *finished_arg;
+	bool is_aborted;
 	void (*aborted)(void *arg);
 	void *aborted_arg;
 };
@@ -190,6 +191,7 @@ static void forward(struct layer *l, struct req *r)
 
 static void close_mirror(struct layer *l)
 {
+	assert(mirror_of(l)->is_aborted);
 	trace("mirror-");
 	loop_defer_cancel(fake.loop, &mirror_of(l)->change);
 	fake.mirror = NULL;
@@ -225,6 +227,7 @@ static void run_abort(struct loop_task *t)
 {
 	struct mirror *m = container_of(t, struct mirror, abort);
 
+	m->is_aborted = true;
 	m->aborted(m->aborted_arg);
 }
 
@@ -272,7 +275,8 @@ void mirror_abort(struct layer *mirror, void (*done)(void *arg), void *arg)
 	trace("abort");
 	mirror_of(mirror)->aborted = done;
 	mirror_of(mirror)->aborted_arg = arg;
-	fake.status.core.state = CORE_ENDED;
+	if (fake.status.core.state < CORE_FINISHED)
+		fake.status.core.state = CORE_ENDED;
 	if (mirror_of(mirror)->finished)
 		fake_finish(ECANCELED);
 	loop_defer(fake.loop, &mirror_of(mirror)->abort);
