@@ -253,7 +253,7 @@ static void read_copy(struct copy *c)
 	struct mirror *m = c->m;
 
 	assert(!c->read && range_length(c->op->range) <= COPY_BYTES);
-	/* A buffer is there when a read is tried again. */
+	/* The last life's buffer will do if it is large enough. */
 	if (c->data && c->data->capacity < range_length(c->op->range)) {
 		iobuf_return(c->data);
 		c->data = NULL;
@@ -297,13 +297,6 @@ static void feed_starved(struct mirror *m)
 		TAILQ_REMOVE(&starved, c, link);
 		read_copy(c);
 	}
-}
-
-static void release_copy(struct copy *c)
-{
-	assert(!c->is_far_busy && !c->read);
-	iobuf_return(c->data);
-	c->data = NULL;
 }
 
 /* --- the far leg of either */
@@ -396,10 +389,8 @@ static void perform(struct mirror *m, const struct core_action *a, bool *has_rep
 			answer(g, a->err);
 		return;
 	case CORE_DO_RELEASE:
-		if (a->op->kind == CORE_COPY)
-			release_copy(a->op->driver);
-		else
-			release_guest(g);
+		assert(a->op->kind != CORE_COPY);
+		release_guest(g);
 		return;
 	case CORE_DO_FLUSH_FAR:
 		mirror_link_flush(m);
@@ -470,8 +461,10 @@ static void free_mirror(struct mirror *m)
 		TAILQ_REMOVE(&m->free_guests, g, link);
 		free(g);
 	}
-	for (unsigned i = 0; i < m->copies_used; i++)
-		release_copy(&m->copies[i]);
+	for (unsigned i = 0; i < m->copies_used; i++) {
+		assert(!m->copies[i].is_far_busy && !m->copies[i].read);
+		iobuf_return(m->copies[i].data);
+	}
 	mirror_link_fini(m);
 	loop_defer_cancel(m->spec.loop, &m->news);
 	loop_timer_free(m->pacer);

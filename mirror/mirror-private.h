@@ -34,7 +34,7 @@ struct copy {
 	struct core_op *op;    /* the core's */
 	struct mirror *m;
 	struct req *read;      /* owned, while reading */
-	struct iobuf *data;    /* owned, from COPY_READ to RELEASE */
+	struct iobuf *data;    /* owned; stays for the next life, there are as many as copies ever ran at once */
 	struct remote_op far;
 	bool is_far_busy;
 	TAILQ_ENTRY(copy) link; /* starved */
