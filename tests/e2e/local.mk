@@ -6,6 +6,7 @@ E2E_TESTS = \
 	tests/e2e/test-life.sh \
 	tests/e2e/test-life-keeper.sh \
 	tests/e2e/test-life-kill.sh \
+	tests/e2e/test-life-mirror.sh \
 	tests/e2e/test-mirror-far-sides.sh \
 	tests/e2e/test-mirror-faults.sh \
 	tests/e2e/test-mirror-targets.sh \
