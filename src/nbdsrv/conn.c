@@ -35,7 +35,9 @@
 #define EMPTY_POLLS_MAX 1000u     /* then it is left to epoll */
 #define PAYLOAD_PATIENCE_MS 120000u /* a payload that has begun must go on: it holds a buffer others wait for */
 #define ENDING_PATIENCE_S 30u       /* for answers nobody takes after the client said good-bye */
-#define TRY_AGAIN_MS 1000u
+#define LOOK_AGAIN_MS 1000u
+#define VAIN_WAKEUPS_MAX 100u
+#define TRY_AGAIN_MS 10u            /* where epoll cannot tell when it is worth it */
 
 void conn_complain(struct conn *c, const char *fmt, ...)
 {
@@ -158,8 +160,8 @@ void conn_end(struct conn *c)
 
 void conn_hurry(struct conn *c, unsigned seconds)
 {
-	c->tries = seconds * 1000 / TRY_AGAIN_MS;
-	nbdsrv_set_deadline(c->server, c, TRY_AGAIN_MS);
+	c->give_up_ns = loop_now_ns() + seconds * NS_PER_S;
+	nbdsrv_set_deadline(c->server, c, LOOK_AGAIN_MS);
 }
 
 /* A TCP socket closed with bytes unread resets the connection and loses what was just sent. */
@@ -211,7 +213,7 @@ static void take_messages(struct conn *c)
 		return_buffer(c);
 	if (c->filling)
 		nbdsrv_set_deadline(c->server, c, PAYLOAD_PATIENCE_MS);
-	else if (c->state == CONN_TRANSMISSION && c->deadline_ns)
+	else if (c->state == CONN_TRANSMISSION && c->deadline_ns && !c->is_half_closed)
 		nbdsrv_set_deadline(c->server, c, 0);
 	conn_touch(c);
 }
@@ -241,7 +243,11 @@ static void on_eof(struct conn *c)
 
 static void on_broken(struct conn *c, int err)
 {
-	conn_complain(c, "is lost: %s", strerror(err));
+	/* Whoever looked in only, or said good-bye already, may go. */
+	bool is_missed = c->state == CONN_TRANSMISSION || (c->state == CONN_HANDSHAKE && c->has_client_flags);
+
+	if (is_missed)
+		conn_complain(c, "is lost: %s", strerror(err));
 	conn_cut(c);
 }
 
@@ -297,6 +303,18 @@ static bool receive(struct conn *c)
 	return false;
 }
 
+/* The client hung up one way, and the socket is full the other way: epoll says so without end.  After some turns of that it
+ * is left alone, and the timer tries. */
+static void bear_half_close(struct conn *c)
+{
+	if (++c->vain_wakeups < VAIN_WAKEUPS_MAX)
+		return;
+	c->is_half_closed = true;
+	if (!c->give_up_ns)
+		conn_hurry(c, ENDING_PATIENCE_S);
+	nbdsrv_set_deadline(c->server, c, TRY_AGAIN_MS);
+}
+
 static void on_events(void *arg, int events)
 {
 	struct conn *c = arg;
@@ -305,10 +323,10 @@ static void on_events(void *arg, int events)
 	conn_ref(c);
 	if (events & (LOOP_IN | LOOP_HUP))
 		is_found = receive(c);
-	if ((events & LOOP_HUP) && !(events & LOOP_OUT) && !is_found && c->is_blocked && c->state != CONN_CUT) {
-		c->is_half_closed = true;
-		nbdsrv_set_deadline(c->server, c, TRY_AGAIN_MS);
-	}
+	if ((events & LOOP_HUP) && !(events & LOOP_OUT) && !is_found && c->is_blocked && c->state != CONN_CUT)
+		bear_half_close(c);
+	else
+		c->vain_wakeups = 0;
 	conn_touch(c);
 	conn_unref(c);
 }
@@ -353,6 +371,8 @@ static void settle(struct conn *c)
 		on_broken(c, errno);
 		return;
 	}
+	if (!c->is_blocked)
+		c->is_half_closed = false;
 	if (c->state == CONN_ENDING && c->commands == 0 && !reply_is_pending(c)) {
 		conn_cut(c);
 		return;
@@ -383,7 +403,7 @@ void conn_on_deadline(struct conn *c)
 		complaint = "did not finish the handshake";
 	else if (c->filling)
 		complaint = "stopped in the middle of a write";
-	else if (c->is_blocked && --c->tries == 0)
+	else if (c->is_blocked && c->give_up_ns && loop_now_ns() >= c->give_up_ns)
 		complaint = "does not take its answers";
 	if (complaint) {
 		conn_complain(c, "%s", complaint);
@@ -391,7 +411,8 @@ void conn_on_deadline(struct conn *c)
 		return;
 	}
 	c->is_half_closed = false;
-	nbdsrv_set_deadline(c->server, c, TRY_AGAIN_MS);
+	c->vain_wakeups = 0;
+	nbdsrv_set_deadline(c->server, c, LOOK_AGAIN_MS);
 	conn_touch(c);
 }
 
@@ -401,7 +422,7 @@ struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e)
 
 	if (!c)
 		goto fail;
-	*c = (struct conn){ .server = s, .fd = fd, .refs = 1, .tries = ENDING_PATIENCE_S };
+	*c = (struct conn){ .server = s, .fd = fd, .refs = 1 };
 	c->waiter.on_room = on_room;
 	c->resume.run = on_resume;
 	STAILQ_INIT(&c->replies);

@@ -71,7 +71,8 @@ struct conn {
 	size_t sent_bytes;        /* of the first reply */
 	bool is_blocked;          /* the socket takes no more now */
 	bool is_half_closed;      /* hung up on while blocked: epoll would report it without end, a timer tries instead */
-	unsigned tries;           /* left, before a client that takes nothing is cut */
+	unsigned vain_wakeups;
+	uint64_t give_up_ns;      /* when a client that takes no answers is cut; 0: never */
 
 	unsigned commands;        /* taken and not freed */
 	uint64_t reading_bytes;   /* of READs taken and not freed */
@@ -160,7 +161,7 @@ bool conn_poll_lively(struct loop_poller *p);
 void conn_enliven(struct conn *c);
 /* Its deadline has passed. */
 void conn_on_deadline(struct conn *c);
-/* What is unsent for so many seconds from now is given up. */
+/* What is unsent so many seconds from now is given up. */
 void conn_hurry(struct conn *c, unsigned seconds);
 
 /* --- how far a reader of messages came */
