@@ -10,6 +10,7 @@ E2E_TESTS = \
 	tests/e2e/test-mirror-far-sides.sh \
 	tests/e2e/test-mirror-faults.sh \
 	tests/e2e/test-mirror-targets.sh \
-	tests/e2e/test-nbd-interop.sh
+	tests/e2e/test-nbd-interop.sh \
+	tests/e2e/test-nbd-server.sh
 TESTS += $(E2E_TESTS)
 EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/mirror-try.sh
