@@ -11,7 +11,9 @@
  *                       mine: COPYING          |                          failed: the whole range DIRTY
  *                                              '--> zeros on pristine chunks: CLEAN, nothing is sent (I6)
  *
- * Why a copy is cut where pristine chunks end: then all of it is one or the other, and zeros need no splitting.
+ * A copy is cut where pristine chunks end: then all of it is one or the other, and zeros need no splitting. Where nothing is
+ * pristine it bridges gaps, as long as half of it is DIRTY: guests leave chunks scattered, and a request each would cost more
+ * than some bytes sent twice. (CLEAN bytes read under the local claim, and in order by the far claim, do no harm.)
  *
  * Can fail:    a read: its chunks one by one, each three times; then `unreadable`, DIRTY for good, and before "complete" that
  *              is the operation's end (I7).
@@ -39,17 +41,6 @@ static uint64_t length_of(struct core_span s)
 static bool is_guest_active(const struct core *c)
 {
 	return c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
-}
-
-/* Guests find at least half of the budget free, or after a pause a quarter. */
-static bool has_room(const struct core *c, uint64_t cost)
-{
-	uint64_t budget = core_far_budget(c);
-	uint64_t share = is_guest_active(c) ? budget / 2 : budget - budget / 4;
-
-	if (core_far_is_old(c, c->spec.lag_ms / 2))
-		return false;
-	return !c->copy_charge || (c->copy_charge + cost <= share && c->copy_charge + c->guest_charge + cost <= budget);
 }
 
 static bool can_choose(const struct core *c)
@@ -114,13 +105,28 @@ static uint64_t chunks_allowed(const struct core *c, uint64_t first)
 	return first < c->careful.first ? MIN(most, c->careful.first - first) : most;
 }
 
-/* The run of DIRTY, readable chunks from `first` on, no further than `end`. */
+static bool is_pristine_chunk(const struct core *c, uint64_t chunk)
+{
+	return core_map_is_pristine(&c->map, (struct core_span){ chunk, chunk + 1 });
+}
+
+/* From `first`, which is DIRTY and readable, no further than `end`: all pristine, and DIRTY; or none of it pristine, and at
+ * least half of it DIRTY. */
 static struct core_span run_from(const struct core *c, uint64_t first, uint64_t end)
 {
-	struct core_span run = { first, MIN(bitmap_next_clear(c->map.dirty, first), end) };
+	bool is_pristine = is_pristine_chunk(c, first);
+	struct core_span run = { first, first };
+	uint64_t next = first, gaps = 0;
 
-	run.end = MIN(run.end, bitmap_next(c->map.unreadable, first));
-	run.end = MIN(run.end, first + chunks_allowed(c, first));
+	end = MIN(end, first + chunks_allowed(c, first));
+	end = MIN(end, bitmap_next(c->map.unreadable, first));
+	while (next < end && is_pristine_chunk(c, next) == is_pristine) {
+		if (bitmap_test(c->map.dirty, next))
+			run.end = next + 1;
+		else if (is_pristine || ++gaps > length_of(run) / 2)
+			break;
+		next++;
+	}
 	return run;
 }
 
@@ -162,10 +168,10 @@ bool core_copy_choose(struct core *c)
 	struct core_op *op;
 	uint64_t first;
 
-	if (!can_choose(c) || !has_room(c, CORE_CHUNK_BYTES) || !find_start(c, &first))
+	if (!can_choose(c) || !core_far_has_copy_room(c, CORE_CHUNK_BYTES, is_guest_active(c)) || !find_start(c, &first))
 		return false;
 	run = run_from(c, first, c->map.chunks);
-	if (!has_room(c, range_length(core_map_bytes(&c->map, run))))
+	if (!core_far_has_copy_room(c, range_length(core_map_bytes(&c->map, run)), is_guest_active(c)))
 		return false;
 
 	op = revive(c);
@@ -179,22 +185,22 @@ bool core_copy_choose(struct core *c)
 	return true;
 }
 
-/* What of the claimed range is still to be copied: one run, all pristine or none of it. */
-static struct core_span cut_run(const struct core *c, struct core_span claimed)
+/* What of the claimed range is still to be copied. */
+static struct core_span run_within(const struct core *c, struct core_span claimed)
 {
-	struct core_span run = run_from(c, claimed.first, claimed.end), one;
-	bool is_pristine;
+	uint64_t first = bitmap_next(c->map.dirty, claimed.first);
 
-	while (length_of(run) == 0 && run.first < claimed.end)
-		run = run_from(c, run.first + 1, claimed.end);
-	if (run.first >= claimed.end)
-		return (struct core_span){ 0, 0 };
-	one = (struct core_span){ run.first, run.first + 1 };
-	is_pristine = core_map_is_pristine(&c->map, one);
-	for (one = (struct core_span){ one.end, one.end + 1 }; one.first < run.end; one.first++, one.end++)
-		if (core_map_is_pristine(&c->map, one) != is_pristine)
-			run.end = one.first;
-	return run;
+	while (first < claimed.end && bitmap_test(c->map.unreadable, first))
+		first = bitmap_next(c->map.dirty, first + 1);
+	return first < claimed.end ? run_from(c, first, claimed.end) : (struct core_span){ 0, 0 };
+}
+
+static void make_copying(struct core *c, struct core_op *op, struct core_span run)
+{
+	for (uint64_t chunk = run.first; chunk < run.end; chunk++)
+		if (bitmap_test(c->map.dirty, chunk))
+			op->mine |= UINT64_C(1) << (chunk - run.first);
+	c->copying_chunks += bitmap_clear(c->map.dirty, run.first, run.end);
 }
 
 void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out)
@@ -202,7 +208,7 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 	struct core_span run = { 0, 0 };
 
 	if (core_is_mirroring(c) && c->is_linked && !c->is_cut)
-		run = cut_run(c, core_map_span(&c->map, op->range));
+		run = run_within(c, core_map_span(&c->map, op->range));
 	if (length_of(run) == 0) {
 		give_up(c, op);
 		return;
@@ -212,9 +218,7 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 	op->charge_bytes = range_length(op->range);
 	c->copy_charge += op->charge_bytes;
 
-	op->mine = mask_of(0, length_of(run));
-	bitmap_clear(c->map.dirty, run.first, run.end);
-	c->copying_chunks += length_of(run);
+	make_copying(c, op, run);
 	op->local_leg = CORE_LOCAL_BUSY;
 	core_push(out, CORE_DO_COPY_READ, op, 0, 0);
 	if (PLANTED(BUG_READ_UNCLAIMED))

@@ -4,16 +4,18 @@
  *
  *                    far claim not yet granted
  *      enqueue ----> blocked --------------.
- *         '--------> ready <---------------'
+ *         '--------> ready <---------------'        guests' first, but a quarter of the window is the copies' if they want it
  *                      |  window
  *                      v
  *                    sent ----> acknowledged or failed: claim dropped, those behind it become ready
  *
  * Bounds (a guest's write never waits for them, its chunks go DIRTY instead):
  * - bytes: all that is queued, in flight or being read by copies stays within a budget. The budget is what the far side takes
- *   in its own latency plus lag_ms, at the measured rate, and never more than lag_bytes. (Without the latency, a far side
- *   100 ms away would be given little, measured slow, and given less.)
- * - time: nothing enters while something has waited lag_ms for the window. Nor, on a range that is taken, while something has
+ *   in lag_ms and twice its own latency, at the measured rate, and never more than lag_bytes. (Without the latency, a far side
+ *   100 ms away would be given little, measured slow, and given less; twice, since copies may have only half of it.) Copies
+ *   have at most half of it while guests write, else three quarters; guests leave them a quarter while anything is DIRTY.
+ *   One copy is always let in, so that the pass goes on.
+ * - time: no guest's leg enters while one has waited lag_ms for the window. Nor, on a range that is taken, while one has
  *   waited so for another's claim: a sector rewritten all the time is merged by the map instead of queueing a version each.
  *
  * Can fail:    a failed leg dirties its whole range, then its claim is dropped (I4). After many the operation fails.
@@ -32,7 +34,7 @@
 
 uint64_t core_far_budget(const struct core *c)
 {
-	uint64_t ns = c->spec.lag_ms * NS_PER_MS + pace_latency_ns(&c->pace), bytes = BUDGET_UNKNOWN_BYTES;
+	uint64_t ns = c->spec.lag_ms * NS_PER_MS + 2 * pace_latency_ns(&c->pace), bytes = BUDGET_UNKNOWN_BYTES;
 
 	if (c->pace.rate_bytes)
 		bytes = MAX(c->pace.rate_bytes / 1000 * (ns / 1000) / 1000, BUDGET_FLOOR_BYTES);
@@ -58,20 +60,32 @@ static bool is_older(const struct core *c, const struct core_op *op, uint64_t ns
 	return op && c->now_ns - op->queued_ns > ns;
 }
 
-bool core_far_is_old(const struct core *c, uint64_t ms)
+static bool is_older_than_lag(const struct core *c, const struct core_op *op)
 {
-	return is_older(c, TAILQ_FIRST(&c->ready), ms * NS_PER_MS);
+	return is_older(c, op, c->spec.lag_ms * NS_PER_MS);
 }
 
 bool core_far_has_room(const struct core *c, uint64_t cost)
 {
-	uint64_t charge = c->guest_charge + c->copy_charge;
+	uint64_t budget = core_far_budget(c), copies = c->copy_charge;
 
 	if (PLANTED(BUG_OVERFLOW_ALWAYS) && c->far_count)
 		return false;
 	if (!c->far_count && !c->copy_charge)
 		return true;
-	return charge + cost <= core_far_budget(c) && !core_far_is_old(c, c->spec.lag_ms);
+	if (bitmap_count(c->map.dirty))
+		copies = MAX(copies, budget / 4);
+	return c->guest_charge + copies + cost <= budget && !is_older_than_lag(c, TAILQ_FIRST(&c->ready));
+}
+
+bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_active)
+{
+	uint64_t budget = core_far_budget(c), share = is_guest_active ? budget / 2 : budget - budget / 4;
+
+	if (!c->copy_charge)
+		return true;
+	return c->copy_charge + cost <= share && c->copy_charge + c->guest_charge + cost <= budget &&
+	       !is_older_than_lag(c, TAILQ_FIRST(&c->ready_copies));
 }
 
 unsigned core_far_fill_percent(const struct core *c)
@@ -91,6 +105,11 @@ static bool is_crowded(const struct core *c, const struct core_op *op)
 	       is_older(c, TAILQ_FIRST(&c->blocked), c->spec.lag_ms * NS_PER_MS + 2 * pace_latency_ns(&c->pace));
 }
 
+static struct core_ops *ready_list(struct core *c, const struct core_op *op)
+{
+	return op->kind == CORE_COPY ? &c->ready_copies : &c->ready;
+}
+
 static void give_back_claim(struct core *c, struct core_op *op)
 {
 	struct claim_wake wake = TAILQ_HEAD_INITIALIZER(wake);
@@ -102,7 +121,7 @@ static void give_back_claim(struct core *c, struct core_op *op)
 
 		assert(woken->far_leg == CORE_FAR_BLOCKED);
 		TAILQ_REMOVE(&c->blocked, woken, link);
-		TAILQ_INSERT_TAIL(&c->ready, woken, link);
+		TAILQ_INSERT_TAIL(ready_list(c, woken), woken, link);
 		woken->far_leg = CORE_FAR_READY;
 		woken->queued_ns = c->now_ns;
 	}
@@ -138,10 +157,7 @@ bool core_far_enqueue(struct core *c, struct core_op *op)
 		c->answer_ns = c->now_ns;
 	op->queued_ns = c->now_ns;
 	op->far_leg = is_free ? CORE_FAR_READY : CORE_FAR_BLOCKED;
-	if (is_free)
-		TAILQ_INSERT_TAIL(&c->ready, op, link);
-	else
-		TAILQ_INSERT_TAIL(&c->blocked, op, link);
+	TAILQ_INSERT_TAIL(is_free ? ready_list(c, op) : &c->blocked, op, link);
 	c->far_count++;
 	charge(c, op);
 	if (!PLANTED(BUG_BARRIER_TAKES_OLD_FLUSH))
@@ -150,20 +166,29 @@ bool core_far_enqueue(struct core *c, struct core_op *op)
 	return true;
 }
 
+static struct core_op *next_to_send(const struct core *c)
+{
+	unsigned guests = c->sent_count - c->sent_copies, reserved = (c->far.window_ops + 3) / 4;
+	struct core_op *guest = TAILQ_FIRST(&c->ready), *copy = TAILQ_FIRST(&c->ready_copies);
+
+	if (!c->is_linked || c->sent_count >= c->far.window_ops)
+		return NULL;
+	return guest && (!copy || guests + reserved < c->far.window_ops) ? guest : copy;
+}
+
 void core_far_send(struct core *c, struct core_actions *out)
 {
 	struct core_op *op;
 
-	while (c->is_linked && c->sent_count < c->far.window_ops && (op = TAILQ_FIRST(&c->ready))) {
-		if (!core_has_room(out, 1))
-			return;
+	while ((op = next_to_send(c)) && core_has_room(out, 1)) {
 		if (!c->sent_count)
 			c->answer_ns = c->now_ns;
-		TAILQ_REMOVE(&c->ready, op, link);
+		TAILQ_REMOVE(ready_list(c, op), op, link);
 		TAILQ_INSERT_TAIL(&c->sent, op, link);
 		op->far_leg = CORE_FAR_SENT;
 		op->sent_ns = c->now_ns;
 		c->sent_count++;
+		c->sent_copies += op->kind == CORE_COPY;
 		core_push(out, CORE_DO_REMOTE_SUBMIT, op, 0, 0);
 	}
 }
@@ -174,7 +199,7 @@ static struct core_ops *list_of(struct core *c, const struct core_op *op)
 	case CORE_FAR_BLOCKED:
 		return &c->blocked;
 	case CORE_FAR_READY:
-		return &c->ready;
+		return ready_list(c, op);
 	case CORE_FAR_SENT:
 		return &c->sent;
 	case CORE_FAR_IDLE:
@@ -188,8 +213,10 @@ static struct core_ops *list_of(struct core *c, const struct core_op *op)
 static void end_leg(struct core *c, struct core_op *op, bool is_good)
 {
 	TAILQ_REMOVE(list_of(c, op), op, link);
-	if (op->far_leg == CORE_FAR_SENT)
+	if (op->far_leg == CORE_FAR_SENT) {
 		c->sent_count--;
+		c->sent_copies -= op->kind == CORE_COPY;
+	}
 	c->far_count--;
 	c->queued_bytes -= op->charge_bytes;
 	if (op->kind == CORE_COPY)
@@ -237,7 +264,7 @@ void core_far_done(struct core *c, struct core_op *op, int err)
 
 void core_far_flush(struct core *c, struct core_actions *out)
 {
-	const struct core_ops *pending[] = { &c->blocked, &c->ready, &c->sent };
+	const struct core_ops *pending[] = { &c->blocked, &c->ready, &c->ready_copies, &c->sent };
 	struct core_op *op;
 
 	assert(!c->is_flushing);
@@ -305,6 +332,7 @@ void core_far_forget_queued(struct core *c)
 		core_dirty(c, op->range);
 	end_all(c, &c->blocked); /* before those they wait for: nobody becomes ready meanwhile */
 	end_all(c, &c->ready);
+	end_all(c, &c->ready_copies);
 }
 
 void core_far_forget_sent(struct core *c)

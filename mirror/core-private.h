@@ -82,9 +82,11 @@ struct core {
 	struct claims *local_claims, *far_claims; /* owned */
 	struct claim_wake granted;   /* local claims nobody has acted on */
 
-	struct core_ops blocked, ready, sent; /* far legs: behind another's claim, behind the window, in flight */
+	struct core_ops blocked;     /* far legs behind another's claim */
+	struct core_ops ready, ready_copies; /* ... behind the window: guests', copies' */
+	struct core_ops sent;        /* ... in flight */
 	struct core_ops released;    /* guests' operations that are over */
-	unsigned far_count, sent_count;
+	unsigned far_count, sent_count, sent_copies;
 	uint64_t guest_charge, copy_charge; /* of the lag budget; copies' from the moment they are chosen */
 	uint64_t queued_bytes;       /* queued and in flight for the far side */
 	unsigned far_errors;         /* since nothing was owed */
@@ -131,7 +133,7 @@ uint64_t core_far_budget(const struct core *c);
 bool core_far_is_sendable(const struct core *c, enum core_op_kind kind, struct range r);
 uint64_t core_far_cost(enum core_far_kind kind, struct range r);
 bool core_far_has_room(const struct core *c, uint64_t cost); /* for a guest's */
-bool core_far_is_old(const struct core *c, uint64_t ms);     /* what waits for the window waits longer than that */
+bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_active);
 unsigned core_far_fill_percent(const struct core *c);
 /* op->far_kind, far_range and far_may_trim are set. False: it would wait too long behind others on its range. */
 bool core_far_enqueue(struct core *c, struct core_op *op);

@@ -53,7 +53,7 @@ bool core_chunk_is_pristine(const struct core *c, uint64_t chunk)
 
 bool core_has_far_leg(const struct core *c, struct range r)
 {
-	const struct core_ops *lists[] = { &c->blocked, &c->ready, &c->sent };
+	const struct core_ops *lists[] = { &c->blocked, &c->ready, &c->ready_copies, &c->sent };
 	const struct core_op *op;
 
 	for (unsigned i = 0; i < ARRAY_LEN(lists); i++)

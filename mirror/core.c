@@ -61,6 +61,7 @@ struct core *core_new(const struct core_spec *spec)
 	TAILQ_INIT(&c->granted);
 	TAILQ_INIT(&c->blocked);
 	TAILQ_INIT(&c->ready);
+	TAILQ_INIT(&c->ready_copies);
 	TAILQ_INIT(&c->sent);
 	TAILQ_INIT(&c->released);
 	pace_stop(&c->pace, 0);

@@ -13,7 +13,8 @@
  *
  * When: after "complete" was said, while a queue stands (for a whole window it was never less than half full) or the debt is
  * over half its bound. Before, only if the pass would not end: of what the far side acknowledged, less than a third made the
- * debt smaller. Then the gap grows by half each window, from 10 us to its end in under 0.3 s; else it shrinks by an eighth.
+ * debt smaller. Then the gap grows by a quarter each window, from 10 us to its end in half a second; else it shrinks by a
+ * sixteenth.
  * A burst that the queue swallows is not paced, since it does not stand; overwrites of what is DIRTY are not, as they cost
  * nothing.
  *
@@ -128,9 +129,9 @@ void pace_observe(struct pace *p, uint64_t now_ns, const struct pace_view *v)
 		p->gap_ns = 0;
 	is_needed = v->is_promised ? p->least_fill_percent >= 50 || v->debt_percent >= 50 : p->is_behind;
 	if (is_needed)
-		p->gap_ns = MIN(MAX(p->gap_ns + p->gap_ns / 2, GAP_MIN_NS), GAP_MAX_NS);
+		p->gap_ns = MIN(MAX(p->gap_ns + p->gap_ns / 4, GAP_MIN_NS), GAP_MAX_NS);
 	else
-		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 8 : 0;
+		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 16 : 0;
 	open_window(p, now_ns, v->fill_percent);
 }
 

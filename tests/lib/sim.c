@@ -296,7 +296,8 @@ void sim_far_done(struct sim *w, unsigned i, int err)
 	if (!w->is_applied[i])
 		apply(w, w->away[i], !err);
 	op = come_back(w, i);
-	sim_say(w, "far done %u+%u%s", sector_of(op->far_range.start), sector_of(range_length(op->far_range)), err ? " error" : "");
+	sim_say(w, "far done %u+%u%s", sector_of(op->far_range.start), sector_of(range_length(op->far_range)),
+		err ? " error" : "");
 	step(w, &(struct core_event){
 			.type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = w->params.far.generation });
 }
@@ -343,7 +344,12 @@ void sim_tick(struct sim *w, unsigned ms)
 
 void sim_event(struct sim *w, enum core_event_type type, int err)
 {
-	sim_say(w, "%s", type == CORE_BARRIER ? "barrier" : type == CORE_UNBARRIER ? "unbarrier" : type == CORE_ABORT ? "abort" : "source failed");
+	static const char *const names[] = {
+		[CORE_BARRIER] = "barrier", [CORE_UNBARRIER] = "unbarrier", [CORE_ABORT] = "abort",
+		[CORE_SOURCE_FAILED] = "source failed",
+	};
+
+	sim_say(w, "%s", names[type]);
 	step(w, &(struct core_event){ .type = type, .err = err });
 }
 

@@ -65,6 +65,7 @@ struct sim {
 	bool is_flushing, is_linked, was_dropped, had_link;
 
 	struct core_status status;
+	uint64_t most_queued_bytes; /* what the lag bound could have to hold after this step */
 	bool has_unsendable;      /* a guest's operation is about that the far side cannot take as it is */
 	unsigned steps;
 	char broken[256];         /* the law, and how; empty: none */

@@ -1,8 +1,10 @@
 # The mirror's core in virtual time: readable traces, random schedules, and bugs planted to see that those find them.
 SIM_SOURCES = tests/lib/sim.c tests/lib/sim.h tests/lib/sim-oracle.c tests/sim/schedule.c tests/sim/schedule.h
-SIM_TESTS = tests/sim/sim-random tests/sim/sim-planted
+SIM_TESTS = tests/sim/sim-random tests/sim/sim-planted tests/sim/sim-pace
 tests_sim_sim_random_SOURCES = tests/sim/sim-random.c $(SIM_SOURCES)
 tests_sim_sim_random_LDADD = libcore.la
+tests_sim_sim_pace_SOURCES = tests/sim/sim-pace.c
+tests_sim_sim_pace_LDADD = libcore.la
 # The core once more, with its planted bugs.
 tests_sim_sim_planted_SOURCES = tests/sim/sim-planted.c $(SIM_SOURCES) $(libcore_la_SOURCES)
 tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT

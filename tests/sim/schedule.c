@@ -186,10 +186,10 @@ static void happen(struct sim *w, struct weather *weather)
 /* I8: whatever the far side does, or does not, a guest is answered by its own disk. */
 static void check_guests_alone(struct sim *w)
 {
-	for (unsigned n = 0; n < 5 * SIM_GUESTS_MAX + 8 * CORE_COPIES_MAX && sim_is_fine(w) && (w->home_count || w->read_count); n++) {
+	for (unsigned n = 0; n < 5 * SIM_GUESTS_MAX + 8 * CORE_COPIES_MAX && sim_is_fine(w); n++) {
 		if (w->home_count)
 			sim_local_done(w, 0, 0);
-		else
+		else if (w->read_count)
 			sim_read_done(w, 0, 0);
 	}
 	for (unsigned i = 0; i < SIM_GUESTS_MAX && sim_is_fine(w); i++)
