@@ -65,7 +65,7 @@ struct conn {
 	struct loop_task resume;
 
 	/* output */
-	uint8_t *hello;           /* owned: answers of the handshake, [hello_start, hello_end); NULL once they are sent for good */
+	uint8_t *hello;           /* owned: answers of the handshake, [hello_start, hello_end); NULL after the last */
 	uint32_t hello_start, hello_end;
 	struct command_queue replies;
 	size_t sent_bytes;        /* of the first reply */

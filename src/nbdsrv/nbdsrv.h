@@ -18,7 +18,7 @@ struct nbdsrv_spec {
 	struct loop *loop;       /* borrowed */
 	struct layer *top;       /* borrowed; what requests are submitted to */
 	struct iobuf_pool *pool; /* borrowed */
-	const char *export_name; /* copied. Any name is accepted with EXPORT_NAME and GO (tapdisk sends its own); LIST tells this one */
+	const char *export_name; /* copied. LIST tells it; EXPORT_NAME and GO accept any (tapdisk sends its own) */
 	bool is_read_only;
 	unsigned max_clients;    /* 0: 64 */
 };
