@@ -62,7 +62,7 @@ struct core_op {
 	enum core_local_leg local_leg;
 	enum core_far_leg far_leg;
 	struct claim local, far;
-	uint64_t mine;               /* COPY: chunks still COPYING by this copy, bit i = the chunk i * CORE_CHUNK_BYTES into range */
+	uint64_t mine;               /* COPY: chunks still COPYING by this copy, bits as in zeros */
 	uint64_t charge_bytes;       /* what it takes of the lag budget */
 	uint64_t queued_ns, sent_ns;
 	unsigned attempts;           /* COPY: reads of a single chunk that failed */
@@ -72,7 +72,7 @@ struct core_op {
 
 struct core_spec {
 	uint64_t size_bytes;
-	uint64_t lag_bytes;       /* bound of what is queued or in flight for the far side, guests' and copies' (default 16 MiB) */
+	uint64_t lag_bytes;       /* bound of what is queued or in flight for the far side, guests' and copies' (0: 16 MiB) */
 	uint32_t lag_ms;          /* ... and in time at the measured rate (default 50) */
 	uint32_t debt_ms;         /* SYNCED only while (dirty + lag) / rate is under this (default 1000) */
 	bool trim_reads_zero;     /* of the local disk */

@@ -95,11 +95,13 @@ static void check_zero_sent(struct sim *w, const struct core_op *op)
 static void check_far_submit(struct sim *w, struct core_op *op)
 {
 	const struct core_far *far = &w->params.far;
+	bool is_copy = op->kind == CORE_COPY;
 
-	say_range(w, op->far_kind == CORE_FAR_ZERO ? "far zero" : op->kind == CORE_COPY ? "far copy" : "far write", op->far_range);
+	say_range(w, op->far_kind == CORE_FAR_ZERO ? "far zero" : is_copy ? "far copy" : "far write", op->far_range);
 	check_apart(w, w->away, w->away_count, op->far_range, true);
 	check_zero_sent(w, op);
-	if (!range_contains(op->range, op->far_range) || (op->kind != CORE_COPY && !range_contains(op->far_range, op->range)))
+	if (!range_contains(op->range, op->far_range) ||
+	    (op->kind != CORE_COPY && !range_contains(op->far_range, op->range)))
 		sim_break(w, "far leg of other bytes than the operation's");
 	if (!w->is_linked || w->was_dropped)
 		sim_break(w, "far leg without a link");

@@ -136,9 +136,11 @@ static void step(struct world *w, struct core_event ev)
 
 static void write_next(struct world *w)
 {
-	struct core_op *op = (assert(w->idle_count), w->idle[--w->idle_count]);
 	uint64_t size = w->scene->write_kib * KiB, at;
+	struct core_op *op;
 
+	assert(w->idle_count);
+	op = w->idle[--w->idle_count];
 	w->dice = w->dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 	at = (w->dice >> 20) % (w->scene->hot_bytes / size) * size;
 	*op = (struct core_op){ .kind = CORE_WRITE, .range = { at, at + size } };
@@ -148,6 +150,7 @@ static void write_next(struct world *w)
 static void happen(struct world *w)
 {
 	struct item item = take(w);
+	uint64_t debt_bytes;
 
 	w->now_ns = item.at_ns;
 	switch (item.kind) {
@@ -172,10 +175,11 @@ static void happen(struct world *w)
 		break;
 	}
 	core_status(w->core, &w->status);
+	debt_bytes = w->status.dirty_bytes + w->status.lag_bytes;
 	if (w->status.was_synced && !w->synced_ns)
 		w->synced_ns = w->now_ns;
 	if (w->synced_ns && w->status.rate_bytes)
-		w->worst_debt_ms = MAX(w->worst_debt_ms, (w->status.dirty_bytes + w->status.lag_bytes) * 1000 / w->status.rate_bytes);
+		w->worst_debt_ms = MAX(w->worst_debt_ms, debt_bytes * 1000 / w->status.rate_bytes);
 }
 
 static void set_up(struct world *w, const struct scene *scene)

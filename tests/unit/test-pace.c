@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Pacing: never more than 20 ms, never fewer than 500 writes a second, not for a burst, not once it is stopped; and the rate,
+ * which idleness does not spoil.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "mirror/pace.h"
+
+#define MS NS_PER_MS
+
+static const struct pace_view crowded = { .is_promised = true, .fill_percent = 100 };
+static const struct pace_view calm = { .is_promised = true };
+
+static uint64_t observe(struct pace *p, uint64_t from_ns, unsigned ms, const struct pace_view *v)
+{
+	for (unsigned i = 0; i < ms; i++)
+		pace_observe(p, from_ns + i * MS, v);
+	return from_ns + ms * MS;
+}
+
+static struct pace started(void)
+{
+	struct pace p = { 0 };
+
+	pace_stop(&p, 0);
+	return p;
+}
+
+static void a_standing_queue_slows_guests_and_a_calm_one_lets_them_go(void **state)
+{
+	struct pace p = started();
+	uint64_t now = observe(&p, 0, 1000, &crowded);
+
+	(void)state;
+	pace_delay_us(&p, now);
+	assert_int_equal(pace_delay_us(&p, now), PACE_FLOOR_GAP_US);
+	now = observe(&p, now, 3000, &calm);
+	assert_int_equal(pace_delay_us(&p, now), 0);
+}
+
+static void a_burst_the_queue_swallows_is_not_paced(void **state)
+{
+	struct pace p = started();
+	uint64_t now = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 50; i++) {
+		now = observe(&p, now, 15, &crowded);
+		now = observe(&p, now, 5, &calm);
+		assert_int_equal(pace_delay_us(&p, now), 0);
+	}
+}
+
+static void no_write_is_held_longer_than_20_ms(void **state)
+{
+	struct pace p = started();
+	uint64_t now = observe(&p, 0, 1000, &crowded);
+
+	(void)state;
+	for (unsigned i = 0; i < 1000; i++)
+		assert_true(pace_delay_us(&p, now + i * 1000) <= PACE_DELAY_MAX_US);
+}
+
+static void five_hundred_writes_a_second_always_pass(void **state)
+{
+	struct pace p = started();
+	uint64_t now = observe(&p, 0, 1000, &crowded), end = now + NS_PER_S;
+	unsigned writes = 0;
+
+	(void)state;
+	while (now < end) {
+		now += 1000 + pace_delay_us(&p, now) * UINT64_C(1000); /* one at a time, each 1 us */
+		writes++;
+		observe(&p, now, 1, &crowded);
+	}
+	assert_in_range(writes, 490, 510);
+}
+
+static void before_complete_only_a_pass_that_does_not_end_slows_guests(void **state)
+{
+	struct pace p = started();
+	struct pace_view v = { .fill_percent = 100, .owed_bytes = 1000 * MiB };
+	uint64_t now = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++) { /* half of what arrives is progress */
+		pace_acked(&p, now, 10 * MiB, MS);
+		v.owed_bytes -= 5 * MiB;
+		now = observe(&p, now, 100, &v);
+	}
+	assert_int_equal(pace_delay_us(&p, now), 0);
+	for (unsigned i = 0; i < 10; i++) { /* nothing is */
+		pace_acked(&p, now, 10 * MiB, MS);
+		now = observe(&p, now, 100, &v);
+	}
+	pace_delay_us(&p, now);
+	assert_true(pace_delay_us(&p, now) > 0);
+}
+
+static void once_stopped_nobody_is_held(void **state)
+{
+	struct pace p = started();
+	uint64_t now = observe(&p, 0, 1000, &crowded);
+
+	(void)state;
+	pace_stop(&p, now);
+	assert_int_equal(pace_delay_us(&p, now), 0);
+}
+
+static void the_rate_is_what_arrives_while_there_is_something_to_do(void **state)
+{
+	struct pace p = started();
+	uint64_t now = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		pace_busy(&p, now, true);
+		now += 100 * MS;
+		pace_acked(&p, now, 10 * MiB, 5 * MS);
+		pace_busy(&p, now, false);
+		now += 900 * MS; /* idle */
+	}
+	assert_in_range(p.rate_bytes, 99 * MiB, 101 * MiB);
+	assert_int_equal(pace_latency_ns(&p), 5 * MS);
+}
+
+static void little_work_does_not_make_the_far_side_slow(void **state)
+{
+	struct pace p = started();
+
+	(void)state;
+	pace_busy(&p, 0, true);
+	pace_acked(&p, 100 * MS, 10 * MiB, MS);
+	for (unsigned i = 2; i < 50; i++)
+		pace_acked(&p, i * 100 * MS, 4096, MS);
+	assert_in_range(p.rate_bytes, 99 * MiB, 101 * MiB);
+	for (unsigned i = 50; i < 100; i++) {
+		pace_observe(&p, i * 100 * MS, &crowded);
+		pace_acked(&p, i * 100 * MS, MiB, MS);
+	}
+	assert_in_range(p.rate_bytes, 9 * MiB, 11 * MiB);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_standing_queue_slows_guests_and_a_calm_one_lets_them_go),
+		cmocka_unit_test(a_burst_the_queue_swallows_is_not_paced),
+		cmocka_unit_test(no_write_is_held_longer_than_20_ms),
+		cmocka_unit_test(five_hundred_writes_a_second_always_pass),
+		cmocka_unit_test(before_complete_only_a_pass_that_does_not_end_slows_guests),
+		cmocka_unit_test(once_stopped_nobody_is_held),
+		cmocka_unit_test(the_rate_is_what_arrives_while_there_is_something_to_do),
+		cmocka_unit_test(little_work_does_not_make_the_far_side_slow),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
