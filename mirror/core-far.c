@@ -209,6 +209,25 @@ static struct core_ops *list_of(struct core *c, const struct core_op *op)
 	return NULL;
 }
 
+/* The whole range, whatever its chunks are by now: a failed write leaves anything, in the CLEAN chunks a copy bridged too. */
+static void dirty_failed(struct core *c, struct core_op *op)
+{
+	struct core_span s = core_map_span(&c->map, op->range);
+	uint64_t mine = op->mine;
+
+	if (PLANTED(BUG_COPY_FAILURE_IS_MINE) && op->kind == CORE_COPY) {
+		for (uint64_t i = s.first; i < s.end; i++)
+			if (mine >> (i - s.first) & 1)
+				core_dirty(c, core_map_bytes(&c->map, (struct core_span){ i, i + 1 }));
+		return;
+	}
+	if (PLANTED(BUG_GUEST_FAILURE_IS_CLEAN) && op->kind != CORE_COPY)
+		return;
+	if (PLANTED(BUG_COPY_FAILURE_IS_CLEAN) && op->kind == CORE_COPY)
+		return;
+	core_dirty(c, op->range);
+}
+
 /* The leg's end: bits first, then the claim, then the buffer (I4). */
 static void end_leg(struct core *c, struct core_op *op, bool is_good)
 {
@@ -226,9 +245,8 @@ static void end_leg(struct core *c, struct core_op *op, bool is_good)
 	op->far_leg = CORE_FAR_IDLE;
 	pace_busy(&c->pace, c->now_ns, c->far_count > 0);
 
-	if (!is_good && !(PLANTED(BUG_GUEST_FAILURE_IS_CLEAN) && op->kind != CORE_COPY) &&
-	    !(PLANTED(BUG_COPY_FAILURE_IS_CLEAN) && op->kind == CORE_COPY))
-		core_dirty(c, op->range);
+	if (!is_good)
+		dirty_failed(c, op);
 	give_back_claim(c, op);
 	if (op->kind == CORE_COPY)
 		core_copy_far_done(c, op, is_good);

@@ -28,6 +28,7 @@
 	X(OVERFLOW_KEEPS_MASKS)   /* I4: what goes DIRTY stays COPYING too */ \
 	X(ACK_CLEANS_RANGE)       /* I4: not only what is still COPYING by that copy */ \
 	X(COPY_FAILURE_IS_CLEAN)  /* I4 */ \
+	X(COPY_FAILURE_IS_MINE)   /* I4: dirties only what is still COPYING by it, not the CLEAN chunks it bridged */ \
 	X(GUEST_FAILURE_IS_CLEAN) /* I4 */ \
 	X(LINK_DOWN_FORGETS)      /* I4: what was still queued */ \
 	X(OVERFLOW_ALWAYS)        /* I4: the dirty count grows though the bound holds */ \

@@ -139,7 +139,9 @@ struct core_action {
 	uint32_t delay_us;
 };
 
-#define CORE_ACTIONS_MAX 64
+#ifndef CORE_ACTIONS_MAX
+#define CORE_ACTIONS_MAX 64 /* at least 4 */
+#endif
 struct core_actions {
 	unsigned count;
 	bool is_full;          /* step again with CORE_MORE after doing these */

@@ -7,8 +7,8 @@
  *                 '-----> away[]   ---> far[] --flush--> durable[]
  *
  * The unfriendliest disks that keep their promises: an operation takes effect at any moment between its start and its end, one
- * that fails has written some of its sectors, a trim that promises nothing leaves anything, a flush that fails loses any of
- * what was not flushed, and then the next one succeeds.
+ * that fails leaves anything in its sectors, so does a trim that promises nothing, a flush that fails loses any of what was not
+ * flushed, and then the next one succeeds.
  */
 #include "tests/lib/sim.h"
 
@@ -213,30 +213,23 @@ static void take_out(struct core_op **list, unsigned *count, unsigned i)
 	(*count)--;
 }
 
-/* A trim that promises nothing leaves what was there, zeros, or anything. */
-static uint32_t trimmed(struct sim *w, uint32_t before)
+/* What a write leaves: what was meant; if it failed, that, or what was there, or anything. */
+static uint32_t after(struct sim *w, uint32_t before, uint32_t meant, bool is_good)
 {
-	if (w->params.spec.trim_reads_zero)
-		return 0;
-	switch (sim_dice(w, 3)) {
-	case 0:
-		return 0;
-	case 1:
-		return before;
-	default:
-		return ++w->last_version;
-	}
+	uint64_t dice = is_good ? 0 : sim_dice(w, 3);
+
+	return dice == 0 ? meant : dice == 1 ? before : ++w->last_version;
 }
 
 void sim_local_done(struct sim *w, unsigned i, int err)
 {
 	struct core_op *op = w->at_home[i];
 	struct sim_guest *g = guest_of(op);
+	bool has_result = op->kind != CORE_TRIM || w->params.spec.trim_reads_zero;
 
 	take_out(w->at_home, &w->home_count, i);
 	for (unsigned s = sector_of(op->range.start); s < sector_of(op->range.end); s++)
-		if (!err || sim_dice(w, 2))
-			w->local[s] = op->kind == CORE_TRIM ? trimmed(w, w->local[s]) : g->version;
+		w->local[s] = after(w, w->local[s], g->version, !err && has_result);
 	sim_say(w, "local done %u+%u%s", sector_of(op->range.start), sector_of(range_length(op->range)), err ? " error" : "");
 	step(w, &(struct core_event){ .type = CORE_LOCAL_DONE, .op = op, .err = err });
 	if (sim_is_fine(w) && g->state == SIM_SUBMITTED)
@@ -269,8 +262,7 @@ static uint32_t payload(struct sim *w, struct core_op *op, unsigned sector)
 static void apply(struct sim *w, struct core_op *op, bool is_whole)
 {
 	for (unsigned s = sector_of(op->far_range.start); s < sector_of(op->far_range.end); s++)
-		if (is_whole || sim_dice(w, 2))
-			w->far[s] = payload(w, op, s);
+		w->far[s] = after(w, w->far[s], payload(w, op, s), is_whole);
 }
 
 void sim_far_applies(struct sim *w, unsigned i)

@@ -12,7 +12,7 @@ tests_sim_sim_pace_SOURCES = tests/sim/sim-pace.c
 tests_sim_sim_pace_LDADD = libcore.la
 # The core once more, with its planted bugs.
 tests_sim_sim_planted_SOURCES = tests/sim/sim-planted.c $(SIM_SOURCES) $(libcore_la_SOURCES)
-tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
+tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT -DCORE_ACTIONS_MAX=4
 tests_sim_sim_planted_LDADD = libbase.la
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)

@@ -24,6 +24,7 @@ struct weather {
 	unsigned far_weight, guest_weight;
 	unsigned hot_chunks;      /* guests write to this many, mostly */
 	bool is_early;            /* the link is there from the start */
+	bool is_slow;             /* time passes in seconds: many flushes */
 	bool is_held;             /* a barrier: guests are held */
 	bool had_read_error;
 };
@@ -79,9 +80,10 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.guest_weight = (unsigned)PICK(w, 10, 30, 30, 50),
 		.hot_chunks = (unsigned)PICK(w, 1, 2, 4, 64),
 		.is_early = sim_dice(w, 4) != 0,
+		.is_slow = sim_dice(w, 3) == 0,
 	};
 	for (unsigned i = 0; i < MISHAPS; i++)
-		weather->one_in[i] = sim_dice(w, 4) ? 0 : (unsigned)PICK(w, 3, 10, 30);
+		weather->one_in[i] = sim_dice(w, i == FLUSH_FAILS && weather->is_slow ? 2 : 4) ? 0 : (unsigned)PICK(w, 3, 10, 30);
 }
 
 static int mishap(struct sim *w, struct weather *weather, enum mishap which)
@@ -179,7 +181,7 @@ static void happen(struct sim *w, struct weather *weather)
 	case 4: sim_flushed(w, mishap(w, weather, FLUSH_FAILS)); break;
 	case 5: link_event(w); break;
 	case 6: barrier_event(w, weather); break;
-	default: sim_tick(w, (unsigned)PICK(w, 1, 5, 10, 20, 100, 300, 1100)); break;
+	default: sim_tick(w, weather->is_slow ? 1100 : (unsigned)PICK(w, 1, 5, 10, 20, 100, 300, 1100)); break;
 	}
 }
 

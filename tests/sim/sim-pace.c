@@ -205,6 +205,21 @@ static void set_up(struct world *w, const struct scene *scene)
 		put(w, w->now_ns, NEXT_WRITE, NULL);
 }
 
+/* The link is cut; what runs at home ends, nothing new begins. */
+static void tear_down(struct world *w)
+{
+	step(w, (struct core_event){ .type = CORE_LINK_DOWN, .err = 1 });
+	while (w->count) {
+		struct item item = take(w);
+
+		if (item.kind == LOCAL)
+			step(w, (struct core_event){ .type = CORE_LOCAL_DONE, .op = item.op });
+		else if (item.kind == READ)
+			step(w, (struct core_event){ .type = CORE_COPY_READ_DONE, .op = item.op });
+	}
+	core_free(w->core);
+}
+
 static bool run(struct world *w, const struct scene *scene)
 {
 	double to_synced, iops_before, iops_after, held_ms;
@@ -230,7 +245,7 @@ static bool run(struct world *w, const struct scene *scene)
 	       is_good ? "ok  " : "FAIL", scene->name, to_synced, iops_before, iops_after, (double)held_before / 1000,
 	       held_ms - (double)held_before / 1000, (unsigned long long)w->worst_debt_ms,
 	       (unsigned long long)(w->status.overflow_bytes / MiB));
-	/* The core is left as it is: this process ends with it. */
+	tear_down(w);
 	return is_good;
 }
 
