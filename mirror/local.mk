@@ -17,4 +17,4 @@ libmirror_la_SOURCES = \
 	mirror/remote-uri.c mirror/remote-uri.h
 libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)
-EXTRA_DIST += mirror/THEORY
+EXTRA_DIST += mirror/README mirror/THEORY
