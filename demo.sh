@@ -46,7 +46,7 @@ make_filesystem() {
 	{ list /usr/share/doc $((files_mb * MiB / 3)); list /usr/lib $((files_mb * MiB * 2 / 3)); } >"$tmp/list"
 	tar -C / -cf - --no-recursion -T "$tmp/list" | tar -C "$tmp/tree" -xf -
 	(cd "$tmp/tree" && find . -type f -print0 | xargs -0 sha256sum) >"$tmp/sums"
-	mke2fs -q -F -t ext4 -b 4096 -i 8192 -d "$tmp/tree" "$tmp/image" $((fs_bytes / 1024))k
+	mke2fs -q -F -t ext4 -b 4096 -i 8192 -d "$tmp/tree" "$tmp/image" $((fs_bytes / 1024))k >/dev/null
 	rm -rf "$tmp/tree"
 	echo "$(wc -l <"$tmp/sums") files"
 }
@@ -106,10 +106,10 @@ mirror_to_B() {
 
 switch_over() {
 	head_line "The switchover: deactivate on A, activate for domain 2 on B; the guest goes on there"
+	read -r sock_B export_B <<<"$(on B attach "$uri_B" 2)" # as xapi's early attach
 	on A deactivate "$uri_A" 1
 	on B deactivate "$uri_B" MIR0001
 	on B detach "$uri_B" MIR0001
-	read -r sock_B export_B <<<"$(on B attach "$uri_B" 2)"
 	on B activate "$uri_B" 2
 	nbd_uri "$sock_B" "$export_B" >"$tmp/next"
 	wire_after=$(wire_bytes)

@@ -40,6 +40,7 @@ _leave() {
 	trap - EXIT
 	trap '' INT TERM HUP
 	set +e
+	[ "$status" = 0 ] || [ "$status" = 77 ] || find "$_tmp" -name '*.log' -size +0 -exec tail -n 40 {} + >&2
 	for ((i = ${#_undo[@]} - 1; i >= 0; i--)); do eval "${_undo[i]}"; done
 	exit "$status"
 }
@@ -102,10 +103,10 @@ start_nbdkit() {
 # --- the plugin, as xapi runs it: fork, exec, one JSON object on stdin
 
 # verb DIRECTORY/VERB JSON-MEMBERS: verb datapath/sxm/Datapath.attach "\"uri\":\"$uri\",\"domain\":\"1\""
-# SXM_RUN_DIR is not exported, so that what carries it in its environment was started by a verb. $host_prefix: see netns.sh.
+# What the processes log is shown when a test fails. SXM_RUN_DIR is not exported, so that what carries it in its environment was started by a verb. $host_prefix: see netns.sh.
 verb() {
 	# shellcheck disable=SC2086 # several words
-	printf '{"dbg":"%s",%s}' "$test_name" "$2" | ${host_prefix-} env SXM_RUN_DIR="$SXM_RUN_DIR" "$plugin_root/$1" --json
+	printf '{"dbg":"%s",%s}' "${test_name:-}" "$2" | ${host_prefix-} env SXM_RUN_DIR="$SXM_RUN_DIR" "$plugin_root/$1" --json 2>>"$_tmp/verbs.log"
 }
 volume_verb() { verb "volume/org.xen.xapi.storage.filebased/$1" "$2"; }
 datapath_verb() { verb "datapath/sxm/$1" "$2"; }

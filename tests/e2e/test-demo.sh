@@ -11,5 +11,5 @@ TMPDIR=$(make_tmp)
 export TMPDIR
 SXM_DEMO_MB=${SXM_DEMO_MB:-48} bash "$SXM_SRCDIR/demo.sh" --show || exit $?
 [ -z "$(ls -A "$TMPDIR")" ] || die "left behind: $(ls -A "$TMPDIR")"
-ls_processes=$(grep -lz "$TMPDIR" /proc/[0-9]*/environ 2>/dev/null | grep -v "/proc/$$/" || :)
-[ -z "$ls_processes" ] || die "still running: $ls_processes"
+left=$(grep -lsz "^SXM_RUN_DIR=$TMPDIR" /proc/[0-9]*/environ || :)
+[ -z "$left" ] || die "still running: $left"

@@ -48,22 +48,22 @@ def numbers(status, operation):
     raise SystemExit(f"control: no operation {operation} in {json.dumps(status)}")
 
 
-def progress_line(seconds, m):
+def progress_line(m):
     eta = m.get("eta_ms")
-    return (f"{seconds:6.1f} s  {m['sent_bytes'] / MIB:7.1f} MiB sent  {m['rate_bytes'] / MIB:6.1f} MiB/s  "
+    return (f"{m['running_ms'] / 1000:6.1f} s  {m['sent_bytes'] / MIB:7.1f} MiB sent  {m['rate_bytes'] / MIB:6.1f} MiB/s  "
             f"dirty {m['dirty_bytes'] / MIB:7.1f} MiB  lag {m['lag_bytes'] / 1024:6.0f} KiB  "
             f"ETA {'-' if eta is None or eta < 0 else f'{eta / 1000:.1f} s'}  {m['state']}")
 
 
 def watch(path, operation):
-    control, start, shown = Control(path), time.monotonic(), 0.0
+    control, shown = Control(path), 0.0
     while True:
         stat = control.ask("mirror.stat", id=operation, wait_ms=100)
         now = time.monotonic()
         is_over = stat["complete"] or stat["failed"]
         if is_over or now - shown >= 0.5:
             shown = now
-            print(progress_line(now - start, numbers(control.ask("status"), operation)), flush=True)
+            print(progress_line(numbers(control.ask("status"), operation)), flush=True)
         if is_over:
             return 1 if stat["failed"] else 0
 

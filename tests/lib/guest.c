@@ -64,7 +64,7 @@ struct writer {
 	bool can_zero;
 	struct slot slot[DEPTH_MAX];
 	uint64_t random, sequence, next_ns;
-	uint64_t acknowledged, errors, connections, slowest_ns;
+	uint64_t acknowledged, flushed, errors, connections, slowest_ns;
 	uint64_t last_ack_ns, gap_ns;
 	bool is_first_ack_awaited; /* the connection has acknowledged nothing yet */
 };
@@ -214,7 +214,7 @@ static bool settle(struct writer *w, struct slot *s)
 	}
 	if (s->sequence)
 		log_add(w, GUEST_ACKNOWLEDGED, s);
-	w->acknowledged++;
+	*(s->sequence ? &w->acknowledged : &w->flushed) += 1;
 	w->slowest_ns = MAX(w->slowest_ns, now - s->sent_ns);
 	if (w->is_first_ack_awaited && w->connections > 1)
 		w->gap_ns = MAX(w->gap_ns, now - w->last_ack_ns);
@@ -388,8 +388,8 @@ static int run_write(struct writer *w)
 	for (unsigned i = 0; i < w->depth; i++)
 		free(w->slot[i].data);
 	close(w->log);
-	printf("issued=%" PRIu64 " acknowledged=%" PRIu64 " errors=%" PRIu64 " connections=%" PRIu64, w->sequence, w->acknowledged,
-	       w->errors, w->connections);
+	printf("issued=%" PRIu64 " acknowledged=%" PRIu64 " flushes=%" PRIu64, w->sequence, w->acknowledged, w->flushed);
+	printf(" errors=%" PRIu64 " connections=%" PRIu64, w->errors, w->connections);
 	printf(" gap_ms=%.1f slowest_ms=%.1f\n", (double)w->gap_ns / 1e6, (double)w->slowest_ns / 1e6);
 	return w->errors ? 1 : 0;
 }
