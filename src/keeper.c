@@ -93,6 +93,7 @@ static int control_address(const struct keeper_spec *k, struct sockaddr_un *un, 
 /* The lock is held and nobody knocks. */
 static void take_away(const struct keeper_spec *k)
 {
+	CLEANUP_FREE char *environment = NULL;
 	struct sockaddr_un un;
 	struct error e = { 0 };
 
@@ -100,6 +101,10 @@ static void take_away(const struct keeper_spec *k)
 		unlink(un.sun_path);
 	if (k->is_needed(k->run_dir))
 		return; /* stopped, not finished: its successor takes it up */
+	if (asprintf(&environment, "%s/env", k->run_dir) == -1)
+		environment = NULL;
+	if (environment)
+		unlink(environment); /* the systemd unit's; who starts it writes it anew */
 	rmdir(k->run_dir); /* somebody else's files keep it */
 }
 
