@@ -250,9 +250,9 @@ int datapath_release(const char *path, struct failure *f)
 	canonical = uri_canonical(path, &e);
 	if (!canonical || process_by_path(&p, canonical, &e) == -1)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	ok = process_ask(&p, "status", NULL, STATUS_WAIT_MS, &e);
+	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, &e);
 	if (!ok)
-		return e.err == ESRCH || e.err == ECONNRESET || e.err == ESHUTDOWN ? 0 : failure_from(f, FAILURE_VDI_IN_USE, &e);
+		return e.err == ESRCH ? 0 : failure_from(f, FAILURE_VDI_IN_USE, &e);
 	if (jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == -1)
 		return failure_from(f, FAILURE_VDI_IN_USE, &e);
 	r = release_users(canonical, &users, f);

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the tests of the verbs in Python share: a host with its own SXM_RUN_DIR, verbs run as xapi runs them (one process
+each, one compact JSON object on standard input, then its end), and the interface's types as xapi's reader judges them."""
+import atexit
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+NAME = os.path.basename(sys.argv[0]).removesuffix(".py")
+VOLUME = "volume/org.xen.xapi.storage.filebased"
+DATAPATH = "datapath/sxm"
+SR_UUID = "0a0b0c0d-1111-2222-3333-444455556666"
+
+
+def skip(why):
+    print(f"{NAME}: skipped: {why}")
+    sys.exit(77)
+
+
+def say(text):
+    print(f"{NAME}: {text}", flush=True)
+
+
+def until_true(what, condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain for: " + what
+        time.sleep(0.02)
+
+
+class Refused(Exception):
+    """A verb's error report; what is not one is a failed assertion."""
+
+    def __init__(self, verb, status, stdout):
+        self.report = json.loads(stdout)
+        check("error_report", self.report)
+        self.params = self.report["params"]
+        super().__init__(f"{verb}: exit {status}: {self.params}")
+
+
+class Host:
+    def __init__(self):
+        self.root = os.path.join(os.environ["SXM_LIBEXECDIR"], "xapi-storage-script")
+        self.dir = tempfile.mkdtemp(prefix="sxm.")
+        self.run_dir = os.path.join(self.dir, "run")
+        self.env = {**{k: v for k, v in os.environ.items() if k != "SXM_LOG"}, "SXM_RUN_DIR": self.run_dir}
+        atexit.register(self.end)
+
+    def processes(self):
+        """Whatever was started by a verb here; it has our SXM_RUN_DIR in its environment."""
+        found, mark = [], ("SXM_RUN_DIR=" + self.run_dir).encode()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as f, open(f"/proc/{pid}/stat") as s:
+                    if mark in f.read().split(b"\0") and s.read().rsplit(")", 1)[1].split()[0] != "Z":
+                        found.append(int(pid))
+            except OSError:
+                pass
+        return found
+
+    def end(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.processes():
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+            end = time.monotonic() + 3
+            while self.processes() and time.monotonic() < end:
+                time.sleep(0.02)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def run(self, verb, stdin, args=("--json",), **options):
+        """verb: "datapath/sxm/Data.ls"; stdin: text. The finished process."""
+        options.setdefault("timeout", 60)
+        done = subprocess.run([os.path.join(self.root, verb), *args], input=stdin.encode(), capture_output=True, env=self.env, **options)
+        assert done.returncode >= 0, f"{verb}: killed by signal {-done.returncode}: {done.stderr}"
+        return done
+
+    def call(self, verb, **args):
+        """The result of a verb of ours, e.g. call("SR.ls", sr=...); Refused when it is one."""
+        plugin = DATAPATH if verb.startswith("Data") else VOLUME
+        done = self.run(f"{plugin}/{verb}", json.dumps({**args, "dbg": NAME}, ensure_ascii=False, separators=(",", ":")))
+        if done.returncode:
+            raise Refused(verb, done.returncode, done.stdout)
+        assert done.stderr == b"", f"{verb}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    def refused(self, word, verb, **args):
+        try:
+            result = self.call(verb, **args)
+        except Refused as e:
+            said = " ".join(e.params + [e.report["backtrace"]["error"]])
+            assert word.lower() in said.lower(), f"{verb}: {word} is not in {said}"
+            return e
+        raise AssertionError(f"{verb} {args} should have been refused, but gave {result}")
+
+    def make_sr(self, name="sr"):
+        configuration = self.call("SR.create", uuid=SR_UUID, name="n", description="d", configuration={"uri": f"file://{self.dir}/{name}"})
+        return self.call("SR.attach", configuration=configuration)
+
+    def make_volume(self, sr, size=1 << 20):
+        return self.call("Volume.create", sr=sr, name="v", description="", size=size, sharable=False)
+
+
+def nbd_of(backend):
+    """The socket of the last NBD implementation, as xapi takes it apart."""
+    uri = [a["uri"] for t, a in backend["implementations"] if t == "Nbd"][-1]
+    word, unix, socket, export = uri.split(":")
+    assert (word, unix) == ("nbd", "unix") and re.fullmatch(r"exportname=[A-Za-z0-9._-]{1,64}", export) and len(socket) <= 107, uri
+    return socket, export.removeprefix("exportname=")
+
+
+# --- the types, as strictly as the strictest reader
+
+def _is_int(v):
+    return isinstance(v, int) and not isinstance(v, bool) and -2**63 <= v < 2**63
+
+
+def _record(value, required, optional=None):
+    assert isinstance(value, dict), value
+    for name, kind in required.items():
+        assert name in value, f"{name} is missing in {value}"
+    for name, member in value.items():
+        kind = required.get(name) or (optional or {}).get(name)
+        assert kind, f"{name} is not a member of the interface's"
+        check(kind, member)
+
+
+def _variant(value, tags):
+    assert isinstance(value, list) and len(value) == 2 and value[0] in tags, value
+    check(tags[value[0]], value[1])
+
+
+RECORDS = {
+    "query_result": ({"plugin": "string", "name": "string", "description": "string", "vendor": "string", "copyright": "string",
+                      "version": "string", "required_api_version": "string", "features": "list<string>", "configuration": "map",
+                      "required_cluster_stack": "list<string>"}, {}),
+    "sr_stat": ({"sr": "string", "name": "string", "description": "string", "free_space": "int64", "total_space": "int64",
+                 "datasources": "list<string>", "clustered": "bool", "health": "health"}, {"uuid": "string"}),
+    "volume": ({"key": "string", "name": "string", "description": "string", "read_write": "bool", "sharable": "bool",
+                "virtual_size": "int64", "physical_utilisation": "int64", "uri": "list<string>", "keys": "map"},
+               {"uuid": "string", "cbt_enabled": "bool"}),
+    "probe_result": ({"configuration": "map", "complete": "bool", "extra_info": "map"}, {"sr": "sr_stat"}),
+    "xendisk": ({"params": "string", "extra": "map", "backend_type": "string"}, {}),
+    "nbd": ({"uri": "string"}, {}),
+    "backend": ({"implementations": "list<implementation>"}, {}),
+    "status": ({"failed": "bool", "complete": "bool"}, {"progress": "float"}),
+    "error_report": ({"code": "string", "params": "list<string>", "backtrace": "backtrace"}, {}),
+    "backtrace": ({"error": "string", "files": "list<string>", "lines": "list<int64>"}, {}),
+}
+VARIANTS = {
+    "health": {tag: "string" for tag in ("Healthy", "Recovering", "Unreachable", "Unavailable")},
+    "implementation": {"XenDisk": "xendisk", "Nbd": "nbd"},
+    "operation": {"CopyV1": "string", "MirrorV1": "string"},
+}
+
+
+def check(kind, value):
+    """Fails when value is not of that type of the interface."""
+    if kind.startswith("list<"):
+        assert isinstance(value, list), value
+        for item in value:
+            check(kind[5:-1], item)
+    elif kind in RECORDS:
+        _record(value, *RECORDS[kind])
+    elif kind in VARIANTS:
+        _variant(value, VARIANTS[kind])
+    elif kind == "map":
+        assert isinstance(value, dict) and all(isinstance(v, str) for v in value.values()), value
+    else:
+        good = {"string": isinstance(value, str), "bool": isinstance(value, bool), "int64": _is_int(value),
+                "float": _is_int(value) or isinstance(value, float), "unit": value is None}[kind]
+        assert good, f"{value!r} is no {kind}"
+    if kind == "probe_result":  # what makes xapi refuse the whole answer
+        assert "sr_uuid" not in value["configuration"] or value["complete"], value
+        assert "sr" not in value or "sr_uuid" in value["configuration"], value
+    if kind == "volume":
+        assert value["virtual_size"] % 512 == 0 and value["uri"], value
+        assert value["keys"].get("is_a_snapshot", "false") in ("true", "false"), value
+    if kind == "status":
+        assert not (value["failed"] and value["complete"]), value
