@@ -37,7 +37,8 @@ static const struct jsonspec_field start_fields[] = {
 	{ "remote", JS_STRING, offsetof(struct start_args, remote) },
 	{ "copy", JS_BOOL, offsetof(struct start_args, copy) },
 	{ "blocksize", JS_INT64, offsetof(struct start_args, blocksize), .is_optional = true },
-	{ "ranges", JS_RANGES, offsetof(struct start_args, ranges), .is_optional = true, .has = offsetof(struct start_args, copy) },
+	{ "ranges", JS_RANGES, offsetof(struct start_args, ranges), .is_optional = true,
+	  .has = offsetof(struct start_args, copy) },
 	{ NULL },
 };
 static const struct jsonspec start_spec = { "mirror.start", sizeof(struct start_args), start_fields };
@@ -97,7 +98,8 @@ int data_copy(struct smapi_call *call, char **result, struct failure *f)
 				   .blocksize = list->blocksize, .ranges = list->ranges };
 
 	if (list->blocksize <= 0)
-		return failure_set(f, FAILURE_REQUEST, EINVAL, "blocklist: blocksize %lld is not a number of bytes", (long long)list->blocksize);
+		return failure_set(f, FAILURE_REQUEST, EINVAL, "blocklist: blocksize %lld is not a number of bytes",
+				   (long long)list->blocksize);
 	return start(call, &args, "CopyV1", result, f);
 }
 

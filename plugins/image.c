@@ -106,7 +106,8 @@ int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e)
 	if (fstat(fd, &st) == -1)
 		return error_errno(e, errno, "look at %s", path);
 	if (st.st_size > bytes)
-		return error_set(e, ERANGE, "it has %lld bytes, and a disk can only grow: making it %lld bytes would cut data off",
+		return error_set(e, ERANGE,
+				 "it has %lld bytes, and a disk can only grow: making it %lld bytes would cut data off",
 				 (long long)st.st_size, (long long)bytes);
 	return set_size(fd, path, bytes, e);
 }

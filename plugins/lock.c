@@ -27,7 +27,8 @@ static bool is_current(int fd, const char *path)
 {
 	struct stat locked, named;
 
-	return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
+	return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_ino == named.st_ino &&
+	       locked.st_dev == named.st_dev;
 }
 
 static int take(const char *path, int flags, enum lock_mode mode, struct error *e)

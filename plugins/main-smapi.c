@@ -15,7 +15,8 @@
 
 static int explain(FILE *to)
 {
-	fprintf(to, "sxm-smapi is run by the files in xapi-storage-script/volume and xapi-storage-script/datapath, which xapi runs:\n"
+	fprintf(to, "sxm-smapi is run by the files in xapi-storage-script/volume and xapi-storage-script/datapath, which "
+		    "xapi runs:\n"
 		    "      sxm-smapi .../volume/org.xen.xapi.storage.filebased/SR.ls --json <request\n"
 		    "      sxm-smapi .../datapath/sxm/Datapath.attach DBG URI DOMAIN\n"
 		    "      sxm-smapi --help | --version\n");

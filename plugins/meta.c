@@ -201,8 +201,8 @@ static int compare(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int list_names(const char *dir, struct jsonspec_list *found, bool (*is_wanted)(const char *dir, const char *name, char *key),
-		      struct error *e)
+static int list_names(const char *dir, struct jsonspec_list *found,
+		      bool (*is_wanted)(const char *dir, const char *name, char *key), struct error *e)
 {
 	DIR *d = opendir(dir);
 	int err = 0;

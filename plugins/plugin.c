@@ -33,7 +33,9 @@ static int answer_query(struct types_query_result *q, char **result, struct fail
 
 static int query_volumes(const struct sr_ops *type, char **result, struct failure *f)
 {
-	struct types_query_result q = { .plugin = TEXT(type->type), .name = TEXT(type->name), .description = TEXT(type->description) };
+	struct types_query_result q = { .plugin = TEXT(type->type),
+					.name = TEXT(type->name),
+					.description = TEXT(type->description) };
 	int r = 0;
 
 	for (const char *const *feature = type->features; r == 0 && *feature; feature++)
@@ -48,8 +50,11 @@ static int query_volumes(const struct sr_ops *type, char **result, struct failur
 
 int plugin_query(struct smapi_call *call, char **result, struct failure *f)
 {
-	struct types_query_result q = { .plugin = TEXT("sxm"), .name = TEXT("Disks that move"),
-					.description = TEXT("Serves images over NBD, one process each, and mirrors them while they are written") };
+	struct types_query_result q = {
+		.plugin = TEXT("sxm"),
+		.name = TEXT("Disks that move"),
+		.description = TEXT("Serves images over NBD, one process each, and mirrors them while they are written")
+	};
 
 	return call->sr_type ? query_volumes(call->sr_type, result, f) : answer_query(&q, result, f);
 }
@@ -89,8 +94,9 @@ static void report_sr(const char *handle, FILE *to)
 	meta_list_clear(&keys);
 	if (meta_leftovers(sr.dir, &leftovers, &e) == 0) {
 		for (size_t i = 0; i < leftovers.count; i++)
-			fprintf(to, "    %s/%s belongs to no volume: left by a verb that was killed, or being made just now\n", sr.dir,
-				leftovers.item[i]);
+			fprintf(to,
+				"    %s/%s belongs to no volume: left by a verb that was killed, or being made just now\n",
+				sr.dir, leftovers.item[i]);
 		meta_list_clear(&leftovers);
 	}
 	sr_close(&sr);

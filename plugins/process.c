@@ -35,10 +35,13 @@ int process_by_id(struct process *p, const char *id, struct error *e)
 	if (*run != '/')
 		return error_set(e, EINVAL, "SXM_RUN_DIR is %s, which is not an absolute path", run);
 	if (strchr(run, ':'))
-		return error_set(e, EINVAL, "SXM_RUN_DIR is %s: no NBD URI of xapi's form can name a socket there, because of the colon", run);
+		return error_set(e, EINVAL,
+				 "SXM_RUN_DIR is %s: no NBD URI of xapi's form can name a socket there, because of the colon",
+				 run);
 	snprintf(p->dir, sizeof(p->dir), "%s/%s", run, id);
 	if ((size_t)snprintf(p->control, sizeof(p->control), "%s/%s/nbd-00000000", run, id) >= sizeof(p->control))
-		return error_set(e, ENAMETOOLONG, "SXM_RUN_DIR is %s, which is too long: a socket's path has at most %d bytes", run,
+		return error_set(e, ENAMETOOLONG,
+				 "SXM_RUN_DIR is %s, which is too long: a socket's path has at most %d bytes", run,
 				 PROCESS_SOCKET_MAX - 1);
 	snprintf(p->control, sizeof(p->control), "%s/%s/control", run, id);
 	return 0;

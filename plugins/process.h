@@ -22,7 +22,8 @@ int process_by_path(struct process *p, const char *path, struct error *e);
 /* id: valid. */
 int process_by_id(struct process *p, const char *id, struct error *e);
 
-/* Asks the process that is there; the "ok" value's text, heap. NULL + e: its error; ESRCH when there is none. wait_ms 0: for ever. */
+/* Asks the process that is there; the "ok" value's text, heap. NULL + e: its error; ESRCH when there is none. wait_ms 0: for
+ * ever. */
 char *process_ask(const struct process *p, const char *verb, const char *args, unsigned wait_ms, struct error *e);
 
 enum process_start {

@@ -84,7 +84,8 @@ static bool has_systemd(const struct process *p)
 {
 	const char *run_dir = getenv("SXM_RUN_DIR");
 
-	return access("/run/systemd/system", F_OK) == 0 && !getenv("SXM_NO_SYSTEMD") && !(run_dir && *run_dir) && !strchr(p->path, '\n');
+	return access("/run/systemd/system", F_OK) == 0 && !getenv("SXM_NO_SYSTEMD") && !(run_dir && *run_dir) &&
+	       !strchr(p->path, '\n');
 }
 
 static bool start_unit(const struct process *p, struct error *e)

@@ -50,7 +50,8 @@ static int filebased_check(struct jsonspec_map *configuration, struct failure *f
 	if (!uri) {
 		uri = jsonspec_map_get(configuration, "file-uri");
 		if (!uri)
-			return failure_set(f, FAILURE_CONFIGURATION, EINVAL, "uri is missing: it names the SR's directory, file:///srv/sr");
+			return failure_set(f, FAILURE_CONFIGURATION, EINVAL,
+					   "uri is missing: it names the SR's directory, file:///srv/sr");
 		if (jsonspec_map_set(configuration, "uri", uri) == -1)
 			return out_of_memory(f);
 		jsonspec_map_unset(configuration, "file-uri");
@@ -144,7 +145,8 @@ static bool filebased_can_make(const struct jsonspec_map *configuration)
 const struct sr_ops sr_filebased = {
 	.type = "filebased",
 	.name = "Volumes in a directory",
-	.description = "Each volume is a sparse file in a directory of any local or network file system; it can be moved while in use",
+	.description = "Each volume is a sparse file in a directory of any local or network file system; it can be moved "
+		       "while in use",
 	.features = features,
 	.options = options,
 	.check = filebased_check,

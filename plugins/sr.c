@@ -52,7 +52,9 @@ static int read_meta(const char *dir, struct meta_sr *meta, struct error *e)
 	if (e->err != EBADMSG)
 		return -1;
 	log_warn("%s", e->text);
-	*meta = (struct meta_sr) { .uuid = strdup(""), .name = strdup(""), .description = strdup(e->text), .format = strdup("raw") };
+	*meta = (struct meta_sr){
+		.uuid = strdup(""), .name = strdup(""), .description = strdup(e->text), .format = strdup("raw")
+	};
 	if (meta->uuid && meta->name && meta->description && meta->format)
 		return 0;
 	meta_sr_clear(meta);
@@ -230,7 +232,8 @@ static int check_identity(const struct jsonspec_map *configuration, const char *
 	int r = 0;
 
 	if (read_meta(dir, &meta, &e) == -1)
-		return e.err == ENOENT ? failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, uri, "there is no SR in %s; SR.create makes one", dir)
+		return e.err == ENOENT ? failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, uri,
+						       "there is no SR in %s; SR.create makes one", dir)
 				       : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 	if (wanted && *meta.uuid && strcmp(wanted, meta.uuid) != 0)
 		r = failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, uri, "%s holds SR %s, not %s", dir, meta.uuid, wanted);
@@ -297,8 +300,8 @@ static int destroy_in(struct sr *sr, struct failure *f)
 	}
 	meta_list_clear(&keys);
 	if (volumes)
-		return failure_set(f, FAILURE_SR_IN_USE, ENOTEMPTY, "SR %s in %s still has %zu volume%s; destroy %s first", sr->meta.uuid,
-				   sr->dir, volumes, volumes == 1 ? "" : "s", volumes == 1 ? "it" : "them");
+		return failure_set(f, FAILURE_SR_IN_USE, ENOTEMPTY, "SR %s in %s still has %zu volume%s; destroy %s first",
+				   sr->meta.uuid, sr->dir, volumes, volumes == 1 ? "" : "s", volumes == 1 ? "it" : "them");
 	return meta_sr_remove(sr->dir, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
@@ -408,7 +411,8 @@ int sr_set_description(struct smapi_call *call, char **result, struct failure *f
 
 /* --- ls */
 
-static int describe_all(const char *dir, const struct jsonspec_list *keys, struct types_volume *volumes, size_t *count, struct error *e)
+static int describe_all(const char *dir, const struct jsonspec_list *keys, struct types_volume *volumes, size_t *count,
+			struct error *e)
 {
 	for (size_t i = 0; i < keys->count; i++) {
 		int r = volume_describe(dir, keys->item[i], &volumes[*count], e);

@@ -22,9 +22,11 @@ struct sr_ops {
 		const char *key, *description; /* ends with a NULL key */
 	} *options;
 
-	/* Pure: is the configuration complete and sensible? Puts it in its one final form (old names replaced, defaults filled in). */
+	/* Pure: is the configuration complete and sensible? Puts it in its one final form (old names replaced, defaults
+	 * filled in). */
 	int (*check)(struct jsonspec_map *configuration, struct failure *f);
-	/* The directory of that configuration, heap; nothing is made or mounted. NULL + f (FAILURE_SR_DOES_NOT_EXIST): not there. */
+	/* The directory of that configuration, heap; nothing is made or mounted. NULL + f (FAILURE_SR_DOES_NOT_EXIST): not
+	 * there. */
 	char *(*find)(const struct jsonspec_map *configuration, struct failure *f);
 	/* SR.create: makes the place. Returns the directory, heap. has_made: unmake() would remove something. */
 	char *(*make)(const struct jsonspec_map *configuration, bool *has_made, struct failure *f);

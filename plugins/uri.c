@@ -55,7 +55,8 @@ static char *decode(const char *text, const char *uri, struct error *e)
 		int high, low;
 
 		if (*text == '?' || *text == '#') {
-			error_set(e, EINVAL, "URI %s has a %s, which has no meaning here; a ? or # of a path is written %%3F, %%23", uri,
+			error_set(e, EINVAL,
+				  "URI %s has a %s, which has no meaning here; a ? or # of a path is written %%3F, %%23", uri,
 				  *text == '?' ? "query" : "fragment");
 			return NULL;
 		}
@@ -66,7 +67,8 @@ static char *decode(const char *text, const char *uri, struct error *e)
 		high = hex_value(text[1]);
 		low = high < 0 ? -1 : hex_value(text[2]);
 		if (low < 0 || high + low == 0) {
-			error_set(e, EINVAL, "URI %s has a %% that is not followed by two hexadecimal digits of a character", uri);
+			error_set(e, EINVAL, "URI %s has a %% that is not followed by two hexadecimal digits of a character",
+				  uri);
 			return NULL;
 		}
 		*to++ = (char)(high * 16 + low);
@@ -91,7 +93,8 @@ char *uri_path(const char *uri, const char *scheme, struct error *e)
 	else if (strncmp(rest, "//", 2) == 0)
 		rest += 2;
 	if (*rest != '/') {
-		error_set(e, EINVAL, "URI %s does not name a path on this host; it should look like %s:///absolute/path", uri, scheme);
+		error_set(e, EINVAL, "URI %s does not name a path on this host; it should look like %s:///absolute/path", uri,
+			  scheme);
 		return NULL;
 	}
 	path = decode(rest, uri, e);

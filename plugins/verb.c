@@ -116,8 +116,8 @@ static int identify(const char *file, struct smapi_call *call, const struct verb
 	if (strncmp(plugin, VOLUME_PREFIX, sizeof(VOLUME_PREFIX) - 1) == 0)
 		call->sr_type = sr_type(plugin + sizeof(VOLUME_PREFIX) - 1);
 	if (!call->sr_type && !is_datapath)
-		return failure_raise(f, FAILURE_UNIMPLEMENTED, call->verb, "%s lies in directory %s, which is none of the plugins here",
-				     file, dir ? dir : parent);
+		return failure_raise(f, FAILURE_UNIMPLEMENTED, call->verb,
+				     "%s lies in directory %s, which is none of the plugins here", file, dir ? dir : parent);
 	*verb = find_verb(call->verb, is_datapath);
 	if (!*verb)
 		return failure_raise(f, FAILURE_UNIMPLEMENTED, call->verb, "plugin %s has no verb %s", plugin, call->verb);
@@ -251,10 +251,14 @@ static void note(const struct smapi_call *call, uint64_t started_ns, const struc
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	us = ((uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec - started_ns) / 1000;
-	log_line(f ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s%s%s%s%s%s%s: %s in %u.%u ms [%.*s]", call->verb, a->sr ? " " : "", a->sr ? a->sr : "",
-		 a->uri || a->key ? " " : "", a->uri ? a->uri : a->key ? a->key : "", a->domain ? " domain " : "", a->domain ? a->domain : "",
-		 f ? f->e.text : "done", (unsigned)(us / 1000), (unsigned)(us % 1000 / 100),
-		 a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0, a->dbg ? a->dbg : "");
+	log_line(f ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s%s%s%s%s%s%s: %s in %u.%u ms [%.*s]", call->verb, a->sr ? " " : "",
+		 a->sr ? a->sr : "", a->uri || a->key ? " " : "",
+		 a->uri	  ? a->uri
+		 : a->key ? a->key
+			  : "",
+		 a->domain ? " domain " : "", a->domain ? a->domain : "", f ? f->e.text : "done", (unsigned)(us / 1000),
+		 (unsigned)(us % 1000 / 100), a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0,
+		 a->dbg ? a->dbg : "");
 }
 
 static int run(const struct verb *verb, struct smapi_call *call, char **args, char **result, struct failure *f)
@@ -267,7 +271,8 @@ static int run(const struct verb *verb, struct smapi_call *call, char **args, ch
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (is_json && args[1])
-		return failure_set(f, FAILURE_REQUEST, EINVAL, "%s: --json stands alone, the parameters come on standard input", verb->name);
+		return failure_set(f, FAILURE_REQUEST, EINVAL,
+				   "%s: --json stands alone, the parameters come on standard input", verb->name);
 	if ((is_json ? decode_input(&spec, &call->args, &e) : decode_arguments(&spec, args, &call->args, &e)) == -1)
 		return failure_from(f, FAILURE_REQUEST, &e);
 	r = verb->run(call, result, f);

@@ -55,10 +55,18 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 
 	if (image_look(dir, key, &image, &why) == -1)
 		log_warn("volume %s: %s", key, why.text);
-	*v = (struct types_volume) {
-		.key = strdup(key), .uuid = take_ptr(&m->uuid), .name = take_ptr(&m->name), .description = take_ptr(&m->description),
-		.read_write = m->read_write, .sharable = m->sharable, .virtual_size = image.virtual_bytes,
-		.physical_utilisation = image.allocated_bytes, .keys = m->keys, .has_cbt_enabled = true, .cbt_enabled = false,
+	*v = (struct types_volume){
+		.key = strdup(key),
+		.uuid = take_ptr(&m->uuid),
+		.name = take_ptr(&m->name),
+		.description = take_ptr(&m->description),
+		.read_write = m->read_write,
+		.sharable = m->sharable,
+		.virtual_size = image.virtual_bytes,
+		.physical_utilisation = image.allocated_bytes,
+		.keys = m->keys,
+		.has_cbt_enabled = true,
+		.cbt_enabled = false,
 	};
 	m->keys = (struct jsonspec_map) { 0 };
 	if (v->key && uri && jsonspec_list_add(&v->uri, uri) == 0)
@@ -180,7 +188,8 @@ int volume_create(struct smapi_call *call, char **result, struct failure *f)
 
 	if (sr_open(&sr, call->args.sr, f) == -1)
 		return -1;
-	r = image_round(call->args.size, &bytes, &e) == 0 ? create_in(call, &sr, bytes, result, f) : failure_from(f, FAILURE_VDI_SIZE, &e);
+	r = image_round(call->args.size, &bytes, &e) == 0 ? create_in(call, &sr, bytes, result, f)
+							  : failure_from(f, FAILURE_VDI_SIZE, &e);
 	sr_close(&sr);
 	return r;
 }
@@ -211,7 +220,8 @@ static int destroy_in(const char *dir, const char *key, struct failure *f)
 		return -1;
 	image = image_claim(dir, key, &e);
 	if (image < 0 && e.err == EBUSY)
-		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", key);
+		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
+				   "volume %s is in use, here or on another host; deactivate it there first", key);
 	if (image < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
 	if (r == 0 && unlink(record) == -1 && errno != ENOENT)
@@ -358,7 +368,8 @@ static int resize_in(struct smapi_call *call, const char *dir, struct failure *f
 	a->new_size = bytes;
 	if (image_grow(dir, a->key, bytes, &e) == -1) {
 		if (e.err == EBUSY)
-			return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is active; it can be resized when it is not", a->key);
+			return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
+					   "volume %s is active; it can be resized when it is not", a->key);
 		error_prefix(&e, "resize volume %s", a->key);
 		return failure_from(f, e.err == ERANGE || e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_UNAVAILABLE, &e);
 	}

@@ -65,7 +65,8 @@ static bool bound_wait(int fd, uint64_t deadline_ms)
 		return false;
 	left = deadline_ms - now;
 	tv = (struct timeval) { .tv_sec = (time_t)(left / 1000), .tv_usec = (suseconds_t)(left % 1000 * 1000) };
-	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) == 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0;
+	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)) == 0 &&
+	       setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) == 0;
 }
 
 static enum client_outcome say_late(const char *path, struct error *e)
@@ -117,7 +118,8 @@ static enum client_outcome judge(const char *path, uint64_t deadline_ms, struct 
 	return errno == EINTR ? CLIENT_ANSWERED : say_lost(path, e);
 }
 
-static enum client_outcome send_line(int fd, const char *path, const char *line, size_t bytes, uint64_t deadline_ms, struct error *e)
+static enum client_outcome send_line(int fd, const char *path, const char *line, size_t bytes, uint64_t deadline_ms,
+				     struct error *e)
 {
 	while (bytes) {
 		ssize_t n;
@@ -139,7 +141,8 @@ static enum client_outcome send_line(int fd, const char *path, const char *line,
 }
 
 /* *line: heap, also on failure NULL or to be freed. */
-static enum client_outcome receive_line(int fd, const char *path, uint64_t deadline_ms, char **line, size_t *bytes, struct error *e)
+static enum client_outcome receive_line(int fd, const char *path, uint64_t deadline_ms, char **line, size_t *bytes,
+					struct error *e)
 {
 	size_t used = 0, room = 0;
 

@@ -176,11 +176,11 @@ enum take {
 bool handshake_start(struct conn *c);
 enum take handshake_take(struct conn *c);
 
-/* --- meta.c */
+/* --- context.c */
 enum { META_BASE_ALLOCATION = 1 };
 /* Both answer the option into w (which may have to hold every context's name once) and tell which contexts were chosen. */
-void meta_list(struct bytes_writer *w, struct wire_meta *m);
-unsigned meta_set(struct bytes_writer *w, struct wire_meta *m);
+void context_list(struct bytes_writer *w, struct wire_meta *m);
+unsigned context_set(struct bytes_writer *w, struct wire_meta *m);
 
 /* --- transmit.c */
 enum take transmit_take(struct conn *c);

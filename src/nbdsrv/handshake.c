@@ -195,9 +195,9 @@ static void take_meta(struct conn *c, const struct option_data *o)
 		return;
 	}
 	if (is_set)
-		c->contexts = meta_set(&w, &meta);
+		c->contexts = context_set(&w, &meta);
 	else
-		meta_list(&w, &meta);
+		context_list(&w, &meta);
 	hello_written(c, &w);
 }
 

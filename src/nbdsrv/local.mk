@@ -3,7 +3,7 @@ libnbdsrv_la_SOURCES = \
 	src/nbdsrv/conn.c src/nbdsrv/conn.h \
 	src/nbdsrv/handshake.c \
 	src/nbdsrv/listen.c src/nbdsrv/nbdsrv.h \
-	src/nbdsrv/meta.c \
+	src/nbdsrv/context.c \
 	src/nbdsrv/reply.c \
 	src/nbdsrv/transmit.c \
 	src/nbdsrv/wire.h \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * meta - metadata contexts: what BLOCK_STATUS can be asked about
+ * context - metadata contexts: what BLOCK_STATUS can be asked about
  *
  *      query           LIST gives              SET chooses
  *      (none)          all                     nothing
@@ -49,12 +49,12 @@ static void answer(struct bytes_writer *w, uint32_t option, unsigned chosen)
 	wire_build_option_reply(w, option, WIRE_REP_ACK, 0);
 }
 
-void meta_list(struct bytes_writer *w, struct wire_meta *m)
+void context_list(struct bytes_writer *w, struct wire_meta *m)
 {
 	answer(w, WIRE_OPT_LIST_META_CONTEXT, m->queries == 0 ? ~0u : match(m, true));
 }
 
-unsigned meta_set(struct bytes_writer *w, struct wire_meta *m)
+unsigned context_set(struct bytes_writer *w, struct wire_meta *m)
 {
 	unsigned chosen = match(m, false);
 
