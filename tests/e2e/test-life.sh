@@ -44,6 +44,7 @@ mkfifo "$tmp/next"
 "$guest" write --uri "$nbd" --log "$tmp/log" --then "$tmp/next" --depth 16 --zero-percent 10 --flush-every 100 --overlap >"$tmp/guest" &
 writer=$!
 at_exit stop "$writer"
+until_true 20 test -s "$tmp/log"
 for round in 1 2 3; do
 	log_before=$(stat -c %s "$tmp/log")
 	log_grew() { [ "$(stat -c %s "$tmp/log")" -gt $((log_before + 24000)) ]; }

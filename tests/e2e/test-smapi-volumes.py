@@ -3,6 +3,7 @@
 """Volumes in a directory: no volume is lost from sight, none is half made or half gone, calls at the same time do not undo one
 another, and the verbs' files work however xapi, its observer and static-vdis start them."""
 import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
@@ -196,7 +197,7 @@ def test_a_full_disk_is_said_and_leaves_nothing():
         return say("  no tmpfs can be mounted here")
     try:
         handle = host.make_sr("small")
-        with open(os.path.join(small, "filling"), "wb") as f, __import__("contextlib").suppress(OSError):
+        with contextlib.suppress(OSError), open(os.path.join(small, "filling"), "wb", buffering=0) as f:
             while f.write(bytes(4096)):
                 f.flush()
         before = sorted(os.listdir(small))
