@@ -15,7 +15,8 @@ build_all() {
 	mkdir -p build
 	cd build
 	[ -f Makefile ] || ../configure -q
-	make -s -j"$(nproc)" tests/lib/guest stage
+	make -s -j"$(nproc)"
+	make -s tests/lib/guest stage # one after the other: the second makes a tree with a make of its own
 	exec ./run ../demo.sh --show
 }
 [ "${1-}" = --show ] || build_all

@@ -58,7 +58,7 @@ start_nbdkit "$tmp/nbdkit.sock" nbd uri="$nbd" shared=true
 
 if fio --enghelp=nbd >/dev/null 2>&1; then
 	say "fio's nbd engine, with verification"
-	fio --name=v --thread --ioengine=nbd --uri="$nbd" --rw=randwrite --bs=512-64k --bs_unaligned=0 --offset=48M --size=16M --iodepth=16 \
+	fio --name=v --verify_state_save=0 --thread --ioengine=nbd --uri="$nbd" --rw=randwrite --bs=512-64k --bs_unaligned=0 --offset=48M --size=16M --iodepth=16 \
 		--verify=crc32c --verify_fatal=1 --do_verify=1 >"$tmp/out" 2>&1 || die "$(cat "$tmp/out")"
 fi
 
