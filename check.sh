@@ -6,7 +6,7 @@
 #       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
 #       3. unit, simulation, lint, end to end
 #
-# --long: the soaks too (more seeds, bigger disks).
+# --long: the soaks: ten times as many random schedules, fifty times as many mutated inputs.
 set -euo pipefail
 cd "$(dirname "$0")"
 top=$PWD
@@ -17,7 +17,7 @@ case ${1-} in
 *) echo "usage: $0 [--long]" >&2; exit 2 ;;
 esac
 jobs=$(nproc)
-export SXM_LONG=$is_long
+[ "$is_long" = no ] || export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000} FUZZ_RUNS=${FUZZ_RUNS:-1000000}
 
 # "  41 passed, 2 skipped" of a log of make check.
 counts() { awk '/^# PASS: / { p += $3 } /^# SKIP: / { s += $3 } END { if (p) printf "  %d passed, %d skipped", p, s }' "$1"; }
@@ -62,6 +62,6 @@ step "build, warnings are errors" in_dir build-check make -j"$jobs"
 step "unit, simulation, lint, end to end" in_dir build-check make -j"$jobs" check
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
-step "the tests again with ASan and UBSan" in_dir build-check-asan env SXM_SCHEDULES="${SXM_SCHEDULES:-10000}" make -j"$jobs" check
-step "make distcheck" in_dir build-check env SXM_SCHEDULES=1000 make -j"$jobs" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$jobs" check
+step "make distcheck" in_dir build-check env SIM_SCHEDULES=1000 make -j"$jobs" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
