@@ -75,9 +75,15 @@ static void on_empty(void *arg)
 	end_if_empty(p);
 }
 
+/* Whoever only asked (a status, a detach of nobody) leaves no job whose end would tell: look again in a while. */
 static void on_quiet(void *arg)
 {
-	end_if_empty(container_of(arg, struct process, dispatch));
+	struct process *p = container_of(arg, struct process, dispatch);
+
+	if (p->is_ending)
+		end_if_empty(p);
+	else
+		loop_timer_set(p->timer, SILENT_MS);
 }
 
 static void on_timer(void *arg)

@@ -46,6 +46,14 @@ for fd in 0 1; do
 done
 [ "$(stat -c %a "$dir/control") $(stat -c %a "$dir")" = "600 700" ] || die "others may speak to it"
 
+say "one that was only asked how it is does not stay"
+SXM_RUN_DIR=$tmp/asked
+at_exit end_run_dir "$SXM_RUN_DIR"
+begin
+asked=$(control --get pid "$SXM_RUN_DIR/d/control" hello)
+until_true 10 is_gone "$asked"
+SXM_RUN_DIR=$tmp/run
+
 say "a second process for the same disk is refused"
 must_fail "$datapath" --id d --path "$image" --foreground 2>"$tmp/refused"
 grep -q 'served already' "$tmp/refused" || die "said: $(cat "$tmp/refused")"
