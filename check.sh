@@ -6,7 +6,7 @@
 #       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
 #       3. unit, simulation, lint, end to end
 #
-# --long: the soaks: ten times as many random schedules, fifty times as many mutated inputs.
+# --long: the soaks: ten times as many random schedules, fifty times as many mutated inputs, a bigger disk, faults again and again.
 set -euo pipefail
 cd "$(dirname "$0")"
 top=$PWD
@@ -49,6 +49,7 @@ show_failure() {
 	[ -n "$failed" ] || tail -n 100 "$1"
 }
 
+repeat() { local i; for ((i = 0; i < $1; i++)); do "${@:2}" || return; done; }
 # Both in a shell of their own: each step starts at the top.
 in_dir() ( cd "$1" && shift && "$@" )
 configured() ( mkdir -p "$1" && cd "$1" && shift && { [ -f Makefile ] || "$top/configure" "$@"; } )
@@ -64,4 +65,9 @@ step "configure with ASan and UBSan" configured build-check-asan --enable-werror
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
 step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$jobs" check
 step "make distcheck" in_dir build-check env SIM_SCHEDULES=1000 make -j"$jobs" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+if [ "$is_long" = yes ]; then
+	step "long: a disk of 3 GiB moves" in_dir build-check env SXM_DEMO_MB=2048 ./run ../tests/e2e/test-demo.sh
+	step "long: killed under load, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-life-kill.sh
+	step "long: mirrors under faults, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-mirror-faults.sh
+fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
