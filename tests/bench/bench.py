@@ -21,6 +21,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -145,16 +146,16 @@ class Qemu:
         stop(self.process)
 
 
-def start_guest(uri, name, size, seconds):
+def start_guest(uri, name, size, seconds, room):
     rw, depth, iops = GUESTS[name]
     command = ["fio", "--name=g", "--thread", "--ioengine=nbd", "--uri=" + uri, "--rw=" + rw, "--bs=4k", f"--size={size}",
                f"--iodepth={depth}", "--time_based", f"--runtime={seconds}", "--norandommap", "--output-format=json"]
-    return subprocess.Popen(command + ([f"--rate_iops={iops}"] if iops else []), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command + ([f"--rate_iops={iops}"] if iops else []), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=room)
 
 
-def measure_plain(engine, name, size, seconds):
-    out, _ = start_guest(engine.uri, name, size, seconds).communicate()
-    job = json.loads(out)["jobs"][0]
+def measure_plain(engine, name, size, seconds, room):
+    out, _ = start_guest(engine.uri, name, size, seconds, room).communicate()
+    job = json.loads(out[out.index(b"{"):])["jobs"][0]
     return {UNITS[name]: round(job["read" if GUESTS[name][0] == "randread" else "write"]["iops"])}
 
 
@@ -165,7 +166,7 @@ def measure_mirror(engine, name, size, room):
     delay = MIRRORS[name]
     server = subprocess.Popen(["nbdkit", "-f", "-t", "64", "-U", path] + (["--filter=delay"] if delay else []) + ["file", far] +
                               ([f"wdelay={delay}ms"] if delay else []))
-    guest = start_guest(engine.uri, name, size, 120) if name in GUESTS else None
+    guest = start_guest(engine.uri, name, size, 120, room) if name in GUESTS else None
     try:
         until(lambda: os.path.exists(path))
         time.sleep(1.0 if guest else 0)  # the guest has reached its speed: what is measured, not waited for
@@ -183,7 +184,7 @@ def measure_mirror(engine, name, size, room):
     finally:
         if guest:
             stop(guest, signal.SIGKILL)
-        stop(server)
+        stop(server, signal.SIGKILL)  # it would wait for its clients to leave
 
 
 def run_once(kind, name, gold, args):
@@ -193,7 +194,7 @@ def run_once(kind, name, gold, args):
         try:
             if name in MIRRORS:
                 return measure_mirror(engine, name, os.path.getsize(gold), room)
-            return measure_plain(engine, name, os.path.getsize(gold), args.seconds)
+            return measure_plain(engine, name, os.path.getsize(gold), args.seconds, room)
         finally:
             engine.close()
     finally:
@@ -212,6 +213,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5, help="of a run without a mirror")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is unmade
     args.dir = os.environ.get("TMPDIR", "/var/tmp")
     with tempfile.NamedTemporaryFile(dir=args.dir, prefix="sxm-bench.") as gold:
         for _ in range(args.mb // 2):
