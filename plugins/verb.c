@@ -242,23 +242,20 @@ static int decode_arguments(const struct jsonspec *spec, char **args, struct sma
 
 /* --- doing it */
 
-/* The first line of dbg is what people look for in xapi's log. */
+/* One line: the verb, on what, how it ended, and the first line of dbg, which is what people look for in xapi's log. */
 static void note(const struct smapi_call *call, uint64_t started_ns, const struct failure *f)
 {
 	const struct smapi_args *a = &call->args;
+	const char *what = a->uri ? a->uri : a->sr ? a->sr : a->operation.arg ? a->operation.arg : "";
+	const char *which = a->domain ? a->domain : a->key ? a->key : "";
 	struct timespec now;
 	uint64_t us;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	us = ((uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec - started_ns) / 1000;
-	log_line(f ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s%s%s%s%s%s%s: %s in %u.%u ms [%.*s]", call->verb, a->sr ? " " : "",
-		 a->sr ? a->sr : "", a->uri || a->key ? " " : "",
-		 a->uri	  ? a->uri
-		 : a->key ? a->key
-			  : "",
-		 a->domain ? " domain " : "", a->domain ? a->domain : "", f ? f->e.text : "done", (unsigned)(us / 1000),
-		 (unsigned)(us % 1000 / 100), a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0,
-		 a->dbg ? a->dbg : "");
+	log_line(f ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "%s %s %s: %s in %u.%u ms [%.*s]", call->verb, what, which,
+		 f ? f->e.text : "done", (unsigned)(us / 1000), (unsigned)(us % 1000 / 100),
+		 a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0, a->dbg ? a->dbg : "");
 }
 
 static int run(const struct verb *verb, struct smapi_call *call, char **args, char **result, struct failure *f)
