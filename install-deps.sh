@@ -21,7 +21,7 @@ with_apt() {
 	want="gcc libc6-dev make autoconf automake libtool pkg-config perl
 	      libnbd-dev libuv1-dev libjson-c-dev uuid-dev liburing-dev libssh2-1-dev"
 	[ $tests = no ] || want="$want libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs iproute2 python3 valgrind
-	      procps util-linux"
+	      procps util-linux xz-utils"
 	# Its package has another name where qemu is older or newer than Debian 12's.
 	[ $tests = no ] || [ -x /usr/bin/qemu-storage-daemon ] || want="$want qemu-system-common"
 	missing=
@@ -45,7 +45,7 @@ with_dnf() {
 	want="gcc make autoconf automake libtool pkgconf-pkg-config perl-podlators
 	      libnbd-devel libuv-devel json-c-devel libuuid-devel liburing-devel libssh2-devel"
 	[ $tests = no ] || want="$want libcmocka-devel libnbd nbdkit qemu-img fio e2fsprogs iproute python3 valgrind procps-ng
-	      util-linux diffutils"
+	      util-linux diffutils xz"
 	missing=
 	for package in $want; do
 		rpm -q --quiet --whatprovides "$package" || missing="$missing $package"
