@@ -180,6 +180,7 @@ def test_operations_are_answered_for_in_every_state():
         check("status", answer)
         return answer["failed"], answer["complete"]
     until_true("the mirror", lambda: status() == (False, True))
+    assert median_ms("Data.stat", operation=operation) < 900  # there is news: it must not wait its second
     assert host.call("Data.ls") == [operation]
     host.refused("", "Data.mirror", uri=uri, domain="1", remote=f"nbd+unix:///x?socket={remote[0]}")
     host.call("Datapath.deactivate", uri=uri, domain="1")
@@ -212,16 +213,20 @@ def test_a_halted_guests_disk_is_copied_without_any_domain():
     nobody_left()
 
 
-def test_a_verb_that_only_asks_is_quick():
-    uri, _ = disk()
-    attach(uri)
+def median_ms(verb, **args):
     times = []
     for _ in range(21):
         start = time.monotonic()
-        host.run(f"{DATAPATH}/Datapath.attach", json.dumps({"uri": uri, "domain": "1", "dbg": ""}))
+        host.run(f"{DATAPATH}/{verb}", json.dumps({**args, "dbg": ""}))
         times.append(time.monotonic() - start)
-    say(f"  median {sorted(times)[10] * 1000:.1f} ms")
-    assert sorted(times)[10] < 1, times  # a loaded machine is no failure; a wait in the path is
+    say(f"  {verb}: median {sorted(times)[10] * 1000:.1f} ms")
+    return sorted(times)[10] * 1000
+
+
+def test_a_verb_that_only_asks_is_quick():
+    uri, _ = disk()
+    attach(uri)
+    assert median_ms("Datapath.attach", uri=uri, domain="1") < 900  # a loaded machine is no failure; a wait in the path is
     let_go(uri, "1")
     nobody_left()
 
