@@ -287,6 +287,7 @@ void core_far_flush(struct core *c, struct core_actions *out)
 
 	assert(!c->is_flushing);
 	c->is_flushing = true;
+	c->flushes_begun++;
 	c->unflushed_bytes = 0;
 	c->flushed_ns = c->now_ns;
 	core_map_flush_begins(&c->map);
@@ -305,7 +306,7 @@ static void dirty_unflushed(struct core *c)
 	while (first < bits) {
 		uint64_t end = bitmap_next_clear(touched, first);
 
-		core_dirty(c, (struct range){ first * CORE_REGION_BYTES, MIN(end * CORE_REGION_BYTES, c->spec.size_bytes) });
+		core_dirty(c, core_map_bytes(&c->map, (struct core_span){ first, end }));
 		first = bitmap_next(touched, end);
 	}
 }
@@ -317,6 +318,7 @@ void core_far_flushed(struct core *c, int err)
 	c->is_flushing = false;
 	c->answer_ns = c->now_ns;
 	core_map_flush_ends(&c->map, !err);
+	core_sync_flushed(c);
 	if (!err) {
 		c->flush_failures = 0;
 		if (c->last_flush == CORE_FLUSH_BUSY)
@@ -347,7 +349,8 @@ void core_far_forget_queued(struct core *c)
 	struct core_op *op;
 
 	TAILQ_FOREACH(op, &c->sent, link)
-		core_dirty(c, op->range);
+		if (!PLANTED(BUG_BREAK_FORGETS_SENT))
+			core_dirty(c, op->range);
 	end_all(c, &c->blocked); /* before those they wait for: nobody becomes ready meanwhile */
 	end_all(c, &c->ready);
 	end_all(c, &c->ready_copies);
@@ -355,6 +358,19 @@ void core_far_forget_queued(struct core *c)
 
 void core_far_forget_sent(struct core *c)
 {
+	if (PLANTED(BUG_BREAK_FORGETS_SENT) && c->state == CORE_BROKEN) {
+		struct core_op *op;
+
+		while ((op = TAILQ_FIRST(&c->sent)))
+			end_leg(c, op, true);
+	}
 	end_all(c, &c->sent);
+	if (c->is_flushing)
+		core_map_flush_ends(&c->map, false);
 	c->is_flushing = false;
+}
+
+void core_far_lost_unflushed(struct core *c)
+{
+	dirty_unflushed(c);
 }

@@ -10,7 +10,7 @@
  *      soiled bits            ##     #
  *      pristine now      [---)  [---) [-----------)      [------)
  *
- * Flushes of the far side have two sets of regions. What was written there is `touched`; when a flush begins that becomes
+ * Flushes of the far side have two sets of chunks. What was written there is `touched`; when a flush begins that becomes
  * `flushing`, except what is queued or in flight at that moment: the flush covers none of it, though it may be acknowledged
  * before the flush is. A good flush forgets `flushing`, a bad one puts it back.
  *
@@ -32,14 +32,12 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 
 bool core_map_init(struct core_map *m, uint64_t size_bytes)
 {
-	uint64_t regions = divide_up(size_bytes, CORE_REGION_BYTES);
-
 	*m = (struct core_map){ .size_bytes = size_bytes, .chunks = divide_up(size_bytes, CORE_CHUNK_BYTES) };
 	m->dirty = bitmap_new(m->chunks);
 	m->unreadable = bitmap_new(m->chunks);
 	m->soiled = bitmap_new(m->chunks);
-	m->touched = bitmap_new(regions);
-	m->flushing = bitmap_new(regions);
+	m->touched = bitmap_new(m->chunks);
+	m->flushing = bitmap_new(m->chunks);
 	return m->dirty && m->unreadable && m->soiled && m->touched && m->flushing;
 }
 
@@ -129,7 +127,7 @@ void core_map_enqueued(struct core_map *m, struct range r)
 	struct core_span s = core_map_span(m, r);
 	size_t i = find_pristine(m, r.start);
 
-	bitmap_set(m->touched, r.start / CORE_REGION_BYTES, divide_up(r.end, CORE_REGION_BYTES));
+	bitmap_set(m->touched, s.first, s.end);
 	for (; i < m->pristine_count && m->pristine[i].start < r.end; i++) {
 		struct core_span p = core_map_span(m, m->pristine[i]);
 

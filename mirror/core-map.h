@@ -20,7 +20,7 @@ struct core_map {
 	struct range *pristine;    /* owned: proved to read as zero at the start; sorted, apart, whole chunks */
 	size_t pristine_count, pristine_room;
 	struct bitmap *soiled;     /* owned: of those, what something was enqueued for since */
-	struct bitmap *touched;    /* owned: one bit a region, written there since the last flush began, or being written */
+	struct bitmap *touched;    /* owned: written there since the last flush began, or being written */
 	struct bitmap *flushing;   /* owned: what the flush under way will settle */
 };
 
@@ -39,9 +39,6 @@ bool core_map_is_pristine(const struct core_map *m, struct core_span s); /* all 
 void core_map_enqueued(struct core_map *m, struct range r);
 
 bool core_map_is_flushed(const struct core_map *m);
-/* How coarsely it is known what a flush has yet to settle. */
-#define CORE_REGION_BYTES (256 * KiB)
-
 /* A flush of the far side begins; then core_map_enqueued() again for all that is queued or in flight: it covers none of that. */
 void core_map_flush_begins(struct core_map *m);
 void core_map_flush_ends(struct core_map *m, bool is_good); /* not good: all of it is `touched` again */

@@ -39,6 +39,11 @@
 	X(LOCAL_ERROR_IS_CLEAN)   /* I7 */ \
 	X(UNREADABLE_IS_ZERO)     /* I7 */ \
 	X(STALL_HOLDS_GUESTS)     /* I8 */ \
+	X(SYNC_ANSWERS_EARLY)     /* sync: when the local leg is done */ \
+	X(SYNC_STALL_IS_CLEAN)    /* I8: a write answered after the stall is not owed */ \
+	X(SYNC_OLD_FLUSH)         /* I10: a guest's flush takes a far flush that began before it */ \
+	X(BREAK_FORGETS_SENT)     /* I12: what was in flight when the link was lost */ \
+	X(LOSS_FORGOTTEN)         /* I11: the far side may have lost what was not flushed */ \
 	X(FLUSH_FAILURE_FORGOTTEN)/* I10 */ \
 	X(FLUSH_COVERS_PENDING)   /* I10: what is in flight when it begins */ \
 	X(BARRIER_TAKES_OLD_FLUSH)/* I10: one that began before the last acknowledgement */ \
@@ -71,10 +76,12 @@ struct core {
 	bool is_linked;              /* far legs may be sent */
 	bool was_synced;
 	bool is_stalled;
+	bool is_sync, is_lagging;
 	bool is_barrier;             /* wanted, or FINISHING by it */
 	bool is_cut;                 /* a copy's instant has passed: what is written now is not owed */
 	bool is_open;                /* between LINK_UP and LINK_DOWN: REMOTE_DONE is listened to */
 	uint64_t barrier_ns;         /* when it began */
+	uint64_t broken_ns;          /* when the link was lost */
 	uint64_t answer_ns;          /* the far side's last answer, or the first request after idleness */
 	uint64_t read_ns;            /* the last copy's read */
 	uint64_t guest_ns;           /* a guest's last write */
@@ -87,12 +94,16 @@ struct core {
 	struct core_ops ready, ready_copies; /* ... behind the window: guests', copies' */
 	struct core_ops sent;        /* ... in flight */
 	struct core_ops released;    /* guests' operations that are over */
+	struct core_ops waiting;     /* in sync: done here, not there; by waits_ns. `answer` links them */
+	struct core_ops answers;     /* ... and whoever of them is to be answered now */
 	unsigned far_count, sent_count, sent_copies;
 	uint64_t guest_charge, copy_charge; /* of the lag budget; copies' from the moment they are chosen */
 	uint64_t queued_bytes;       /* queued and in flight for the far side */
 	unsigned far_errors;         /* since nothing was owed */
 
 	bool is_flushing;
+	uint64_t flushes_begun;      /* the last one's number */
+	uint64_t flush_wanted;       /* ... and of the one that a guest's FLUSH asked for */
 	enum core_flush last_flush;  /* the barrier's own: begun when nothing was pending */
 	unsigned flush_failures;     /* in a row */
 	uint64_t flushed_ns, unflushed_bytes;
@@ -118,10 +129,21 @@ void core_drop_local(struct core *c, struct core_op *op);
 void core_release(struct core *c, struct core_op *op);
 
 /* core-write.c */
-void core_write_arrived(struct core *c, struct core_op *op);
+void core_write_arrived(struct core *c, struct core_op *op, struct core_actions *out);
 void core_write_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
 void core_write_local_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
 void core_write_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-sync.c */
+bool core_sync_must_wait(const struct core *c, const struct core_op *op);
+void core_sync_wait(struct core *c, struct core_op *op, int err); /* its local leg is over */
+void core_sync_far_done(struct core *c, struct core_op *op);      /* its far leg is over, well or not */
+void core_sync_flush_arrived(struct core *c, struct core_op *op);
+void core_sync_flushed(struct core *c);       /* a far flush ended, well or not */
+bool core_sync_wants_flush(const struct core *c);
+void core_sync_release_all(struct core *c);   /* nobody waits any more: the link is gone, or the mode is another */
+void core_sync_watch(struct core *c);         /* as time passes */
+bool core_sync_answer(struct core *c, struct core_actions *out); /* false: no room */
 
 /* core-copy.c */
 bool core_copy_choose(struct core *c); /* takes the next copy's local claim; false: nothing to choose now */
@@ -144,5 +166,6 @@ void core_far_flush(struct core *c, struct core_actions *out); /* begins one */
 void core_far_flushed(struct core *c, int err);
 void core_far_forget_queued(struct core *c); /* the link will not be used any more */
 void core_far_forget_sent(struct core *c);   /* ... and nothing of it is touched any more */
+void core_far_lost_unflushed(struct core *c); /* the far side may have lost what was not flushed */
 
 #endif

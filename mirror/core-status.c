@@ -6,6 +6,7 @@
 
 static const char *const state_names[] = {
 	[CORE_CONNECTING] = "connecting", [CORE_SYNCING] = "syncing",   [CORE_SYNCED] = "synced", [CORE_FINISHING] = "finishing",
+	[CORE_BROKEN] = "broken",
 	[CORE_FINISHED] = "finished",     [CORE_FAILED] = "failed",     [CORE_ENDED] = "ended",
 };
 
@@ -22,6 +23,9 @@ void core_status(const struct core *c, struct core_status *out)
 	out->state = c->state;
 	out->was_synced = c->was_synced;
 	out->is_stalled = c->is_stalled;
+	out->is_sync = c->is_sync;
+	out->is_lagging = c->is_lagging;
+	out->generation = c->far.generation;
 	out->is_idle = c->live_count == 0 && c->far_count == 0;
 	out->err = c->err;
 	out->dirty_bytes = c->state == CORE_FINISHED ? 0 : MIN(owed, c->spec.size_bytes);

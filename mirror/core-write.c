@@ -67,7 +67,7 @@ static void route(struct core *c, struct core_op *op)
 
 	if (bitmap_count(c->map.unreadable))
 		bitmap_clear(c->map.unreadable, s.first, s.end);
-	if (c->state == CORE_FINISHED || c->state == CORE_ENDED)
+	if ((c->state == CORE_FINISHED && !c->spec.keeps_link) || c->state == CORE_ENDED)
 		return;
 	if (!core_is_mirroring(c) || c->is_cut) {
 		core_dirty(c, op->range);
@@ -85,15 +85,27 @@ static void route(struct core *c, struct core_op *op)
 		go_both(c, op);
 }
 
-void core_write_arrived(struct core *c, struct core_op *op)
+static void flush_arrived(struct core *c, struct core_op *op, struct core_actions *out)
 {
-	assert(op->kind != CORE_COPY && !range_is_empty(op->range) && op->range.end <= c->spec.size_bytes);
-	c->guest_ns = c->now_ns;
-	op->local_leg = CORE_LOCAL_WAITING;
+	op->local_leg = CORE_LOCAL_BUSY;
+	core_sync_flush_arrived(c, op);
+	core_push(out, CORE_DO_LOCAL_SUBMIT, op, 0, 0);
+}
+
+void core_write_arrived(struct core *c, struct core_op *op, struct core_actions *out)
+{
 	op->far_leg = CORE_FAR_IDLE;
 	op->far_kind = CORE_FAR_NONE;
 	op->charge_bytes = 0;
 	op->is_paced = false;
+	op->answer_state = CORE_ANSWER_NONE;
+	if (op->kind == CORE_FLUSH) {
+		flush_arrived(c, op, out);
+		return;
+	}
+	assert(op->kind != CORE_COPY && !range_is_empty(op->range) && op->range.end <= c->spec.size_bytes);
+	c->guest_ns = c->now_ns;
+	op->local_leg = CORE_LOCAL_WAITING;
 	if (PLANTED(BUG_ROUTE_AT_ARRIVAL) && op->kind != CORE_TRIM)
 		route(c, op);
 	if (claim_take(c->local_claims, &op->local, op->range, op))
@@ -115,18 +127,39 @@ static uint32_t delay_us(struct core *c, const struct core_op *op)
 	return pace_delay_us(&c->pace, c->now_ns);
 }
 
+static void answer(struct core *c, struct core_op *op, int err, struct core_actions *out)
+{
+	if (!err && core_sync_must_wait(c, op)) {
+		core_sync_wait(c, op, err);
+		return;
+	}
+	core_push(out, CORE_DO_COMPLETE_GUEST, op, err, delay_us(c, op));
+	if (op->far_leg == CORE_FAR_IDLE)
+		core_release(c, op);
+}
+
+static void flush_done(struct core *c, struct core_op *op, int err, struct core_actions *out)
+{
+	op->local_leg = CORE_LOCAL_OVER;
+	if (err)
+		core_fail(c, err); /* nothing is certain of this disk any more (I10) */
+	answer(c, op, err, out);
+}
+
 void core_write_local_done(struct core *c, struct core_op *op, int err, struct core_actions *out)
 {
 	assert(op->local_leg == CORE_LOCAL_BUSY);
+	if (op->kind == CORE_FLUSH) {
+		flush_done(c, op, err, out);
+		return;
+	}
 	if (err && !PLANTED(BUG_LOCAL_ERROR_IS_CLEAN) && !(PLANTED(BUG_TRIM_AFTER_ERROR) && op->kind == CORE_TRIM))
 		core_dirty(c, op->range);
 	else if (op->kind == CORE_TRIM)
 		route(c, op);
 	op->local_leg = CORE_LOCAL_OVER;
-	core_push(out, CORE_DO_COMPLETE_GUEST, op, err, delay_us(c, op));
 	core_drop_local(c, op);
-	if (op->far_leg == CORE_FAR_IDLE)
-		core_release(c, op);
+	answer(c, op, err, out);
 }
 
 void core_write_far_done(struct core *c, struct core_op *op, bool is_good)
@@ -136,6 +169,8 @@ void core_write_far_done(struct core *c, struct core_op *op, bool is_good)
 
 		bitmap_clear(c->map.dirty, s.first, s.end);
 	}
-	if (op->local_leg == CORE_LOCAL_OVER)
+	if (op->answer_state != CORE_ANSWER_NONE)
+		core_sync_far_done(c, op);
+	else if (op->local_leg == CORE_LOCAL_OVER)
 		core_release(c, op);
 }

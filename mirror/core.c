@@ -2,7 +2,8 @@
  *
  * core - the mirror's brain: events in, actions out
  *
- *      one step:   event -> state and lists -> granted claims -> new copies -> far queue -> releases -> flush -> states -> news
+ *      one step:   event -> state and lists -> granted claims -> new copies -> far queue -> late answers -> releases
+ *                  -> states -> flush -> news
  *
  * The event itself makes two actions at most; all that may be many (waiters set free, legs of a lost link) waits on lists and
  * is worked off while the caller's array has room. If it has none, MORE goes on where this stopped.
@@ -12,8 +13,9 @@
  *      CONNECTING -> SYNCING <-> SYNCED        SYNCED while the debt is small; "complete" once it was
  *                       '----+----'
  *                            v   ^ back out: UNBARRIER, no progress, something unreadable; a copy cut off while an error came
- *                        FINISHING -> FINISHED
- *      any of these -> FAILED (link down, too many errors), ENDED (ABORT)
+ *                        FINISHING -> FINISHED -> (GO_ON) SYNCED
+ *      SYNCING SYNCED FINISHING -> BROKEN (link down) -> SYNCING (link up)
+ *      any of these -> FAILED (a link that is not made again, too many errors), ENDED (ABORT)
  *
  * Can fail:    everything the far side does; then FAILED, what was not known to be there is DIRTY, guests go on.
  * Invariants:  I1 to I10 of THEORY, after every step.
@@ -23,17 +25,17 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define STALL_NS (250 * NS_PER_MS)        /* I8 */
 #define FLUSH_EVERY_NS NS_PER_S           /* SYNCED: so that the barrier's flush is short */
 #define FLUSH_EVERY_BYTES (64 * MiB)
 
 #define TO(state) (1u << (state))
 static const unsigned moves[] = {
 	[CORE_CONNECTING] = TO(CORE_SYNCING) | TO(CORE_FAILED) | TO(CORE_ENDED),
-	[CORE_SYNCING] = TO(CORE_SYNCED) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
-	[CORE_SYNCED] = TO(CORE_SYNCING) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
-	[CORE_FINISHING] = TO(CORE_SYNCING) | TO(CORE_FINISHED) | TO(CORE_FAILED) | TO(CORE_ENDED),
-	[CORE_FINISHED] = 0,
+	[CORE_SYNCING] = TO(CORE_SYNCED) | TO(CORE_BROKEN) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_SYNCED] = TO(CORE_SYNCING) | TO(CORE_BROKEN) | TO(CORE_FINISHING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_BROKEN] = TO(CORE_SYNCING) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_FINISHING] = TO(CORE_SYNCING) | TO(CORE_BROKEN) | TO(CORE_FINISHED) | TO(CORE_FAILED) | TO(CORE_ENDED),
+	[CORE_FINISHED] = TO(CORE_SYNCED) | TO(CORE_BROKEN), /* GO_ON */
 	[CORE_FAILED] = 0,
 	[CORE_ENDED] = 0,
 };
@@ -58,12 +60,16 @@ struct core *core_new(const struct core_spec *spec)
 	c->spec.lag_ms = spec->lag_ms ? spec->lag_ms : 50;
 	c->spec.debt_ms = spec->debt_ms ? spec->debt_ms : 1000;
 	c->spec.no_progress_ms = spec->no_progress_ms ? spec->no_progress_ms : 30000;
+	c->spec.stall_ms = spec->stall_ms ? spec->stall_ms : 250;
+	c->is_sync = spec->is_sync;
 	TAILQ_INIT(&c->granted);
 	TAILQ_INIT(&c->blocked);
 	TAILQ_INIT(&c->ready);
 	TAILQ_INIT(&c->ready_copies);
 	TAILQ_INIT(&c->sent);
 	TAILQ_INIT(&c->released);
+	TAILQ_INIT(&c->waiting);
+	TAILQ_INIT(&c->answers);
 	pace_stop(&c->pace, 0);
 
 	c->local_claims = claims_new();
@@ -186,11 +192,14 @@ static void end_mirroring(struct core *c, enum core_state how)
 	set_state(c, how);
 	c->is_linked = false;
 	c->is_stalled = false;
+	c->is_cut = false;
+	c->last_flush = CORE_FLUSH_IDLE;
 	pace_stop(&c->pace, c->now_ns);
 	core_far_forget_queued(c);
 	for (unsigned i = 0; i < c->live_count; i++)
 		if (c->live[i]->mine)
 			core_dirty(c, c->live[i]->range);
+	core_sync_release_all(c);
 }
 
 void core_fail(struct core *c, int err)
@@ -212,10 +221,12 @@ static bool is_far_usable(const struct core *c, const struct core_far *far)
 
 static void link_up(struct core *c, const struct core_far *far)
 {
-	if (c->state != CORE_CONNECTING)
+	if (c->state != CORE_CONNECTING && c->state != CORE_BROKEN)
 		return;
 	assert(far->generation > c->far.generation);
 	c->far = *far;
+	if (far->may_have_lost && !PLANTED(BUG_LOSS_FORGOTTEN))
+		core_far_lost_unflushed(c);
 	c->is_open = true;
 	if (!is_far_usable(c, far)) {
 		core_fail(c, ENOTSUP);
@@ -223,27 +234,60 @@ static void link_up(struct core *c, const struct core_far *far)
 	}
 	c->is_linked = true;
 	c->answer_ns = c->read_ns = c->now_ns;
-	c->total_bytes = core_owed_bytes(c);
+	if (c->state == CORE_CONNECTING)
+		c->total_bytes = core_owed_bytes(c);
+	c->is_lagging = false;
+	c->far_errors = c->flush_failures = 0;
 	pace_stop(&c->pace, c->now_ns);
 	set_state(c, CORE_SYNCING);
 }
 
 static void link_down(struct core *c, const struct core_event *ev)
 {
-	if (ev->generation != c->far.generation)
+	bool is_final = ev->generation == 0 && (c->state == CORE_CONNECTING || c->state == CORE_BROKEN);
+
+	if (!is_final && (!c->is_open || ev->generation != c->far.generation))
 		return;
-	core_fail(c, ev->err ? ev->err : ENOTCONN);
+	if (core_is_mirroring(c) && c->spec.can_reconnect) {
+		c->broken_ns = c->now_ns;
+		end_mirroring(c, CORE_BROKEN);
+	} else {
+		core_fail(c, ev->err ? ev->err : ENOTCONN);
+	}
 	c->must_drop_link = false;
+	c->is_linked = c->is_open = false;
 	core_far_forget_sent(c);
-	c->is_open = false;
 }
 
 static void abort_all(struct core *c)
 {
+	if (c->state == CORE_FINISHED && c->is_linked) {
+		c->is_linked = false;
+		c->must_drop_link = true;
+	}
 	if (core_is_over(c))
 		return;
 	c->must_drop_link = true;
 	end_mirroring(c, CORE_ENDED);
+}
+
+static void go_on(struct core *c)
+{
+	if (c->state != CORE_FINISHED || !c->spec.keeps_link)
+		return;
+	c->broken_ns = c->now_ns;
+	c->last_flush = CORE_FLUSH_IDLE;
+	set_state(c, c->is_linked ? CORE_SYNCED : CORE_BROKEN);
+}
+
+static void set_mode(struct core *c, bool is_sync)
+{
+	if (c->is_sync == is_sync)
+		return;
+	c->is_sync = is_sync;
+	c->is_lagging = false;
+	c->has_news = true;
+	core_sync_release_all(c);
 }
 
 static void begin_barrier(struct core *c)
@@ -260,7 +304,7 @@ static void take_event(struct core *c, const struct core_event *ev, struct core_
 
 	switch (ev->type) {
 	case CORE_WRITE_ARRIVED:
-		core_write_arrived(c, ev->op);
+		core_write_arrived(c, ev->op, out);
 		break;
 	case CORE_LOCAL_DONE:
 		core_write_local_done(c, ev->op, ev->err, out);
@@ -288,8 +332,11 @@ static void take_event(struct core *c, const struct core_event *ev, struct core_
 	case CORE_UNBARRIER:
 		c->is_barrier = false;
 		break;
-	case CORE_SOURCE_FAILED:
-		core_fail(c, ev->err);
+	case CORE_SET_MODE:
+		set_mode(c, ev->is_sync);
+		break;
+	case CORE_GO_ON:
+		go_on(c);
 		break;
 	case CORE_ABORT:
 		abort_all(c);
@@ -331,7 +378,7 @@ static void release_all(struct core *c, struct core_actions *out)
 /* Stalled: something is in flight and nothing has been answered for a while. Then nobody is paced, and the rate is not judged. */
 static void watch_far(struct core *c)
 {
-	bool is_stalled = c->is_linked && c->sent_count && c->now_ns - c->answer_ns > STALL_NS;
+	bool is_stalled = c->is_linked && c->sent_count && c->now_ns - c->answer_ns > c->spec.stall_ms * NS_PER_MS;
 	struct pace_view view = {
 		.is_promised = c->was_synced,
 		.fill_percent = core_far_fill_percent(c),
@@ -358,10 +405,12 @@ static bool is_drained(const struct core *c)
 
 static bool is_flush_due(const struct core *c)
 {
-	if (!c->far.can_flush || c->is_flushing || !c->is_linked)
+	if (!c->far.can_flush || c->is_flushing || !c->is_linked || !core_is_mirroring(c))
 		return false;
 	if (c->state == CORE_FINISHING && is_drained(c))
 		return c->last_flush == CORE_FLUSH_IDLE;
+	if (core_sync_wants_flush(c))
+		return true;
 	if (!c->unflushed_bytes)
 		return false;
 	if (c->unflushed_bytes >= FLUSH_EVERY_BYTES)
@@ -396,8 +445,10 @@ static void judge_finishing(struct core *c)
 	} else if (bitmap_count(c->map.unreadable) && !c->is_cut) {
 		back_out(c, EIO);
 	} else if (is_drained(c) && !c->is_flushing && (!c->far.can_flush || c->last_flush == CORE_FLUSH_GOOD)) {
-		c->is_linked = false;
-		c->must_drop_link = true;
+		c->is_barrier = false;
+		c->is_linked = c->spec.keeps_link;
+		c->must_drop_link = !c->spec.keeps_link;
+		core_sync_release_all(c);
 		set_state(c, CORE_FINISHED);
 	} else if (c->is_barrier && c->now_ns - heard_ns > c->spec.no_progress_ms * NS_PER_MS) {
 		back_out(c, ETIMEDOUT);
@@ -425,8 +476,20 @@ static void judge_mirroring(struct core *c)
 	}
 }
 
+/* The barrier outlives a link, but not for ever. */
+static void judge_broken(struct core *c)
+{
+	if (!c->is_barrier || c->now_ns - MAX(c->barrier_ns, c->broken_ns) <= c->spec.no_progress_ms * NS_PER_MS)
+		return;
+	c->is_barrier = false;
+	c->barrier_err = ETIMEDOUT;
+	c->has_news = true;
+}
+
 static void judge(struct core *c)
 {
+	if (c->state == CORE_BROKEN)
+		judge_broken(c);
 	if (c->state == CORE_SYNCING || c->state == CORE_SYNCED)
 		judge_mirroring(c);
 	if (c->state == CORE_FINISHING)
@@ -454,8 +517,10 @@ void core_step(struct core *c, const struct core_event *ev, struct core_actions 
 	while (act_on_granted(c, out) && core_copy_choose(c))
 		;
 	core_far_send(c, out);
-	release_all(c, out);
 	watch_far(c);
+	core_sync_watch(c);
+	if (core_sync_answer(c, out))
+		release_all(c, out);
 	if (!core_has_room(out, 3))
 		return;
 	judge(c);

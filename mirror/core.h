@@ -7,6 +7,7 @@
  *
  *      guest write:   WRITE_ARRIVED -> (local claim) -> LOCAL_SUBMIT [+ REMOTE_SUBMIT] -> LOCAL_DONE -> COMPLETE_GUEST
  *                                                           REMOTE_DONE -> RELEASE
+ *      ... in sync:   the guest is answered when both are done, or the far leg is later than stall_ms
  *      copy:          (pick DIRTY chunks, local claim) -> COPY_READ -> COPY_READ_DONE -> REMOTE_SUBMIT -> REMOTE_DONE
  *
  * The driver performs a step's actions in their order, posts completions (never from within an action), and passes a step's
@@ -14,11 +15,14 @@
  *
  *                       LINK_UP             pass over, debt in bound              BARRIER, all sent and flushed
  *        CONNECTING ---------------> SYNCING --------------------> SYNCED ------> FINISHING ------> FINISHED
- *            |                          ^ '---- debt out of bound ---'               |
- *            '--------------------------+------- LINK_DOWN, give up, ABORT ----------+-----> FAILED / ENDED
+ *            |                        ^ | '-- debt out of bound ------'  ^            |                 |
+ *            |            LINK_UP,    | | LINK_DOWN where it can be made |            |                 |
+ *            |        a new generation| v anew                           '------------+---- GO_ON ------'
+ *            |                       BROKEN <-----------------------------------------'
+ *            '------------------ LINK_DOWN that is final, give up, ABORT: from anywhere ----> FAILED / ENDED
  *
- * (BROKEN with reconnection, COMMITTED and the commit's events stand in mirror-laws and have their place in the enum's
- * order; the events of this page are those that exist.)
+ * In CONNECTING and BROKEN the guest runs on its own disk and the map records the debt.  FINISHED is the commit's place: with
+ * keeps_link the link stays, and GO_ON (the far side gave the disk back) takes the mirror up again.
  *
  * The laws, I1 to I13, are those of mirror/THEORY; the oracle in tests/lib/sim.c checks them after every step.
  */
@@ -33,9 +37,11 @@
 #define CORE_COPY_CHUNKS 64u /* chunks in one copy, at most: its mask is one word */
 #define CORE_COPIES_MAX 128u  /* copies alive at once, at most */
 
-enum core_state { CORE_CONNECTING, CORE_SYNCING, CORE_SYNCED, CORE_FINISHING, CORE_FINISHED, CORE_FAILED, CORE_ENDED };
+enum core_state {
+	CORE_CONNECTING, CORE_SYNCING, CORE_SYNCED, CORE_BROKEN, CORE_FINISHING, CORE_FINISHED, CORE_FAILED, CORE_ENDED
+};
 
-enum core_op_kind { CORE_WRITE, CORE_ZERO, CORE_TRIM, CORE_COPY };
+enum core_op_kind { CORE_WRITE, CORE_ZERO, CORE_TRIM, CORE_FLUSH, CORE_COPY };
 enum core_far_kind { CORE_FAR_NONE, CORE_FAR_WRITE, CORE_FAR_ZERO };
 
 enum core_local_leg { CORE_LOCAL_IDLE, CORE_LOCAL_WAITING, CORE_LOCAL_BUSY, CORE_LOCAL_OVER };
@@ -47,7 +53,7 @@ enum core_far_leg { CORE_FAR_IDLE, CORE_FAR_BLOCKED, CORE_FAR_READY, CORE_FAR_SE
  * kind, range and the second group; everything else is the core's. */
 struct core_op {
 	enum core_op_kind kind;
-	struct range range;          /* bytes, not empty; COPY: whole chunks (the disk's last may be short) */
+	struct range range;          /* bytes, not empty (FLUSH: empty); COPY: whole chunks (the disk's last may be short) */
 	bool may_trim;               /* ZERO: holes allowed */
 	bool is_zero;                /* WRITE: all bytes are zero */
 	uint64_t zeros;              /* COPY: bit i = the chunk at range.start + i * CORE_CHUNK_BYTES was read as zero */
@@ -67,6 +73,11 @@ struct core_op {
 	uint64_t queued_ns, sent_ns;
 	unsigned attempts;           /* COPY: reads of a single chunk that failed */
 	bool is_paced;               /* made work for the far side */
+	enum { CORE_ANSWER_NONE, CORE_ANSWER_WAITS, CORE_ANSWER_DUE } answer_state; /* in sync: of the guest's answer */
+	uint64_t waits_ns;           /* ... since when it waits for the far side */
+	uint64_t flush_number;       /* FLUSH: of the first far flush that covers it; 0: none has to */
+	int err;                     /* of the local leg, while waiting */
+	TAILQ_ENTRY(core_op) answer; /* waiting, or to be answered */
 	TAILQ_ENTRY(core_op) link;
 };
 
@@ -79,7 +90,11 @@ struct core_spec {
 	/* Data.copy: a mirror that ends by itself. When the pass is over it is cut off at one instant: what guests wrote before
 	 * goes along, what they write after is not owed; then FINISHING, flushed, FINISHED. So the copy is as of one instant. */
 	bool is_copy;
-	uint32_t no_progress_ms;  /* FINISHING fails after so long without an acknowledgement (default 30000) */
+	uint32_t no_progress_ms;  /* a barrier fails after so long without an acknowledgement (default 30000) */
+	bool is_sync;             /* a guest hears when both sides have its write (CORE_SET_MODE changes it) */
+	uint32_t stall_ms;        /* ... or after so long on the local result alone (default 250) */
+	bool can_reconnect;       /* a link that is lost may be made anew: BROKEN, not FAILED */
+	bool keeps_link;          /* FINISHED does not part: the commit goes over it; see GO_ON */
 };
 
 /* What the far side is; learnt before LINK_UP. */
@@ -90,23 +105,25 @@ struct core_far {
 	bool can_zero;            /* WRITE_ZEROES, with holes allowed */
 	bool can_flush;
 	unsigned window_ops;      /* requests in flight, at most */
+	bool may_have_lost;       /* since the last link, what it had acknowledged and not flushed: it is owed again (I11) */
 };
 
 enum core_event_type {
-	CORE_WRITE_ARRIVED,  /* op: a guest's WRITE, ZERO or TRIM */
+	CORE_WRITE_ARRIVED,  /* op: a guest's WRITE, ZERO, TRIM or FLUSH */
 	CORE_LOCAL_DONE,     /* op, err: the local leg of a guest's operation */
 	CORE_COPY_READ_DONE, /* op, err, op->is_zero set */
 	CORE_REMOTE_DONE,    /* op, err, generation: the far leg of either kind. ESHUTDOWN is not the far side's answer but the
 	                        link's end: LINK_DOWN is on its way. op is not looked at if the generation is an old one */
 	CORE_FLUSHED,        /* err, generation: the answer to FLUSH_FAR */
 	CORE_LINK_UP,        /* far */
-	CORE_LINK_DOWN,      /* err, generation (0 while CONNECTING: could not connect, will not); the driver has made sure that
-	                        nothing of that link is still touched: every far leg in flight counts as failed by this event
-	                        alone, a REMOTE_DONE that follows for it is ignored */
+	CORE_LINK_DOWN,      /* err, generation (0 while CONNECTING or BROKEN: could not connect, will not); the driver has made
+	                        sure that nothing of that link is still touched: every far leg in flight counts as failed by
+	                        this event alone, a REMOTE_DONE that follows for it is ignored */
 	CORE_TICK,           /* time passes; at least every 10 ms while anything is owed or queued */
 	CORE_BARRIER,        /* the frontends are held and drained: send all, flush, FINISHED; or a REPORT with err: backed out */
 	CORE_UNBARRIER,      /* the barrier is given up; guests go on */
-	CORE_SOURCE_FAILED,  /* err: a guest's FLUSH failed at home: nothing is certain of this disk any more, FAILED */
+	CORE_SET_MODE,       /* is_sync: from now on */
+	CORE_GO_ON,          /* FINISHED with keeps_link only: the disk is the source's again, mirroring goes on */
 	CORE_ABORT,          /* the operation ends here; the far side is left as it is */
 	CORE_MORE,           /* the last step's array was full: go on */
 };
@@ -118,6 +135,7 @@ struct core_event {
 	int err;               /* positive errno; 0 good */
 	uint64_t generation;
 	struct core_far far;
+	bool is_sync;
 };
 
 enum core_action_type {
@@ -166,6 +184,9 @@ struct core_status {
 	enum core_state state;
 	bool was_synced;        /* SYNCED was reached once: "complete" */
 	bool is_stalled;        /* LAGGING */
+	bool is_sync;
+	bool is_lagging;        /* in sync: somebody waited stall_ms, nobody waits until all is there again */
+	uint64_t generation;    /* of the link, or the last one */
 	bool is_idle;           /* no copy and no far leg is alive: core_free() may follow once guests' operations are RELEASEd */
 	int err;                /* FAILED: why */
 	uint64_t dirty_bytes;   /* DIRTY and COPYING */
@@ -176,7 +197,7 @@ struct core_status {
 	uint64_t zero_bytes, skipped_bytes; /* sent as WRITE_ZEROES; not sent because pristine */
 	uint64_t copied_bytes;  /* chunks cleaned by copies */
 	uint64_t overflow_bytes;/* guest writes that went DIRTY because the lag bound was reached */
-	uint64_t total_bytes;   /* owed at LINK_UP */
+	uint64_t total_bytes;   /* owed at the first LINK_UP */
 	uint32_t pace_us;       /* what the last write was held */
 	uint64_t eta_ms;        /* to SYNCED at the present rate; UINT64_MAX: unknown */
 };

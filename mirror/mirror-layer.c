@@ -3,7 +3,7 @@
  * mirror-layer - the core's hands
  *
  *                   guests                                      The core decides, this file does:
- *                     | WRITE ZERO TRIM   READ ... (through)
+ *                     | WRITE ZERO TRIM FLUSH   READ ... (through)
  *                     v                                         req arrives     -> WRITE_ARRIVED
  *              +-------------+   remote ops   +------------+    LOCAL_SUBMIT    -> a child request to below
  *              |   mirror    |--------------->| remote-nbd |    COPY_READ       -> a read of our own into our own buffer
@@ -94,6 +94,8 @@ static void on_local_done(struct req *r)
 
 	g->local = NULL;
 	req_put(r);
+	if (err && g->op.kind == CORE_FLUSH && !mirror_is_over(g->m))
+		error_errno(&g->m->cause, err, "a flush of this disk failed");
 	mirror_step(g->m, (struct core_event){ .type = CORE_LOCAL_DONE, .op = &g->op, .err = err });
 }
 
@@ -119,12 +121,14 @@ static enum core_op_kind kind_of(enum req_op op)
 		return CORE_ZERO;
 	case REQ_TRIM:
 		return CORE_TRIM;
+	case REQ_FLUSH:
+		return CORE_FLUSH;
 	default:
 		abort();
 	}
 }
 
-static void submit_write(struct mirror *m, struct req *r)
+static void submit_guest(struct mirror *m, struct req *r)
 {
 	struct guest *g = get_guest(m);
 	struct req *local = g ? req_get() : NULL;
@@ -161,39 +165,6 @@ static void release_guest(struct guest *g)
 	put_guest_if_over(g);
 }
 
-/* --- a guest's flush: passed on, but what it says about this disk is not to be missed */
-
-static void on_flushed(struct req *r)
-{
-	struct req *parent = r->parent;
-	struct mirror *m = r->arg;
-	int err = r->err;
-
-	req_put(r);
-	if (err && !mirror_is_over(m)) {
-		error_errno(&m->cause, err, "a flush of this disk failed");
-		mirror_step(m, (struct core_event){ .type = CORE_SOURCE_FAILED, .err = err });
-	}
-	req_complete(parent, err);
-}
-
-static void submit_flush(struct mirror *m, struct req *r)
-{
-	struct req *child = req_get();
-
-	if (!child) {
-		req_complete(r, ENOMEM);
-		return;
-	}
-	child->op = REQ_FLUSH;
-	child->flags = r->flags;
-	child->range = r->range;
-	child->done = on_flushed;
-	child->arg = m;
-	child->parent = r;
-	layer_submit(m->layer.below, child);
-}
-
 static void submit(struct layer *l, struct req *r)
 {
 	struct mirror *m = mirror_of(l);
@@ -206,10 +177,8 @@ static void submit(struct layer *l, struct req *r)
 	case REQ_WRITE:
 	case REQ_ZERO:
 	case REQ_TRIM:
-		submit_write(m, r);
-		return;
 	case REQ_FLUSH:
-		submit_flush(m, r);
+		submit_guest(m, r);
 		return;
 	case REQ_READ:
 	case REQ_EXTENTS:

@@ -12,7 +12,7 @@
 #include "mirror/mirror.h"
 #include "mirror/remote.h"
 
-/* One guest's WRITE, ZERO or TRIM. Two lives end it: the guest was answered, and the core gave it back. */
+/* One guest's WRITE, ZERO, TRIM or FLUSH. Two lives end it: the guest was answered, and the core gave it back. */
 struct guest {
 	struct core_op op;
 	struct mirror *m;

@@ -117,11 +117,69 @@ static void check_far_submit(struct sim *w, struct core_op *op)
 		sim_break(w, "a write without data");
 }
 
+static struct range chunk_bytes(const struct sim *w, unsigned chunk)
+{
+	return (struct range){ (uint64_t)chunk * CORE_CHUNK_BYTES,
+			       MIN((uint64_t)(chunk + 1) * CORE_CHUNK_BYTES, w->params.spec.size_bytes) };
+}
+
+static bool is_mirroring(enum core_state s)
+{
+	return s == CORE_SYNCING || s == CORE_SYNCED || s == CORE_FINISHING;
+}
+
+static bool is_sync_now(const struct sim *w)
+{
+	return w->is_linked && w->status.is_sync && !w->status.is_lagging && is_mirroring(w->status.state);
+}
+
+/* What the far side has and a flush that begins now must keep. */
+void sim_note_promise(struct sim *w, struct sim_guest *g)
+{
+	g->generation = w->generation;
+	for (unsigned s = 0; s < w->sectors; s++) {
+		bool is_there = core_chunk(w->core, s / 8) == CORE_CLEAN && !core_has_far_leg(w->core, chunk_bytes(w, s / 8));
+
+		g->promised[s] = is_sync_now(w) && is_there ? w->far[s] : SIM_NOTHING;
+	}
+}
+
+static void check_promise(struct sim *w, const struct sim_guest *g)
+{
+	if (g->generation != w->generation || !w->params.far.can_flush)
+		return;
+	for (unsigned s = 0; s < w->sectors; s++)
+		if (g->promised[s] != SIM_NOTHING && w->far[s] == g->promised[s] && w->durable[s] != w->far[s] &&
+		    core_chunk(w->core, s / 8) == CORE_CLEAN)
+			sim_break(w, "I10: in sync, a guest's flush was answered, and sector %u is not on the far medium", s);
+}
+
+/* In sync the answer says that both sides have it; after a stall, that it is owed. */
+static void check_sync(struct sim *w, const struct core_op *op)
+{
+	struct sim_guest *g = guest_of((struct core_op *)(uintptr_t)op);
+
+	if (op->kind == CORE_FLUSH) {
+		if (is_sync_now(w))
+			check_promise(w, g);
+		return;
+	}
+	if (op->far_leg == CORE_FAR_IDLE || !w->status.is_sync)
+		return;
+	if (is_sync_now(w))
+		sim_break(w, "sync: answered before the far side had it");
+	for (uint64_t c = op->range.start / CORE_CHUNK_BYTES; g->is_waiting && c * CORE_CHUNK_BYTES < op->range.end; c++)
+		if (core_chunk(w->core, c) == CORE_CLEAN)
+			sim_break(w, "I8: chunk %u was too late for the guest, and is not owed", (unsigned)c);
+}
+
 static void check_answer(struct sim *w, const struct core_action *a)
 {
 	sim_say(w, "  -> guest hears%s%s", a->err ? " the error" : "", a->delay_us ? ", later" : "");
 	if (guest_of(a->op)->state != SIM_SUBMITTED)
 		sim_break(w, "a guest's write answered twice, or before its disk was asked");
+	if (!a->err)
+		check_sync(w, a->op);
 	if (a->delay_us > PACE_DELAY_MAX_US)
 		sim_break(w, "I9: held %u us", a->delay_us);
 	if (a->delay_us && (w->status.is_stalled || (w->status.state != CORE_SYNCING && w->status.state != CORE_SYNCED)))
@@ -221,7 +279,7 @@ static void check_same(struct sim *w)
 {
 	for (unsigned chunk = 0; chunk < w->chunks; chunk++) {
 		unsigned first = chunk * 8, count = MIN(8u, w->sectors - first);
-		struct range r = { (uint64_t)first * SIM_SECTOR, (uint64_t)(first + count) * SIM_SECTOR };
+		struct range r = chunk_bytes(w, chunk);
 
 		if (memcmp(&w->local[first], &w->far[first], count * sizeof w->far[0]) == 0)
 			continue;
@@ -242,6 +300,8 @@ static bool is_sendable(const struct sim *w, const struct core_op *op)
 {
 	const struct core_far *far = &w->params.far;
 
+	if (op->kind == CORE_FLUSH)
+		return true;
 	if (op->kind == CORE_TRIM && !w->params.spec.trim_reads_zero)
 		return false;
 	if (!range_is_aligned(op->range, far->min_block_bytes))
@@ -262,22 +322,30 @@ void sim_check_before(struct sim *w)
 	}
 }
 
-static bool is_mirroring(enum core_state s)
-{
-	return s == CORE_SYNCING || s == CORE_SYNCED || s == CORE_FINISHING;
-}
-
 /* I4: what is owed grows only where the bound was reached, the far side could not take the write, or something failed. */
 static void check_growth(struct sim *w, const struct core_event *ev, const struct core_status *before)
 {
 	uint64_t overflow = w->status.overflow_bytes - before->overflow_bytes;
 	uint64_t bound = MIN(w->params.spec.lag_bytes, 256 * KiB);
 
+	if (ev->type == CORE_LINK_UP || w->status.is_lagging)
+		return;
 	if (w->status.dirty_bytes > before->dirty_bytes && !overflow && !ev->err && is_mirroring(w->status.state) && !w->is_cut &&
 	    !w->has_unsendable)
 		sim_break(w, "I4: the debt grew for no reason");
 	if (overflow && w->params.spec.lag_ms >= 1000000 && w->most_queued_bytes <= bound - bound / 4)
 		sim_break(w, "I4: overflow within the bound");
+}
+
+/* A guest waits for the far side no longer than stall_ms, as long as time is told. */
+static void check_waiting(struct sim *w)
+{
+	for (unsigned i = 0; i < SIM_GUESTS_MAX; i++) {
+		const struct sim_guest *g = &w->guests[i];
+
+		if (g->state == SIM_SUBMITTED && g->is_waiting && w->now_ns - g->waits_ns >= 250 * NS_PER_MS)
+			sim_break(w, "I8: a guest has waited for the far side for 250 ms");
+	}
 }
 
 void sim_check_step(struct sim *w, const struct core_event *ev, const struct core_status *before)
@@ -294,8 +362,10 @@ void sim_check_step(struct sim *w, const struct core_event *ev, const struct cor
 	if (w->status.lag_bytes > MAX(w->params.spec.lag_bytes, w->params.spec.size_bytes) + one_copy)
 		sim_break(w, "more queued than the lag bound");
 	check_growth(w, ev, before);
-	if (state == CORE_FINISHED || state == CORE_ENDED)
+	check_waiting(w);
+	if ((state == CORE_FINISHED && !w->params.spec.keeps_link) || state == CORE_ENDED)
 		return;
-	check_same(w);
+	if (!w->is_far_suspect)
+		check_same(w);
 	check_pristine(w);
 }

@@ -5,6 +5,7 @@
  *      guest --> core --> at_home[] --> local[]
  *                 |  \--> reads[]  <--- local[]
  *                 '-----> away[]   ---> far[] --flush--> durable[]
+ *                            '-link lost-> zombies[] ---> far[], until the next link is up
  *
  * The unfriendliest disks that keep their promises: an operation takes effect at any moment between its start and its end, one
  * that fails leaves anything in its sectors, so does a trim that promises nothing, a flush that fails loses any of what was not
@@ -22,7 +23,9 @@ struct sim *sim_new(void)
 
 	if (w)
 		w->copies = calloc(CORE_COPIES_MAX, sizeof *w->copies);
-	if (!w || !w->copies)
+	if (w)
+		w->zombies = calloc(SIM_ZOMBIES_MAX, sizeof *w->zombies);
+	if (!w || !w->copies || !w->zombies)
 		abort();
 	return w;
 }
@@ -30,6 +33,7 @@ struct sim *sim_new(void)
 void sim_free(struct sim *w)
 {
 	free(w->copies);
+	free(w->zombies);
 	free(w);
 }
 
@@ -80,11 +84,13 @@ static void fill_chunk(struct sim *w, unsigned chunk)
 void sim_start(struct sim *w, const struct sim_params *p)
 {
 	struct sim_copy *copies = w->copies;
+	struct sim_zombie *zombies = w->zombies;
 
 	memset(w, 0, offsetof(struct sim, trace));
 	w->trace[0] = '\0';
 	w->trace_used = 0;
 	w->copies = copies;
+	w->zombies = zombies;
 	w->params = *p;
 	w->random = p->seed;
 	w->sectors = sector_of(p->spec.size_bytes);
@@ -165,6 +171,7 @@ static void perform(struct sim *w, const struct core_action *a)
 static void step(struct sim *w, struct core_event *ev)
 {
 	struct core_status before = w->status;
+	const struct core_event first = *ev;
 	struct core_actions out;
 
 	if (!sim_is_fine(w))
@@ -184,24 +191,30 @@ static void step(struct sim *w, struct core_event *ev)
 			ev->type = CORE_MORE;
 	} while (out.is_full && sim_is_fine(w));
 	if (sim_is_fine(w))
-		sim_check_step(w, ev, &before);
+		sim_check_step(w, &first, &before);
 }
 
 struct core_op *sim_guest(struct sim *w, enum core_op_kind kind, struct range r, bool is_zero)
 {
+	static const char *const names[] = {
+		[CORE_WRITE] = "write", [CORE_ZERO] = "zero", [CORE_TRIM] = "trim", [CORE_FLUSH] = "flush",
+	};
 	struct sim_guest *g = NULL;
 
 	for (unsigned i = 0; i < SIM_GUESTS_MAX && !g; i++)
 		if (w->guests[i].state == SIM_FREE)
 			g = &w->guests[i];
-	if (!g || range_is_empty(r))
+	if (!g || (range_is_empty(r) && kind != CORE_FLUSH))
 		return NULL;
 	g->op = (struct core_op){ .kind = kind, .range = r, .is_zero = is_zero, .may_trim = kind == CORE_ZERO && sim_dice(w, 2) };
 	g->state = SIM_ARRIVED;
 	g->version = kind == CORE_WRITE && !is_zero ? ++w->last_version : 0;
-	sim_stays_clean(w, r, !g->version && (kind != CORE_TRIM || w->params.spec.trim_reads_zero));
-	sim_say(w, "guest %s %u+%u%s", kind == CORE_WRITE ? "write" : kind == CORE_ZERO ? "zero" : "trim", sector_of(r.start),
-		sector_of(r.end - r.start), is_zero ? " of zeros" : "");
+	g->is_waiting = false;
+	if (kind == CORE_FLUSH)
+		sim_note_promise(w, g);
+	else
+		sim_stays_clean(w, r, !g->version && (kind != CORE_TRIM || w->params.spec.trim_reads_zero));
+	sim_say(w, "guest %s %u+%u%s", names[kind], sector_of(r.start), sector_of(r.end - r.start), is_zero ? " of zeros" : "");
 	step(w, &(struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &g->op });
 	return &g->op;
 }
@@ -232,8 +245,12 @@ void sim_local_done(struct sim *w, unsigned i, int err)
 		w->local[s] = after(w, w->local[s], g->version, !err && has_result);
 	sim_say(w, "local done %u+%u%s", sector_of(op->range.start), sector_of(range_length(op->range)), err ? " error" : "");
 	step(w, &(struct core_event){ .type = CORE_LOCAL_DONE, .op = op, .err = err });
-	if (sim_is_fine(w) && g->state == SIM_SUBMITTED)
+	if (!sim_is_fine(w) || g->state != SIM_SUBMITTED)
+		return;
+	if (err || !w->status.is_sync || w->status.is_lagging || !w->is_linked)
 		sim_break(w, "I8: the guest was not answered when its own disk had the write");
+	g->is_waiting = true;
+	g->waits_ns = w->now_ns;
 }
 
 void sim_read_done(struct sim *w, unsigned i, int err)
@@ -290,8 +307,7 @@ void sim_far_done(struct sim *w, unsigned i, int err)
 	op = come_back(w, i);
 	sim_say(w, "far done %u+%u%s", sector_of(op->far_range.start), sector_of(range_length(op->far_range)),
 		err ? " error" : "");
-	step(w, &(struct core_event){
-			.type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = w->params.far.generation });
+	step(w, &(struct core_event){ .type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = w->generation });
 }
 
 void sim_flushed(struct sim *w, int err)
@@ -304,28 +320,85 @@ void sim_flushed(struct sim *w, int err)
 			w->far[s] = w->durable[s];
 	}
 	sim_say(w, "flushed%s", err ? " error" : "");
-	step(w, &(struct core_event){ .type = CORE_FLUSHED, .err = err, .generation = w->params.far.generation });
+	step(w, &(struct core_event){ .type = CORE_FLUSHED, .err = err, .generation = w->generation });
 }
 
+/* The newcomer is let in when what the older ones had submitted is over (I12). */
 void sim_link_up(struct sim *w)
 {
+	struct core_far far = w->params.far;
+
+	while (w->zombie_count && !w->params.has_zombies)
+		sim_zombie_lands(w, 0);
+	w->generation = w->had_link ? w->generation + 1 : far.generation;
+	far.generation = w->generation;
+	far.may_have_lost = w->is_far_suspect;
 	w->is_linked = w->had_link = true;
-	sim_say(w, "link up");
-	step(w, &(struct core_event){ .type = CORE_LINK_UP, .far = w->params.far });
+	w->was_dropped = false;
+	w->is_far_suspect = false;
+	sim_say(w, "link up%s", far.may_have_lost ? ", it may have lost something" : "");
+	step(w, &(struct core_event){ .type = CORE_LINK_UP, .far = far });
+}
+
+void sim_zombie_lands(struct sim *w, unsigned i)
+{
+	const struct sim_zombie *z = &w->zombies[i];
+	bool is_whole = sim_dice(w, 2);
+
+	for (unsigned s = 0; s < z->count; s++)
+		w->far[z->first + s] = after(w, w->far[z->first + s], z->data[s], is_whole);
+	w->zombie_count--;
+	memmove(&w->zombies[i], &w->zombies[i + 1], (w->zombie_count - i) * sizeof *z);
+}
+
+static void make_zombie(struct sim *w, struct core_op *op)
+{
+	struct sim_zombie *z = &w->zombies[w->zombie_count];
+	unsigned first = sector_of(op->far_range.start), count = sector_of(range_length(op->far_range));
+
+	if (w->zombie_count == SIM_ZOMBIES_MAX || count > ARRAY_LEN(z->data)) {
+		apply(w, op, false);
+		return;
+	}
+	w->zombie_count++;
+	z->first = first;
+	z->count = count;
+	for (unsigned s = 0; s < count; s++)
+		z->data[s] = payload(w, op, first + s);
 }
 
 void sim_link_down(struct sim *w, int err)
 {
-	uint64_t generation = w->had_link ? w->params.far.generation : 0;
-
 	for (unsigned i = 0; i < w->away_count; i++)
 		if (!w->is_applied[i])
-			apply(w, w->away[i], false);
+			make_zombie(w, w->away[i]);
 	w->away_count = 0;
 	w->is_flushing = false;
 	w->is_linked = false;
 	sim_say(w, "link down");
-	step(w, &(struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = generation });
+	step(w, &(struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = w->generation });
+}
+
+void sim_link_never(struct sim *w, int err)
+{
+	sim_say(w, "no link any more");
+	step(w, &(struct core_event){ .type = CORE_LINK_DOWN, .err = err });
+}
+
+void sim_far_crashes(struct sim *w)
+{
+	sim_say(w, "the far side crashes");
+	w->zombie_count = 0;
+	for (unsigned s = 0; s < w->sectors; s++)
+		if (sim_dice(w, 2))
+			w->far[s] = w->durable[s];
+	w->is_far_suspect = true;
+}
+
+void sim_set_mode(struct sim *w, bool is_sync)
+{
+	sim_say(w, "mode %s", is_sync ? "sync" : "lag");
+	step(w, &(struct core_event){ .type = CORE_SET_MODE, .is_sync = is_sync });
 }
 
 void sim_tick(struct sim *w, unsigned ms)
@@ -338,7 +411,7 @@ void sim_event(struct sim *w, enum core_event_type type, int err)
 {
 	static const char *const names[] = {
 		[CORE_BARRIER] = "barrier", [CORE_UNBARRIER] = "unbarrier", [CORE_ABORT] = "abort",
-		[CORE_SOURCE_FAILED] = "source failed",
+		[CORE_GO_ON] = "go on",
 	};
 
 	sim_say(w, "%s", names[type]);

@@ -14,6 +14,7 @@
 #define SIM_CHUNKS_MAX 64u
 #define SIM_SECTORS_MAX (SIM_CHUNKS_MAX * 8)
 #define SIM_GUESTS_MAX 32u
+#define SIM_ZOMBIES_MAX 16u
 #define SIM_TRACE_BYTES 65536u
 
 struct sim_params {
@@ -22,6 +23,7 @@ struct sim_params {
 	uint64_t seed;            /* of what the disks hold at the start */
 	unsigned dirty_percent;   /* chunks that differ at the start; the rest are equal, or pristine and zero */
 	unsigned pristine_percent;
+	bool has_zombies;         /* a far side that does not shut out the older generation (I12): a bug of its own */
 	bool is_traced;
 };
 
@@ -30,6 +32,17 @@ struct sim_guest {
 	struct core_op op;
 	enum sim_guest_state state;
 	uint32_t version;         /* what its sectors will be; 0: zeros */
+	bool is_waiting;          /* in sync: its disk has it, and it was not answered */
+	uint64_t waits_ns;
+	uint64_t generation;      /* FLUSH: of the link when it arrived */
+	uint32_t promised[SIM_SECTORS_MAX]; /* FLUSH: what its answer promises to be on the far medium; SIM_NOTHING: nothing */
+};
+#define SIM_NOTHING UINT32_MAX
+
+/* A far leg of a lost link, still on its way. */
+struct sim_zombie {
+	unsigned first, count;
+	uint32_t data[CORE_COPY_CHUNKS * 8];
 };
 
 struct sim_copy {
@@ -63,6 +76,10 @@ struct sim {
 	bool is_applied[SIM_GUESTS_MAX + CORE_COPIES_MAX];
 	unsigned home_count, read_count, away_count;
 	bool is_flushing, is_linked, was_dropped, had_link;
+	uint64_t generation;      /* of the link, or the last one */
+	bool is_far_suspect;      /* it lost what it had not flushed, and the core has not heard yet */
+	struct sim_zombie *zombies;
+	unsigned zombie_count;
 
 	struct core_status status;
 	uint64_t most_queued_bytes; /* what the lag bound could have to hold after this step */
@@ -83,7 +100,7 @@ void sim_end(struct sim *w);
 uint64_t sim_dice(struct sim *w, uint64_t sides); /* 0 .. sides-1, from w->random */
 bool sim_is_fine(const struct sim *w);
 
-/* A guest's operation; NULL: no slot is free. is_zero: of a WRITE. */
+/* A guest's operation; NULL: no slot is free. is_zero: of a WRITE. FLUSH: an empty range. */
 struct core_op *sim_guest(struct sim *w, enum core_op_kind kind, struct range r, bool is_zero);
 void sim_local_done(struct sim *w, unsigned i, int err);  /* at_home[i] */
 void sim_read_done(struct sim *w, unsigned i, int err);   /* reads[i] */
@@ -92,14 +109,19 @@ void sim_far_done(struct sim *w, unsigned i, int err);    /* away[i] */
 void sim_flushed(struct sim *w, int err);
 void sim_link_up(struct sim *w);
 void sim_link_down(struct sim *w, int err);
+void sim_link_never(struct sim *w, int err);              /* it will not be made, or not again */
+void sim_far_crashes(struct sim *w);                      /* without a link: any of what it had not flushed is gone */
+void sim_zombie_lands(struct sim *w, unsigned i);
+void sim_set_mode(struct sim *w, bool is_sync);
 void sim_tick(struct sim *w, unsigned ms);
-void sim_event(struct sim *w, enum core_event_type type, int err); /* BARRIER, UNBARRIER, ABORT, SOURCE_FAILED */
+void sim_event(struct sim *w, enum core_event_type type, int err); /* BARRIER, UNBARRIER, ABORT, GO_ON */
 bool sim_is_same(const struct sim *w); /* both disks */
 
 /* sim-oracle.c */
 void sim_break(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void sim_say(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3); /* a line of the trace, with the time */
 bool sim_stays_clean(struct sim *w, struct range r, bool is_zero);
+void sim_note_promise(struct sim *w, struct sim_guest *g); /* a FLUSH arrives */
 /* Around a step; and at what the core asks for. */
 void sim_check_before(struct sim *w);
 void sim_check_action(struct sim *w, const struct core_action *a);

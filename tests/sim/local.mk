@@ -1,11 +1,13 @@
 # The mirror's core in virtual time: readable traces, random schedules, and bugs planted to see that those find them.
 SIM_SOURCES = tests/lib/sim.c tests/lib/sim.h tests/lib/sim-oracle.c tests/sim/schedule.c tests/sim/schedule.h
-SIM_TESTS = tests/sim/sim-golden tests/sim/sim-golden-ends tests/sim/sim-random tests/sim/sim-planted tests/sim/sim-pace
+SIM_TESTS = tests/sim/sim-golden tests/sim/sim-golden-ends tests/sim/sim-golden-links tests/sim/sim-random tests/sim/sim-planted tests/sim/sim-pace
 GOLDEN_SOURCES = tests/lib/sim.c tests/lib/sim.h tests/lib/sim-oracle.c tests/sim/golden.c tests/sim/golden.h
 tests_sim_sim_golden_SOURCES = tests/sim/sim-golden.c $(GOLDEN_SOURCES)
 tests_sim_sim_golden_LDADD = libcore.la
 tests_sim_sim_golden_ends_SOURCES = tests/sim/sim-golden-ends.c $(GOLDEN_SOURCES)
 tests_sim_sim_golden_ends_LDADD = libcore.la
+tests_sim_sim_golden_links_SOURCES = tests/sim/sim-golden-links.c $(GOLDEN_SOURCES)
+tests_sim_sim_golden_links_LDADD = libcore.la
 tests_sim_sim_random_SOURCES = tests/sim/sim-random.c $(SIM_SOURCES)
 tests_sim_sim_random_LDADD = libcore.la
 tests_sim_sim_pace_SOURCES = tests/sim/sim-pace.c

@@ -24,10 +24,13 @@ struct weather {
 	unsigned far_weight, guest_weight;
 	unsigned hot_chunks;      /* guests write to this many, mostly */
 	bool is_early;            /* the link is there from the start */
+	unsigned flaps_one_in;    /* the link is lost: one event of so many of its kind */
 	bool is_slow;             /* time passes in seconds: many flushes */
 	bool is_held;             /* a barrier: guests are held */
 	bool had_read_error;
 };
+
+bool schedule_has_zombies;
 
 static uint64_t mix(uint64_t seed, uint64_t n)
 {
@@ -69,7 +72,11 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.trim_reads_zero = sim_dice(w, 2),
 		.is_copy = sim_dice(w, 6) == 0,
 		.no_progress_ms = 2000,
+		.is_sync = sim_dice(w, 3) == 0,
+		.can_reconnect = sim_dice(w, 3) != 0,
+		.keeps_link = sim_dice(w, 2),
 	};
+	p->spec.keeps_link = p->spec.keeps_link && !p->spec.is_copy;
 	if (p->far.min_block_bytes < 4096 && sim_dice(w, 4) == 0)
 		p->spec.size_bytes -= SIM_SECTOR * sim_dice(w, 8);
 	p->dirty_percent = (unsigned)PICK(w, 0, 30, 70, 100);
@@ -80,6 +87,7 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.guest_weight = (unsigned)PICK(w, 10, 30, 30, 50),
 		.hot_chunks = (unsigned)PICK(w, 1, 2, 4, 64),
 		.is_early = sim_dice(w, 4) != 0,
+		.flaps_one_in = (unsigned)PICK(w, 2, 6, 20),
 		.is_slow = sim_dice(w, 3) == 0,
 	};
 	for (unsigned i = 0; i < MISHAPS; i++)
@@ -103,6 +111,10 @@ static void guest(struct sim *w, const struct weather *weather)
 	enum core_op_kind kind = (enum core_op_kind)PICK(w, CORE_WRITE, CORE_WRITE, CORE_WRITE, CORE_WRITE, CORE_ZERO, CORE_TRIM);
 	bool is_zero = sim_dice(w, 5) == 0;
 
+	if (sim_dice(w, 12) == 0) {
+		sim_guest(w, CORE_FLUSH, (struct range){ 0, 0 }, false);
+		return;
+	}
 	if (sim_dice(w, 3) == 0)
 		align = CORE_CHUNK_BYTES;
 	r.start = sim_dice(w, sim_dice(w, 5) ? hot : size) & ~(align - 1);
@@ -111,14 +123,22 @@ static void guest(struct sim *w, const struct weather *weather)
 	sim_guest(w, kind, r, kind == CORE_WRITE && is_zero);
 }
 
-static void link_event(struct sim *w)
+static void link_event(struct sim *w, const struct weather *weather)
 {
-	if (!w->had_link) {
-		if (sim_dice(w, 20) == 0 && w->status.state == CORE_CONNECTING)
-			sim_link_down(w, ECONNREFUSED);
-		else if (w->status.state == CORE_CONNECTING)
+	enum core_state state = w->status.state;
+
+	if (state == CORE_CONNECTING || state == CORE_BROKEN) {
+		if (sim_dice(w, 20) == 0)
+			sim_link_never(w, ECONNREFUSED);
+		else if (state == CORE_BROKEN && sim_dice(w, 3) == 0)
+			sim_far_crashes(w);
+		else if (w->zombie_count && sim_dice(w, 2))
+			sim_zombie_lands(w, (unsigned)sim_dice(w, w->zombie_count));
+		else
 			sim_link_up(w);
-	} else if (w->is_linked && sim_dice(w, 20) == 0) {
+	} else if (w->is_linked && w->zombie_count && w->params.has_zombies) {
+		sim_zombie_lands(w, (unsigned)sim_dice(w, w->zombie_count));
+	} else if (w->is_linked && sim_dice(w, weather->flaps_one_in) == 0) {
 		while (w->away_count && sim_dice(w, 2) && sim_is_fine(w))
 			sim_far_done(w, (unsigned)sim_dice(w, w->away_count), ESHUTDOWN);
 		sim_link_down(w, ENOTCONN);
@@ -131,14 +151,19 @@ static void barrier_event(struct sim *w, struct weather *weather)
 
 	for (unsigned i = 0; i < SIM_GUESTS_MAX; i++)
 		is_busy = is_busy || w->guests[i].state == SIM_ARRIVED || w->guests[i].state == SIM_SUBMITTED;
-	if (weather->is_held && sim_dice(w, 4) == 0) {
+	if (w->status.state == CORE_FINISHED && w->params.spec.keeps_link) {
+		weather->is_held = false;
+		sim_event(w, CORE_GO_ON, 0);
+	} else if (sim_dice(w, 6) == 0) {
+		sim_set_mode(w, !w->status.is_sync);
+	} else if (weather->is_held && sim_dice(w, 4) == 0) {
 		weather->is_held = false;
 		sim_event(w, CORE_UNBARRIER, 0);
 	} else if (!weather->is_held && !is_busy && sim_dice(w, 2)) {
 		weather->is_held = true;
 		sim_event(w, CORE_BARRIER, 0);
 	} else if (sim_dice(w, 30) == 0) {
-		sim_event(w, sim_dice(w, 2) ? CORE_ABORT : CORE_SOURCE_FAILED, EIO);
+		sim_event(w, CORE_ABORT, 0);
 	}
 }
 
@@ -179,7 +204,7 @@ static void happen(struct sim *w, struct weather *weather)
 	case 2: sim_read_done(w, (unsigned)sim_dice(w, w->read_count), mishap(w, weather, READ_FAILS)); break;
 	case 3: far_event(w, weather); break;
 	case 4: sim_flushed(w, mishap(w, weather, FLUSH_FAILS)); break;
-	case 5: link_event(w); break;
+	case 5: link_event(w, weather); break;
 	case 6: barrier_event(w, weather); break;
 	default: sim_tick(w, weather->is_slow ? 1100 : (unsigned)PICK(w, 1, 5, 10, 20, 100, 300, 1100)); break;
 	}
@@ -194,6 +219,8 @@ static void check_guests_alone(struct sim *w)
 		else if (w->read_count)
 			sim_read_done(w, 0, 0);
 	}
+	if (w->status.is_sync && sim_is_fine(w))
+		sim_tick(w, 250);
 	for (unsigned i = 0; i < SIM_GUESTS_MAX && sim_is_fine(w); i++)
 		if (w->guests[i].state == SIM_ARRIVED || w->guests[i].state == SIM_SUBMITTED)
 			sim_break(w, "I8: a guest waits for the far side");
@@ -216,9 +243,11 @@ static void all_is_well(struct sim *w)
 /* The pass ends, and the barrier after it. */
 static void check_arrival(struct sim *w, const struct weather *weather)
 {
-	bool was_asked = weather->is_held;
+	bool was_asked = weather->is_held && w->status.state != CORE_BROKEN;
 
-	if (w->status.state == CORE_CONNECTING && !w->had_link && sim_is_fine(w))
+	if (w->status.state == CORE_BROKEN)
+		sim_event(w, CORE_UNBARRIER, 0); /* it may have been given up long ago */
+	if ((w->status.state == CORE_CONNECTING || w->status.state == CORE_BROKEN) && sim_is_fine(w))
 		sim_link_up(w);
 	for (unsigned n = 0; n < 400 && sim_is_fine(w); n++) {
 		enum core_state state = w->status.state;
@@ -243,13 +272,14 @@ static void play(const struct schedule *s, struct sim *w, bool is_traced)
 
 	make_world(&p, &weather, s->seed);
 	p.is_traced = is_traced;
+	p.has_zombies = schedule_has_zombies;
 	sim_start(w, &p);
 	if (weather.is_early)
 		sim_link_up(w);
 	for (unsigned i = 0; i < s->count && sim_is_fine(w); i++) {
 		w->random = s->events[i];
 		happen(w, &weather);
-		if (w->status.state != CORE_FINISHING && w->status.state != CORE_FINISHED && w->status.state != CORE_CONNECTING)
+		if (w->status.state == CORE_SYNCING || w->status.state == CORE_SYNCED)
 			weather.is_held = false; /* backed out */
 	}
 	check_guests_alone(w);

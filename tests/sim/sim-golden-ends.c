@@ -107,9 +107,9 @@ static void a_failed_flush_owes_all_that_was_not_flushed(void)
 	       "[   0] far done 0+8\n"
 	       "[   0]   -> flush\n"
 	       "[   0] flushed error\n"
-	       "[   0]   -> read 0+32\n"
+	       "[   0]   -> read 0+8\n"
 	       "[   0]   -> syncing\n"
-	       "[   0] map CCCC\n");
+	       "[   0] map C...\n");
 }
 
 static void a_barrier_sends_flushes_and_says_goodbye(void)
