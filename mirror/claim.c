@@ -51,7 +51,7 @@ void claims_free(struct claims *t)
 {
 	if (!t)
 		return;
-	assert(t->count == 0);
+
 	free(t);
 }
 
@@ -189,4 +189,41 @@ void claim_drop(struct claims *t, struct claim *c, struct claim_wake *wake)
 	}
 	meet_overlapping(t, c, &woken);
 	TAILQ_CONCAT(wake, &woken, wake);
+}
+
+typedef bool counts_fn(const struct claim *c);
+
+static bool is_met(const struct claim *c, struct range r, counts_fn *counts)
+{
+	return range_overlaps(c->range, r) && (!counts || counts(c));
+}
+
+static bool is_met_in_cell(const struct claims *t, uint64_t cell, struct range r, counts_fn *counts)
+{
+	const struct claim *c;
+
+	TAILQ_FOREACH(c, &t->first[cell & (BUCKETS - 1)], first)
+		if (is_met(c, r, counts))
+			return true;
+	TAILQ_FOREACH(c, &t->second[cell & (BUCKETS - 1)], second)
+		if (is_met(c, r, counts))
+			return true;
+	return false;
+}
+
+/* Buckets are shared by cells far apart: whoever is met is compared. */
+bool claims_overlap(const struct claims *t, struct range r, counts_fn *counts)
+{
+	uint64_t first = r.start / CLAIM_CELL_BYTES, last = (r.end - 1) / CLAIM_CELL_BYTES;
+	const struct claim *c;
+
+	if (t->count == 0)
+		return false;
+	TAILQ_FOREACH(c, &t->wide, first)
+		if (is_met(c, r, counts))
+			return true;
+	for (uint64_t cell = first; cell <= MIN(last, first + BUCKETS - 1); cell++)
+		if (is_met_in_cell(t, cell, r, counts))
+			return true;
+	return false;
 }

@@ -39,6 +39,8 @@ void claims_free(struct claims *t); /* no claim is live */
 bool claim_take(struct claims *t, struct claim *c, struct range r, void *owner);
 /* Gives up a claim, granted or waiting. Claims that became granted are appended to wake, in arrival order among themselves. */
 void claim_drop(struct claims *t, struct claim *c, struct claim_wake *wake);
+/* Does a live claim, granted or waiting, overlap r (not empty)? counts: only those it says yes to; NULL: any. */
+bool claims_overlap(const struct claims *t, struct range r, bool (*counts)(const struct claim *c));
 /* Live claims, granted or waiting. */
 unsigned claims_count(const struct claims *t);
 

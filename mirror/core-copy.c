@@ -123,7 +123,7 @@ static struct core_span run_from(const struct core *c, uint64_t first, uint64_t 
 	while (next < end && is_pristine_chunk(c, next) == is_pristine) {
 		if (bitmap_test(c->map.dirty, next))
 			run.end = next + 1;
-		else if (is_pristine || ++gaps > length_of(run) / 2)
+		else if (is_pristine || ++gaps > length_of(run) / 2 || !core_marks_covers(c, next))
 			break;
 		next++;
 	}
@@ -145,6 +145,7 @@ static void retire(struct core *c, struct core_op *op)
 	unsigned i = 0;
 
 	assert(!op->mine && !op->local.is_live && op->far_leg == CORE_FAR_IDLE);
+	core_marks_unpin(c, op);
 	while (c->live[i] != op)
 		i++;
 	c->live[i] = c->live[--c->live_count];
@@ -218,6 +219,7 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 	op->charge_bytes = range_length(op->range);
 	c->copy_charge += op->charge_bytes;
 
+	core_marks_pin(c, op);
 	make_copying(c, op, run);
 	op->local_leg = CORE_LOCAL_BUSY;
 	core_push(out, CORE_DO_COPY_READ, op, 0, 0);
@@ -283,6 +285,7 @@ static void read_good(struct core *c, struct core_op *op)
 		c->sum.skipped_bytes += (uint64_t)__builtin_popcountll(op->mine) * CORE_CHUNK_BYTES;
 		clean(c, op, op->mine);
 		give_up(c, op);
+		core_shadow_settle(c, op->range);
 		return;
 	}
 	first = (unsigned)__builtin_ctzll(data);

@@ -153,6 +153,9 @@ bool core_far_enqueue(struct core *c, struct core_op *op)
 	}
 	if (!PLANTED(BUG_PRISTINE_STAYS))
 		core_map_enqueued(&c->map, op->far_range);
+	if (!PLANTED(BUG_OWING_NOT_IN_FLIGHT))
+		core_shadow_owe(c, core_map_span(&c->map, op->far_range));
+	core_shadow_touch(c, core_map_span(&c->map, op->far_range));
 	if (!c->far_count)
 		c->answer_ns = c->now_ns;
 	op->queued_ns = c->now_ns;
@@ -231,6 +234,8 @@ static void dirty_failed(struct core *c, struct core_op *op)
 /* The leg's end: bits first, then the claim, then the buffer (I4). */
 static void end_leg(struct core *c, struct core_op *op, bool is_good)
 {
+	struct range range = op->range;
+
 	TAILQ_REMOVE(list_of(c, op), op, link);
 	if (op->far_leg == CORE_FAR_SENT) {
 		c->sent_count--;
@@ -252,6 +257,7 @@ static void end_leg(struct core *c, struct core_op *op, bool is_good)
 		core_copy_far_done(c, op, is_good);
 	else
 		core_write_far_done(c, op, is_good);
+	core_shadow_settle(c, range);
 }
 
 static void count_ack(struct core *c, const struct core_op *op)
@@ -317,7 +323,10 @@ void core_far_flushed(struct core *c, int err)
 		return;
 	c->is_flushing = false;
 	c->answer_ns = c->now_ns;
+	if (!err)
+		core_shadow_flushed(c);
 	core_map_flush_ends(&c->map, !err);
+	core_marks_far_flushed(c, !err);
 	core_sync_flushed(c);
 	if (!err) {
 		c->flush_failures = 0;

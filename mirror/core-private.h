@@ -44,6 +44,16 @@
 	X(SYNC_OLD_FLUSH)         /* I10: a guest's flush takes a far flush that began before it */ \
 	X(BREAK_FORGETS_SENT)     /* I12: what was in flight when the link was lost */ \
 	X(LOSS_FORGOTTEN)         /* I11: the far side may have lost what was not flushed */ \
+	X(MARK_NOT_AWAITED)       /* I11: a write is submitted before its region's mark is durable */ \
+	X(RETIRE_TOUCHED)         /* I11: a mark goes though its region was touched since the flushes began */ \
+	X(RETIRE_PENDING)         /* I11: ... though something of its region was in flight when they began */ \
+	X(RETIRE_DIRTY)           /* I11: ... though something of its region is owed */ \
+	X(RETIRE_BEFORE_FAR)      /* I11: ... when this disk was flushed, before the far one */ \
+	X(RETIRE_BEFORE_HOME)     /* I11: ... when the far disk was flushed, before this one */ \
+	X(OWING_NOT_IN_FLIGHT)    /* I11: what is in flight is not in the map */ \
+	X(OWING_NOT_AT_HOME)      /* I11: what the far side has and this disk may not have yet is taken out of the map */ \
+	X(OWING_SETTLED_EARLY)    /* I11: an acknowledgement takes a chunk out of the map though another leg is queued for it */ \
+	X(UNFLUSHED_NOT_KEPT)     /* I11: what was not flushed there is not in the map */ \
 	X(FLUSH_FAILURE_FORGOTTEN)/* I10 */ \
 	X(FLUSH_COVERS_PENDING)   /* I10: what is in flight when it begins */ \
 	X(BARRIER_TAKES_OLD_FLUSH)/* I10: one that began before the last acknowledgement */ \
@@ -59,12 +69,35 @@ extern enum core_bug core_planted;
 
 TAILQ_HEAD(core_ops, core_op);
 
+struct core_region {
+	uint32_t pins;               /* operations and copies alive that touch it */
+	uint32_t guest_ms;           /* a guest's last write, of now_ns / 1e6, cut off */
+};
+
+/* core-marks.c: which regions are marked on the medium, and which may lose their mark; bits that survive a kill. */
+struct core_marks {
+	bool is_on, is_ready;
+	uint64_t region_bytes, regions;
+	struct core_region *region;  /* owned */
+	struct bitmap *marked;       /* owned: its mark is on the medium */
+	struct bitmap *wanted;       /* owned: must be asked for */
+	struct bitmap *asked;        /* owned: MARK was sent */
+	struct bitmap *mapped;       /* owned: its bits may be written */
+	struct bitmap *retiring;     /* owned: the flushes under way will have settled it, unless it is touched again */
+	struct bitmap *retired;      /* owned: RETIRE is due */
+	uint64_t *owing, *unflushed; /* borrowed */
+	struct core_ops parked;      /* guests' operations that wait for a mark, with their local claim */
+	bool is_flushing_home, is_far_of_pair, is_home_good, is_far_good;
+	uint64_t pair_ns;            /* when the last pair of flushes began */
+};
+
 enum core_flush { CORE_FLUSH_IDLE, CORE_FLUSH_BUSY, CORE_FLUSH_GOOD };
 
 struct core {
 	struct core_spec spec;
 	struct core_far far;
 	struct core_map map;
+	struct core_marks marks;
 	struct pace pace;
 
 	enum core_state state;
@@ -133,6 +166,30 @@ void core_write_arrived(struct core *c, struct core_op *op, struct core_actions 
 void core_write_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
 void core_write_local_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
 void core_write_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-marks.c */
+bool core_marks_init(struct core *c);
+void core_marks_fini(struct core *c);
+void core_marks_on(struct core *c, const struct core_event *ev);
+/* False: it has to wait for a mark, and is parked. */
+bool core_marks_let_in(struct core *c, struct core_op *op);
+void core_marks_pin(struct core *c, struct core_op *op);
+void core_marks_unpin(struct core *c, struct core_op *op);
+void core_marks_marked(struct core *c, const struct core_event *ev);
+void core_marks_ask(struct core *c, struct core_actions *out); /* MARK and RETIRE, as far as there is room */
+void core_marks_stop(struct core *c);         /* the operation is over: nobody waits for marks */
+bool core_marks_begin_pair(struct core *c, struct core_actions *out); /* one action; true: a far flush is to follow */
+bool core_marks_covers(const struct core *c, uint64_t chunk); /* its region is marked, or marks are not wanted */
+void core_marks_home_flushed(struct core *c, int err);
+void core_marks_far_flushed(struct core *c, bool is_good);
+void core_marks_void_pair(struct core *c);    /* the link is gone */
+
+/* core-shadow.c: the map's bits, written through */
+void core_shadow_region(struct core *c, uint64_t region); /* it is mapped from now on */
+void core_shadow_owe(struct core *c, struct core_span s);
+void core_shadow_settle(struct core *c, struct range r);  /* clears what is CLEAN with nothing queued or in flight */
+void core_shadow_touch(struct core *c, struct core_span s);
+void core_shadow_flushed(struct core *c);                 /* before a good flush's `flushing` is forgotten */
 
 /* core-sync.c */
 bool core_sync_must_wait(const struct core *c, const struct core_op *op);

@@ -26,6 +26,8 @@ void core_status(const struct core *c, struct core_status *out)
 	out->is_sync = c->is_sync;
 	out->is_lagging = c->is_lagging;
 	out->generation = c->far.generation;
+	out->is_map_ready = c->marks.is_ready;
+	out->marked_regions = bitmap_count(c->marks.marked);
 	out->is_idle = c->live_count == 0 && c->far_count == 0;
 	out->err = c->err;
 	out->dirty_bytes = c->state == CORE_FINISHED ? 0 : MIN(owed, c->spec.size_bytes);

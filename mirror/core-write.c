@@ -7,6 +7,7 @@
  *                                        '-> far leg              REMOTE_DONE        | both over: RELEASE
  *
  * Where it goes, first match:
+ *      a region is not marked            it waits for the mark (core-marks.c), then from the top
  *      no mirror now                       local; DIRTY, if it will be owed
  *      every chunk DIRTY                   local: the copy is still to come and will read it
  *      zeros over pristine chunks          local: both sides read as zero already (I6)
@@ -98,6 +99,7 @@ void core_write_arrived(struct core *c, struct core_op *op, struct core_actions 
 	op->far_kind = CORE_FAR_NONE;
 	op->charge_bytes = 0;
 	op->is_paced = false;
+	op->is_pinned = false;
 	op->answer_state = CORE_ANSWER_NONE;
 	if (op->kind == CORE_FLUSH) {
 		flush_arrived(c, op, out);
@@ -114,7 +116,11 @@ void core_write_arrived(struct core *c, struct core_op *op, struct core_actions 
 
 void core_write_granted(struct core *c, struct core_op *op, struct core_actions *out)
 {
+	if (!core_marks_let_in(c, op))
+		return;
 	op->local_leg = CORE_LOCAL_BUSY;
+	if (!PLANTED(BUG_OWING_NOT_IN_FLIGHT))
+		core_shadow_owe(c, core_map_span(&c->map, op->range));
 	if (op->kind != CORE_TRIM && !PLANTED(BUG_ROUTE_AT_ARRIVAL))
 		route(c, op);
 	core_push(out, CORE_DO_LOCAL_SUBMIT, op, 0, 0);
@@ -159,6 +165,7 @@ void core_write_local_done(struct core *c, struct core_op *op, int err, struct c
 		route(c, op);
 	op->local_leg = CORE_LOCAL_OVER;
 	core_drop_local(c, op);
+	core_shadow_settle(c, op->range);
 	answer(c, op, err, out);
 }
 

@@ -61,6 +61,8 @@ struct core *core_new(const struct core_spec *spec)
 	c->spec.debt_ms = spec->debt_ms ? spec->debt_ms : 1000;
 	c->spec.no_progress_ms = spec->no_progress_ms ? spec->no_progress_ms : 30000;
 	c->spec.stall_ms = spec->stall_ms ? spec->stall_ms : 250;
+	c->spec.region_bytes = spec->region_bytes ? spec->region_bytes : 16 * MiB;
+	c->spec.keep_mark_ms = spec->keep_mark_ms ? spec->keep_mark_ms : 30000;
 	c->is_sync = spec->is_sync;
 	TAILQ_INIT(&c->granted);
 	TAILQ_INIT(&c->blocked);
@@ -75,7 +77,8 @@ struct core *core_new(const struct core_spec *spec)
 	c->local_claims = claims_new();
 	c->far_claims = claims_new();
 	c->copies = calloc(CORE_COPIES_MAX, sizeof *c->copies);
-	if (!core_map_init(&c->map, spec->size_bytes) || !c->local_claims || !c->far_claims || !c->copies) {
+	if (!core_map_init(&c->map, spec->size_bytes) || !core_marks_init(c) || !c->local_claims || !c->far_claims ||
+	    !c->copies) {
 		core_free(c);
 		return NULL;
 	}
@@ -86,16 +89,23 @@ struct core *core_new(const struct core_spec *spec)
 	return c;
 }
 
+void core_abandon(struct core *c)
+{
+	claims_free(c->local_claims);
+	claims_free(c->far_claims);
+	core_map_fini(&c->map);
+	core_marks_fini(c);
+	free(c->copies);
+	free(c);
+}
+
 void core_free(struct core *c)
 {
 	if (!c)
 		return;
 	assert(c->live_count == 0 && c->far_count == 0);
-	claims_free(c->local_claims);
-	claims_free(c->far_claims);
-	core_map_fini(&c->map);
-	free(c->copies);
-	free(c);
+	assert(!c->local_claims || claims_count(c->local_claims) == 0);
+	core_abandon(c);
 }
 
 void core_mark_dirty(struct core *c, struct range r)
@@ -108,6 +118,12 @@ void core_mark_pristine(struct core *c, struct range r)
 {
 	assert(c->state == CORE_CONNECTING);
 	core_map_add_pristine(&c->map, range_clip(r, (struct range){ 0, c->spec.size_bytes }));
+}
+
+void core_mark_unflushed(struct core *c, struct range r)
+{
+	assert(c->state == CORE_CONNECTING);
+	core_map_enqueued(&c->map, range_clip(r, (struct range){ 0, c->spec.size_bytes }));
 }
 
 void core_push(struct core_actions *out, enum core_action_type type, struct core_op *op, int err, uint32_t delay_us)
@@ -155,6 +171,7 @@ void core_dirty(struct core *c, struct range r)
 {
 	struct core_span s = core_map_span(&c->map, r);
 
+	core_shadow_owe(c, s);
 	if (PLANTED(BUG_OVERFLOW_KEEPS_MASKS) && core_is_mirroring(c)) {
 		bitmap_set(c->map.dirty, s.first, s.end);
 		return;
@@ -172,6 +189,7 @@ void core_drop_local(struct core *c, struct core_op *op)
 
 void core_release(struct core *c, struct core_op *op)
 {
+	core_marks_unpin(c, op);
 	TAILQ_INSERT_TAIL(&c->released, op, link);
 }
 
@@ -200,6 +218,9 @@ static void end_mirroring(struct core *c, enum core_state how)
 		if (c->live[i]->mine)
 			core_dirty(c, c->live[i]->range);
 	core_sync_release_all(c);
+	core_marks_void_pair(c);
+	if (core_is_over(c))
+		core_marks_stop(c);
 }
 
 void core_fail(struct core *c, int err)
@@ -335,6 +356,15 @@ static void take_event(struct core *c, const struct core_event *ev, struct core_
 	case CORE_SET_MODE:
 		set_mode(c, ev->is_sync);
 		break;
+	case CORE_MAP_ON:
+		core_marks_on(c, ev);
+		break;
+	case CORE_MARKED:
+		core_marks_marked(c, ev);
+		break;
+	case CORE_HOME_FLUSHED:
+		core_marks_home_flushed(c, ev->err);
+		break;
 	case CORE_GO_ON:
 		go_on(c);
 		break;
@@ -420,7 +450,11 @@ static bool is_flush_due(const struct core *c)
 
 static void flush(struct core *c, struct core_actions *out)
 {
-	if (!is_flush_due(c))
+	bool is_due = is_flush_due(c), can_pair = (c->state == CORE_SYNCING || c->state == CORE_SYNCED) && !c->is_flushing;
+
+	if (can_pair && c->is_linked && core_marks_begin_pair(c, out))
+		is_due = true;
+	if (!is_due)
 		return;
 	if (is_drained(c) || PLANTED(BUG_BARRIER_TAKES_OLD_FLUSH))
 		c->last_flush = CORE_FLUSH_BUSY;
@@ -450,6 +484,7 @@ static void judge_finishing(struct core *c)
 		c->must_drop_link = !c->spec.keeps_link;
 		core_sync_release_all(c);
 		set_state(c, CORE_FINISHED);
+		core_marks_stop(c);
 	} else if (c->is_barrier && c->now_ns - heard_ns > c->spec.no_progress_ms * NS_PER_MS) {
 		back_out(c, ETIMEDOUT);
 	}
@@ -517,11 +552,12 @@ void core_step(struct core *c, const struct core_event *ev, struct core_actions 
 	while (act_on_granted(c, out) && core_copy_choose(c))
 		;
 	core_far_send(c, out);
+	core_marks_ask(c, out);
 	watch_far(c);
 	core_sync_watch(c);
 	if (core_sync_answer(c, out))
 		release_all(c, out);
-	if (!core_has_room(out, 3))
+	if (!core_has_room(out, 4))
 		return;
 	judge(c);
 	flush(c, out);

@@ -73,6 +73,7 @@ struct core_op {
 	uint64_t queued_ns, sent_ns;
 	unsigned attempts;           /* COPY: reads of a single chunk that failed */
 	bool is_paced;               /* made work for the far side */
+	bool is_pinned;              /* counted in the regions it touches */
 	enum { CORE_ANSWER_NONE, CORE_ANSWER_WAITS, CORE_ANSWER_DUE } answer_state; /* in sync: of the guest's answer */
 	uint64_t waits_ns;           /* ... since when it waits for the far side */
 	uint64_t flush_number;       /* FLUSH: of the first far flush that covers it; 0: none has to */
@@ -95,6 +96,8 @@ struct core_spec {
 	uint32_t stall_ms;        /* ... or after so long on the local result alone (default 250) */
 	bool can_reconnect;       /* a link that is lost may be made anew: BROKEN, not FAILED */
 	bool keeps_link;          /* FINISHED does not part: the commit goes over it; see GO_ON */
+	uint64_t region_bytes;    /* of one mark, a multiple of the chunk (default 16 MiB) */
+	uint32_t keep_mark_ms;    /* a guest's mark is kept so long after its last write there (default 30000) */
 };
 
 /* What the far side is; learnt before LINK_UP. */
@@ -123,6 +126,10 @@ enum core_event_type {
 	CORE_BARRIER,        /* the frontends are held and drained: send all, flush, FINISHED; or a REPORT with err: backed out */
 	CORE_UNBARRIER,      /* the barrier is given up; guests go on */
 	CORE_SET_MODE,       /* is_sync: from now on */
+	CORE_MAP_ON,         /* owing, unflushed: from here on the debt survives (I11). Once, in CONNECTING, when all that the
+	                        disk holds was marked dirty; the first link waits until the status says is_map_ready */
+	CORE_MARKED,         /* region, count, has_map: the answer to MARK; err: it is not on the medium, FAILED */
+	CORE_HOME_FLUSHED,   /* err: the answer to FLUSH_HOME; an error is the operation's end */
 	CORE_GO_ON,          /* FINISHED with keeps_link only: the disk is the source's again, mirroring goes on */
 	CORE_ABORT,          /* the operation ends here; the far side is left as it is */
 	CORE_MORE,           /* the last step's array was full: go on */
@@ -136,6 +143,9 @@ struct core_event {
 	uint64_t generation;
 	struct core_far far;
 	bool is_sync;
+	uint64_t region, count;        /* MARKED: regions */
+	bool has_map;                  /* MARKED: their bits may be written */
+	uint64_t *owing, *unflushed;   /* MAP_ON: a bit a chunk, as far as has_map says; borrowed; NULL: there is none */
 };
 
 enum core_action_type {
@@ -145,6 +155,9 @@ enum core_action_type {
 	CORE_DO_COMPLETE_GUEST,/* op, err, delay_us: the guest hears; not before delay_us from now (pacing) */
 	CORE_DO_RELEASE,       /* op: both legs over, memory and buffer are the driver's again */
 	CORE_DO_FLUSH_FAR,     /* one at a time; FLUSHED answers, or LINK_DOWN */
+	CORE_DO_FLUSH_HOME,    /* this disk; one at a time; HOME_FLUSHED answers */
+	CORE_DO_MARK,          /* region, count: make their marks durable; MARKED answers, of all or of parts of them */
+	CORE_DO_RETIRE,        /* region, count: their marks may go, whenever it suits */
 	CORE_DO_REPORT,        /* the state changed, or became worth telling; err: a barrier was backed out (ETIMEDOUT, EIO) */
 	CORE_DO_DROP_LINK,     /* err 0: say goodbye, nothing is in flight (FINISHED). Else cut (FAILED, ENDED): each far leg in
 	                          flight is then answered by its REMOTE_DONE (any err) or all of them by one LINK_DOWN */
@@ -155,6 +168,7 @@ struct core_action {
 	struct core_op *op;
 	int err;
 	uint32_t delay_us;
+	uint64_t region, count;
 };
 
 #ifndef CORE_ACTIONS_MAX
@@ -171,12 +185,18 @@ struct core;
 struct core *core_new(const struct core_spec *spec);
 /* Not before every guest operation was RELEASEd. */
 void core_free(struct core *c);
+/* As a crash does it, whatever is alive: for the simulation. */
+void core_abandon(struct core *c);
 
 /* In CONNECTING only, before LINK_UP. */
 void core_mark_dirty(struct core *c, struct range r);    /* owed: what the disk holds */
 /* Proved to read as zero at the far side, and nothing sent since. What is CLEAN and pristine must read as zero here too.
  * Cheapest in ascending order; out of memory it is forgotten, which is safe. */
 void core_mark_pristine(struct core *c, struct range r);
+/* What an earlier process left: the far side has it, but no flush of it was seen; regions that are marked, with bits in the map
+ * perhaps. Before MAP_ON. */
+void core_mark_unflushed(struct core *c, struct range r);
+void core_mark_marked(struct core *c, struct range r, bool has_map);
 
 void core_step(struct core *c, const struct core_event *ev, struct core_actions *out);
 
@@ -187,6 +207,8 @@ struct core_status {
 	bool is_sync;
 	bool is_lagging;        /* in sync: somebody waited stall_ms, nobody waits until all is there again */
 	uint64_t generation;    /* of the link, or the last one */
+	bool is_map_ready;      /* all that was owed at MAP_ON is marked, and in the map */
+	uint64_t marked_regions;
 	bool is_idle;           /* no copy and no far leg is alive: core_free() may follow once guests' operations are RELEASEd */
 	int err;                /* FAILED: why */
 	uint64_t dirty_bytes;   /* DIRTY and COPYING */

@@ -5,6 +5,7 @@ libcore_la_SOURCES = \
 	mirror/core.c mirror/core.h mirror/core-private.h \
 	mirror/core-copy.c mirror/core-far.c mirror/core-write.c \
 	mirror/core-map.c mirror/core-map.h mirror/core-status.c mirror/core-sync.c \
+	mirror/core-marks.c mirror/core-shadow.c \
 	mirror/pace.c mirror/pace.h
 libcore_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \

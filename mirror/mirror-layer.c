@@ -364,6 +364,11 @@ static void perform(struct mirror *m, const struct core_action *a, bool *has_rep
 	case CORE_DO_FLUSH_FAR:
 		mirror_link_flush(m);
 		return;
+	case CORE_DO_FLUSH_HOME:
+	case CORE_DO_MARK:
+	case CORE_DO_RETIRE:
+		assert(!"nobody turned the map on");
+		return;
 	case CORE_DO_REPORT:
 		*has_report = true;
 		if (a->err)

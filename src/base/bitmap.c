@@ -4,7 +4,7 @@
  *
  *      summary   1 bit: "this word of bits is not zero"
  *        |
- *      words     64 bits each, in address space that costs memory only where a bit was set
+ *      words     64 bits each, in address space that costs memory only where a bit was set (a small one: on the heap)
  *
  * next() walks the summary, 4096 bits a step, and so never reads (touches) words that were never set.  The summary itself
  * is 1/64 of the bits: 1 MiB for a 2 TiB disk in 4 KiB chunks, lazily touched too.
@@ -24,15 +24,30 @@ struct bitmap {
 	size_t words_bytes, summary_bytes;
 };
 
+#define SMALL_BYTES 4096u
+
 static uint64_t *reserve(size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p;
 
+	if (bytes <= SMALL_BYTES)
+		return calloc(1, bytes);
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;
 	/* A huge page would make one set bit cost 2 MiB. */
 	madvise(p, bytes, MADV_NOHUGEPAGE);
 	return p;
+}
+
+static void give_back(uint64_t *words, size_t bytes)
+{
+	if (!words)
+		return;
+	if (bytes <= SMALL_BYTES)
+		free(words);
+	else
+		munmap(words, bytes);
 }
 
 /* At least one word, so that every pointer is valid; whole words of words. */
@@ -63,10 +78,8 @@ void bitmap_free(struct bitmap *b)
 {
 	if (!b)
 		return;
-	if (b->words)
-		munmap(b->words, b->words_bytes);
-	if (b->summary)
-		munmap(b->summary, b->summary_bytes);
+	give_back(b->words, b->words_bytes);
+	give_back(b->summary, b->summary_bytes);
 	free(b);
 }
 

@@ -133,20 +133,21 @@ static bool is_sync_now(const struct sim *w)
 	return w->is_linked && w->status.is_sync && !w->status.is_lagging && is_mirroring(w->status.state);
 }
 
-/* What the far side has and a flush that begins now must keep. */
+/* What the far side has and a flush that begins now must keep. (Zeros tell no one version from another.) */
 void sim_note_promise(struct sim *w, struct sim_guest *g)
 {
 	g->generation = w->generation;
+	g->bad_flushes = w->bad_flushes;
 	for (unsigned s = 0; s < w->sectors; s++) {
 		bool is_there = core_chunk(w->core, s / 8) == CORE_CLEAN && !core_has_far_leg(w->core, chunk_bytes(w, s / 8));
 
-		g->promised[s] = is_sync_now(w) && is_there ? w->far[s] : SIM_NOTHING;
+		g->promised[s] = is_sync_now(w) && is_there && w->far[s] ? w->far[s] : SIM_NOTHING;
 	}
 }
 
 static void check_promise(struct sim *w, const struct sim_guest *g)
 {
-	if (g->generation != w->generation || !w->params.far.can_flush)
+	if (g->generation != w->generation || g->bad_flushes != w->bad_flushes || !w->params.far.can_flush)
 		return;
 	for (unsigned s = 0; s < w->sectors; s++)
 		if (g->promised[s] != SIM_NOTHING && w->far[s] == g->promised[s] && w->durable[s] != w->far[s] &&
@@ -260,6 +261,17 @@ void sim_check_action(struct sim *w, const struct core_action *a)
 			note_cut(w);
 		if (w->status.state == CORE_FINISHED)
 			check_finished(w);
+		break;
+	case CORE_DO_FLUSH_HOME:
+		sim_say(w, "  -> flush at home");
+		if (w->is_flushing_home)
+			sim_break(w, "I11: a flush at home too many");
+		break;
+	case CORE_DO_MARK:
+		sim_say(w, "  -> mark %u+%u", (unsigned)a->region, (unsigned)a->count);
+		break;
+	case CORE_DO_RETIRE:
+		sim_say(w, "  -> retire %u+%u", (unsigned)a->region, (unsigned)a->count);
 		break;
 	case CORE_DO_DROP_LINK:
 		break;

@@ -73,6 +73,7 @@ static void fill_chunk(struct sim *w, unsigned chunk)
 		w->far[s] = is_pristine ? 0 : ++w->last_version;
 		w->local[s] = !is_dirty ? w->far[s] : is_zero ? 0 : ++w->last_version;
 		w->durable[s] = w->far[s];
+		w->home[s] = w->local[s];
 	}
 	if (is_dirty)
 		core_mark_dirty(w->core, r);
@@ -160,6 +161,21 @@ static void perform(struct sim *w, const struct core_action *a)
 		w->is_flushing = true;
 		memcpy(w->snap, w->far, sizeof w->snap);
 		break;
+	case CORE_DO_FLUSH_HOME:
+		w->is_flushing_home = true;
+		memcpy(w->home_snap, w->local, sizeof w->home_snap);
+		break;
+	case CORE_DO_MARK:
+		w->asked[w->asked_count].region = a->region;
+		w->asked[w->asked_count++].count = a->count;
+		break;
+	case CORE_DO_RETIRE:
+		for (uint64_t i = a->region; i < a->region + a->count; i++) {
+			if (sim_dice(w, 2))
+				w->marked &= ~(UINT64_C(1) << i); /* else later */
+			w->mapped &= ~(UINT64_C(1) << i);
+		}
+		break;
 	case CORE_DO_DROP_LINK:
 		w->was_dropped = true;
 		break;
@@ -190,6 +206,8 @@ static void step(struct sim *w, struct core_event *ev)
 		if (out.is_full)
 			ev->type = CORE_MORE;
 	} while (out.is_full && sim_is_fine(w));
+	if (w->status.is_map_ready)
+		w->is_map_vouched = w->are_marks_vouched = true;
 	if (sim_is_fine(w))
 		sim_check_step(w, &first, &before);
 }
@@ -241,6 +259,8 @@ void sim_local_done(struct sim *w, unsigned i, int err)
 	bool has_result = op->kind != CORE_TRIM || w->params.spec.trim_reads_zero;
 
 	take_out(w->at_home, &w->home_count, i);
+	if (op->kind == CORE_FLUSH && !err)
+		memcpy(w->home, w->local, sizeof w->home); /* all that was done when it began, and more: it is a disk of ours */
 	for (unsigned s = sector_of(op->range.start); s < sector_of(op->range.end); s++)
 		w->local[s] = after(w, w->local[s], g->version, !err && has_result);
 	sim_say(w, "local done %u+%u%s", sector_of(op->range.start), sector_of(range_length(op->range)), err ? " error" : "");
@@ -313,6 +333,7 @@ void sim_far_done(struct sim *w, unsigned i, int err)
 void sim_flushed(struct sim *w, int err)
 {
 	w->is_flushing = false;
+	w->bad_flushes += err != 0;
 	for (unsigned s = 0; s < w->sectors; s++) {
 		if (!err)
 			w->durable[s] = w->snap[s];
@@ -388,11 +409,121 @@ void sim_link_never(struct sim *w, int err)
 void sim_far_crashes(struct sim *w)
 {
 	sim_say(w, "the far side crashes");
-	w->zombie_count = 0;
+	while (w->zombie_count)
+		sim_zombie_lands(w, 0);
 	for (unsigned s = 0; s < w->sectors; s++)
 		if (sim_dice(w, 2))
 			w->far[s] = w->durable[s];
 	w->is_far_suspect = true;
+}
+
+void sim_map_on(struct sim *w)
+{
+	w->is_map_on = true;
+	sim_say(w, "map on");
+	step(w, &(struct core_event){ .type = CORE_MAP_ON, .owing = w->owing, .unflushed = w->unflushed });
+}
+
+void sim_marked(struct sim *w, unsigned i, int err, bool has_map)
+{
+	uint64_t region = w->asked[i].region, count = w->asked[i].count;
+
+	assert(i < w->asked_count && region + count <= 64);
+	w->asked[i] = w->asked[--w->asked_count];
+	for (uint64_t r = region; r < region + count; r++) {
+		if (!err || sim_dice(w, 2))
+			w->marked |= UINT64_C(1) << r;
+		if (!err && has_map)
+			w->mapped |= UINT64_C(1) << r;
+	}
+	sim_say(w, "marked %u+%u%s", (unsigned)region, (unsigned)count, err ? " error" : has_map ? "" : ", no map");
+	step(w, &(struct core_event){ .type = CORE_MARKED, .region = region, .count = count, .err = err, .has_map = has_map });
+}
+
+void sim_home_flushed(struct sim *w, int err)
+{
+	w->is_flushing_home = false;
+	if (!err)
+		memcpy(w->home, w->home_snap, sizeof w->home);
+	sim_say(w, "flushed at home%s", err ? " error" : "");
+	step(w, &(struct core_event){ .type = CORE_HOME_FLUSHED, .err = err });
+}
+
+/* What the dead process had submitted to its disk: done, or not, or half. */
+static void lose_legs(struct sim *w)
+{
+	for (unsigned i = 0; i < w->home_count; i++)
+		for (unsigned s = sector_of(w->at_home[i]->range.start); s < sector_of(w->at_home[i]->range.end); s++)
+			w->local[s] = after(w, w->local[s], guest_of(w->at_home[i])->version, false);
+	for (unsigned i = 0; i < w->away_count; i++)
+		if (!w->is_applied[i])
+			make_zombie(w, w->away[i]);
+	for (unsigned i = 0; i < SIM_GUESTS_MAX; i++)
+		w->guests[i].state = SIM_FREE;
+	w->home_count = w->read_count = w->away_count = w->asked_count = w->copies_used = 0;
+	w->is_flushing = w->is_flushing_home = w->is_linked = w->was_dropped = false;
+}
+
+static bool has_bit(const uint64_t *words, unsigned i)
+{
+	return words[i / 64] >> (i % 64) & 1;
+}
+
+/* What persist_each_owing() and persist_each_marked() would say of a chunk. */
+static bool is_owed_by_files(const struct sim *w, unsigned chunk, bool is_power)
+{
+	unsigned region = (unsigned)(chunk * CORE_CHUNK_BYTES / w->params.spec.region_bytes);
+
+	if (!w->are_marks_vouched || (!is_power && !w->is_map_vouched))
+		return true;
+	if (!(w->marked >> region & 1))
+		return false;
+	return is_power || !(w->mapped >> region & 1) || has_bit(w->owing, chunk);
+}
+
+static void take_up(struct sim *w, bool is_power)
+{
+	for (unsigned c = 0; c < w->chunks; c++)
+		if (is_owed_by_files(w, c, is_power))
+			core_mark_dirty(w->core, chunk_range(w, c));
+		else if (!is_power && has_bit(w->unflushed, c))
+			core_mark_unflushed(w->core, chunk_range(w, c));
+	for (unsigned region = 0; region * w->params.spec.region_bytes < w->params.spec.size_bytes; region++) {
+		struct range r = { region * w->params.spec.region_bytes, (region + 1) * w->params.spec.region_bytes };
+
+		if (w->marked >> region & 1)
+			core_mark_marked(w->core, r, !is_power && w->mapped >> region & 1);
+	}
+}
+
+void sim_dies(struct sim *w, bool is_power)
+{
+	sim_say(w, "%s", is_power ? "power loss" : "kill -9");
+	lose_legs(w);
+	if (is_power) {
+		for (unsigned s = 0; s < w->sectors; s++)
+			if (sim_dice(w, 2))
+				w->local[s] = w->home[s];
+		for (unsigned s = 0; s < w->sectors; s++)
+			w->home[s] = w->local[s]; /* what a read gave after the boot stays */
+		w->is_map_vouched = false;
+	}
+	core_abandon(w->core);
+	w->core = core_new(&w->params.spec);
+	if (!w->core)
+		abort();
+	take_up(w, is_power);
+	if (is_power) {
+		w->mapped = 0;
+		memset(w->owing, 0, sizeof w->owing);
+		memset(w->unflushed, 0, sizeof w->unflushed);
+	}
+	memset(w->is_clean, 0, sizeof w->is_clean);
+	w->is_cut = w->is_map_on = false;
+	w->lives++;
+	core_status(w->core, &w->status);
+	if (w->params.has_map)
+		sim_map_on(w);
 }
 
 void sim_set_mode(struct sim *w, bool is_sync)

@@ -15,6 +15,7 @@
 #define SIM_SECTORS_MAX (SIM_CHUNKS_MAX * 8)
 #define SIM_GUESTS_MAX 32u
 #define SIM_ZOMBIES_MAX 16u
+#define SIM_MARKS_MAX 128u
 #define SIM_TRACE_BYTES 65536u
 
 struct sim_params {
@@ -23,6 +24,7 @@ struct sim_params {
 	uint64_t seed;            /* of what the disks hold at the start */
 	unsigned dirty_percent;   /* chunks that differ at the start; the rest are equal, or pristine and zero */
 	unsigned pristine_percent;
+	bool has_map;             /* the debt survives a kill and a power loss */
 	bool has_zombies;         /* a far side that does not shut out the older generation (I12): a bug of its own */
 	bool is_traced;
 };
@@ -35,6 +37,7 @@ struct sim_guest {
 	bool is_waiting;          /* in sync: its disk has it, and it was not answered */
 	uint64_t waits_ns;
 	uint64_t generation;      /* FLUSH: of the link when it arrived */
+	unsigned bad_flushes;     /* FLUSH: far flushes that had failed by then */
 	uint32_t promised[SIM_SECTORS_MAX]; /* FLUSH: what its answer promises to be on the far medium; SIM_NOTHING: nothing */
 };
 #define SIM_NOTHING UINT32_MAX
@@ -58,6 +61,8 @@ struct sim {
 	unsigned sectors, chunks;
 
 	uint32_t local[SIM_SECTORS_MAX];
+	uint32_t home[SIM_SECTORS_MAX];    /* what its medium has */
+	uint32_t home_snap[SIM_SECTORS_MAX]; /* `local` when the flush of our own began */
 	uint32_t far[SIM_SECTORS_MAX];     /* what a read there gives */
 	uint32_t durable[SIM_SECTORS_MAX]; /* what its medium has; a failed flush drops the rest */
 	uint32_t snap[SIM_SECTORS_MAX];    /* `far` when the flush began */
@@ -75,8 +80,17 @@ struct sim {
 	struct core_op *away[SIM_GUESTS_MAX + CORE_COPIES_MAX]; /* far legs in flight */
 	bool is_applied[SIM_GUESTS_MAX + CORE_COPIES_MAX];
 	unsigned home_count, read_count, away_count;
-	bool is_flushing, is_linked, was_dropped, had_link;
+	bool is_flushing, is_flushing_home, is_linked, was_dropped, had_link;
+
+	/* what outlives the process, and the host */
+	uint64_t owing[SIM_CHUNKS_MAX / 64], unflushed[SIM_CHUNKS_MAX / 64];
+	uint64_t mapped, marked;  /* bits of regions; marked: on the medium */
+	struct { uint64_t region, count; } asked[SIM_MARKS_MAX];
+	unsigned asked_count;
+	bool is_map_on, is_map_vouched, are_marks_vouched;
+	unsigned lives;
 	uint64_t generation;      /* of the link, or the last one */
+	unsigned bad_flushes;
 	bool is_far_suspect;      /* it lost what it had not flushed, and the core has not heard yet */
 	struct sim_zombie *zombies;
 	unsigned zombie_count;
@@ -113,6 +127,12 @@ void sim_link_never(struct sim *w, int err);              /* it will not be made
 void sim_far_crashes(struct sim *w);                      /* without a link: any of what it had not flushed is gone */
 void sim_zombie_lands(struct sim *w, unsigned i);
 void sim_set_mode(struct sim *w, bool is_sync);
+void sim_map_on(struct sim *w);
+void sim_marked(struct sim *w, unsigned i, int err, bool has_map); /* asked[i] */
+void sim_home_flushed(struct sim *w, int err);
+/* kill -9: files and the kernel live on; power: the tmpfs is gone and the disk has what it flushed, and any of the rest. Then
+ * the next process takes up what is there, up to MAP_ON. The far side's requests of the dead one are zombies. */
+void sim_dies(struct sim *w, bool is_power);
 void sim_tick(struct sim *w, unsigned ms);
 void sim_event(struct sim *w, enum core_event_type type, int err); /* BARRIER, UNBARRIER, ABORT, GO_ON */
 bool sim_is_same(const struct sim *w); /* both disks */

@@ -16,12 +16,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum mishap { LOCAL_FAILS, READ_FAILS, FAR_FAILS, FLUSH_FAILS, MISHAPS };
+enum mishap { LOCAL_FAILS, READ_FAILS, FAR_FAILS, FLUSH_FAILS, MARK_FAILS, HOME_FLUSH_FAILS, MISHAPS };
 
 /* What the schedule knows of its world beyond the disks. */
 struct weather {
 	unsigned one_in[MISHAPS]; /* 0: never */
 	unsigned far_weight, guest_weight;
+	unsigned deaths_one_in;   /* the process is killed, or the host: one event of so many of its kind; 0: never */
 	unsigned hot_chunks;      /* guests write to this many, mostly */
 	bool is_early;            /* the link is there from the start */
 	unsigned flaps_one_in;    /* the link is lost: one event of so many of its kind */
@@ -75,7 +76,10 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.is_sync = sim_dice(w, 3) == 0,
 		.can_reconnect = sim_dice(w, 3) != 0,
 		.keeps_link = sim_dice(w, 2),
+		.region_bytes = PICK(w, 4096, 8192, 16384),
+		.keep_mark_ms = (uint32_t)PICK(w, 1, 1, 1500),
 	};
+	p->has_map = !p->spec.is_copy && sim_dice(w, 3);
 	p->spec.keeps_link = p->spec.keeps_link && !p->spec.is_copy;
 	if (p->far.min_block_bytes < 4096 && sim_dice(w, 4) == 0)
 		p->spec.size_bytes -= SIM_SECTOR * sim_dice(w, 8);
@@ -88,10 +92,13 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.hot_chunks = (unsigned)PICK(w, 1, 2, 4, 64),
 		.is_early = sim_dice(w, 4) != 0,
 		.flaps_one_in = (unsigned)PICK(w, 2, 6, 20),
+		.deaths_one_in = p->has_map ? (unsigned)PICK(w, 0, 2, 5) : 0,
 		.is_slow = sim_dice(w, 3) == 0,
 	};
 	for (unsigned i = 0; i < MISHAPS; i++)
 		weather->one_in[i] = sim_dice(w, i == FLUSH_FAILS && weather->is_slow ? 2 : 4) ? 0 : (unsigned)PICK(w, 3, 10, 30);
+	if (sim_dice(w, 4)) /* either is an operation's end */
+		weather->one_in[MARK_FAILS] = weather->one_in[HOME_FLUSH_FAILS] = 0;
 }
 
 static int mishap(struct sim *w, struct weather *weather, enum mishap which)
@@ -127,7 +134,9 @@ static void link_event(struct sim *w, const struct weather *weather)
 {
 	enum core_state state = w->status.state;
 
-	if (state == CORE_CONNECTING || state == CORE_BROKEN) {
+	if (state == CORE_CONNECTING && w->params.has_map && !w->is_map_on) {
+		sim_map_on(w);
+	} else if ((state == CORE_CONNECTING || state == CORE_BROKEN) && (!w->params.has_map || w->status.is_map_ready)) {
 		if (sim_dice(w, 20) == 0)
 			sim_link_never(w, ECONNREFUSED);
 		else if (state == CORE_BROKEN && sim_dice(w, 3) == 0)
@@ -177,6 +186,16 @@ static void far_event(struct sim *w, struct weather *weather)
 		sim_far_done(w, i, mishap(w, weather, FAR_FAILS));
 }
 
+static void death_event(struct sim *w, struct weather *weather)
+{
+	if (!weather->deaths_one_in || sim_dice(w, weather->deaths_one_in) || w->status.state == CORE_FINISHED)
+		return;
+	if (w->status.state == CORE_FAILED || w->status.state == CORE_ENDED)
+		return;
+	weather->is_held = false;
+	sim_dies(w, sim_dice(w, 2));
+}
+
 /* What can happen, by weight; what cannot just now is time passing. */
 static void happen(struct sim *w, struct weather *weather)
 {
@@ -186,7 +205,8 @@ static void happen(struct sim *w, struct weather *weather)
 		{ 20, w->read_count > 0 },
 		{ weather->far_weight, w->away_count > 0 },
 		{ weather->far_weight / 3 + 1, w->is_flushing },
-		{ 3, true }, { 3, true }, { 8, true },
+		{ 3, true }, { 3, true }, { 2, weather->deaths_one_in > 0 },
+		{ 20, w->asked_count > 0 }, { 10, w->is_flushing_home }, { 8, true },
 	};
 	unsigned total = 0, i;
 	uint64_t at;
@@ -206,6 +226,9 @@ static void happen(struct sim *w, struct weather *weather)
 	case 4: sim_flushed(w, mishap(w, weather, FLUSH_FAILS)); break;
 	case 5: link_event(w, weather); break;
 	case 6: barrier_event(w, weather); break;
+	case 7: death_event(w, weather); break;
+	case 8: sim_marked(w, (unsigned)sim_dice(w, w->asked_count), mishap(w, weather, MARK_FAILS), sim_dice(w, 8)); break;
+	case 9: sim_home_flushed(w, mishap(w, weather, HOME_FLUSH_FAILS)); break;
 	default: sim_tick(w, weather->is_slow ? 1100 : (unsigned)PICK(w, 1, 5, 10, 20, 100, 300, 1100)); break;
 	}
 }
@@ -216,6 +239,8 @@ static void check_guests_alone(struct sim *w)
 	for (unsigned n = 0; n < 5 * SIM_GUESTS_MAX + 8 * CORE_COPIES_MAX && sim_is_fine(w); n++) {
 		if (w->home_count)
 			sim_local_done(w, 0, 0);
+		else if (w->asked_count)
+			sim_marked(w, 0, 0, true);
 		else if (w->read_count)
 			sim_read_done(w, 0, 0);
 	}
@@ -228,8 +253,12 @@ static void check_guests_alone(struct sim *w)
 
 static void all_is_well(struct sim *w)
 {
+	while (w->asked_count && sim_is_fine(w))
+		sim_marked(w, 0, 0, true);
 	while (w->home_count && sim_is_fine(w))
 		sim_local_done(w, 0, 0);
+	if (w->is_flushing_home && sim_is_fine(w))
+		sim_home_flushed(w, 0);
 	while (w->away_count && sim_is_fine(w))
 		sim_far_done(w, 0, 0);
 	for (unsigned n = w->read_count; n && sim_is_fine(w); n--)
@@ -240,6 +269,16 @@ static void all_is_well(struct sim *w)
 		sim_tick(w, 10);
 }
 
+static void connect_at_last(struct sim *w)
+{
+	if (w->params.has_map && !w->is_map_on && w->status.state == CORE_CONNECTING)
+		sim_map_on(w);
+	while (w->asked_count && sim_is_fine(w))
+		sim_marked(w, 0, 0, true);
+	if ((w->status.state == CORE_CONNECTING || w->status.state == CORE_BROKEN) && sim_is_fine(w))
+		sim_link_up(w);
+}
+
 /* The pass ends, and the barrier after it. */
 static void check_arrival(struct sim *w, const struct weather *weather)
 {
@@ -247,8 +286,7 @@ static void check_arrival(struct sim *w, const struct weather *weather)
 
 	if (w->status.state == CORE_BROKEN)
 		sim_event(w, CORE_UNBARRIER, 0); /* it may have been given up long ago */
-	if ((w->status.state == CORE_CONNECTING || w->status.state == CORE_BROKEN) && sim_is_fine(w))
-		sim_link_up(w);
+	connect_at_last(w);
 	for (unsigned n = 0; n < 400 && sim_is_fine(w); n++) {
 		enum core_state state = w->status.state;
 
@@ -275,7 +313,7 @@ static void play(const struct schedule *s, struct sim *w, bool is_traced)
 	p.has_zombies = schedule_has_zombies;
 	sim_start(w, &p);
 	if (weather.is_early)
-		sim_link_up(w);
+		connect_at_last(w);
 	for (unsigned i = 0; i < s->count && sim_is_fine(w); i++) {
 		w->random = s->events[i];
 		happen(w, &weather);

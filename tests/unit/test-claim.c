@@ -91,6 +91,19 @@ static bool must_wait(const struct model *m, unsigned i)
 	return false;
 }
 
+static bool is_even(const struct claim *c)
+{
+	return c->sequence % 2 == 0;
+}
+
+static bool is_met(const struct model *m, struct range r, bool (*counts)(const struct claim *c))
+{
+	for (unsigned j = 0; j < MANY; j++)
+		if (m->claim[j].is_live && range_overlaps(m->claim[j].range, r) && (!counts || counts(&m->claim[j])))
+			return true;
+	return false;
+}
+
 /* Short ones around cells' borders, wide ones, and some longer than the table. */
 static struct range random_range(void)
 {
@@ -121,6 +134,7 @@ static void drop(struct model *m, unsigned i)
 static void who_is_granted_is_who_overlaps_no_earlier_claim(void **state)
 {
 	static struct model m;
+	struct range asked;
 
 	(void)state;
 	srandom(7);
@@ -132,6 +146,9 @@ static void who_is_granted_is_who_overlaps_no_earlier_claim(void **state)
 			drop(&m, i);
 		else
 			m.is_granted[i] = claim_take(m.t, &m.claim[i], random_range(), NULL);
+		asked = random_range();
+		assert_int_equal(claims_overlap(m.t, asked, NULL), is_met(&m, asked, NULL));
+		assert_int_equal(claims_overlap(m.t, asked, is_even), is_met(&m, asked, is_even));
 		for (unsigned j = 0; j < MANY; j++)
 			if (m.claim[j].is_live)
 				assert_int_equal(m.is_granted[j], !must_wait(&m, j));
