@@ -12,10 +12,12 @@ libmirror_la_SOURCES = \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
 	mirror/mirror-link.c mirror/mirror-private.h \
+	mirror/remote-ask.c mirror/remote-private.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \
 	mirror/remote-probe.c mirror/remote-probe.h \
+	mirror/remote-up.c \
 	mirror/remote-uri.c mirror/remote-uri.h
 libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)
-EXTRA_DIST += mirror/README mirror/THEORY
+EXTRA_DIST += mirror/PROTOCOL.x-sxm mirror/README mirror/THEORY

@@ -6,6 +6,8 @@
  *         |
  *      greeting and options, within handshake_ms
  *         |
+ *      x-sxm there?  HELLO: nothing may be written before                            --STALE, NOT_YOURS--> a sentence
+ *         |
  *      does it fit?  writable, large enough, its smallest block within ours   --no--> a sentence with both numbers
  *         |
  *      remote-probe: what reads as zero there
@@ -20,6 +22,7 @@
 #include <poll.h>
 
 #include "base/log.h"
+#include "mirror/remote-private.h"
 #include "mirror/remote-probe.h"
 
 #define SLICE_MS 100u
@@ -86,6 +89,8 @@ static int try_to_connect(struct remote_connect *c, struct error *e)
 	/* Certificates and keys of nbds:// are named in the URI, which comes from the host's own toolstack. */
 	if (nbd_set_uri_allow_local_file(c->nbd, true) == -1 ||
 	    nbd_add_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == -1)
+		return tell_libnbd(e, "cannot prepare an NBD client");
+	if (c->context && nbd_add_meta_context(c->nbd, c->context) == -1)
 		return tell_libnbd(e, "cannot prepare an NBD client");
 	if (nbd_aio_connect_uri(c->nbd, c->uri) == -1)
 		return tell_libnbd(e, "cannot connect");
@@ -170,6 +175,16 @@ static int learn_blocks(struct remote_connect *c, struct error *e)
 	return 0;
 }
 
+/* A question is no range of the disk: 511 bytes at an offset of a few. */
+static int greet(struct remote_connect *c, struct error *e)
+{
+	if (!c->context || nbd_can_meta_context(c->nbd, c->context) != 1)
+		return c->context && c->is_further ? error_set(e, EPROTO, "no x-sxm on a further connection") : 0;
+	if (nbd_set_strict_mode(c->nbd, nbd_get_strict_mode(c->nbd) & ~LIBNBD_STRICT_ALIGN) == -1)
+		return tell_libnbd(e, "cannot prepare an NBD client");
+	return remote_ask_hello(c, e);
+}
+
 /* What the far side is, and whether it will do. */
 static int learn(struct remote_connect *c, struct error *e)
 {
@@ -189,7 +204,7 @@ int remote_connect(struct remote_connect *c, struct error *e)
 	assert(!c->nbd && e);
 	if (connect_patiently(c, e) == -1)
 		return -1;
-	if (learn(c, e) == -1 || (!c->is_further && remote_probe_zeroes(c, e) == -1)) {
+	if (greet(c, e) == -1 || learn(c, e) == -1 || (!c->is_further && remote_probe_zeroes(c, e) == -1)) {
 		drop(c);
 		return -1;
 	}

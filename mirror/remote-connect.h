@@ -14,6 +14,8 @@
 #include "block/extents.h"
 #include "mirror/remote.h"
 
+#define REMOTE_QUESTION_BYTES 511u /* a block status request of this length is an x-sxm question */
+
 struct nbd_handle;
 
 struct remote_connect {
@@ -23,7 +25,8 @@ struct remote_connect {
 	const struct extents *holes; /* borrowed; NULL: none */
 	unsigned connect_wait_ms;
 	unsigned handshake_ms;
-	bool is_further;             /* a further connection of a link that stands: nothing is asked or zeroed */
+	bool is_further;             /* a further connection of a link that stands: HELLO is said, nothing else asked or zeroed */
+	const char *context;         /* borrowed: the x-sxm context to ask for; NULL: none */
 	/* from any thread: give up soon */
 	atomic_bool is_cancelled;
 	/* the outcome */

@@ -61,11 +61,13 @@ static int on_extents(void *arg, const char *context, uint64_t offset, uint32_t 
 static int ask_status(struct remote_connect *c, struct sweep *s, struct error *e)
 {
 	nbd_extent_callback callback = { .callback = on_extents, .user_data = s };
-	uint64_t from = s->at;
+	uint64_t from = s->at, bytes = MIN(s->end - from, STATUS_BYTES);
 	int64_t cookie;
 	int err;
 
-	cookie = nbd_aio_block_status(c->nbd, MIN(s->end - from, STATUS_BYTES), from, callback, NBD_NULL_COMPLETION, 0);
+	if (bytes == REMOTE_QUESTION_BYTES)
+		bytes--;
+	cookie = nbd_aio_block_status(c->nbd, bytes, from, callback, NBD_NULL_COMPLETION, 0);
 	if (cookie == -1)
 		return 0;
 	if (remote_connect_await(c, cookie, loop_now_ns() + c->handshake_ms * NS_PER_MS, &err, e) == -1)
@@ -202,7 +204,7 @@ static int zero_holes(struct remote_connect *c, const struct extents *known, str
 {
 	struct zeroing z = { .c = c, .known = known, .step_bytes = ZERO_FIRST_BYTES, .deadline_ns = loop_now_ns() + BUDGET_NS };
 
-	if (!c->holes || !c->info.can_zero)
+	if (!c->holes || !c->info.can_zero || c->info.state == REMOTE_IS_ELIGIBLE)
 		return 0;
 	for (launch(&z); z.count; launch(&z))
 		if (land(&z, zeroed, e) == -1)

@@ -15,7 +15,7 @@
 #include "block/extents.h"
 #include "loop/loop.h"
 
-enum remote_opcode { REMOTE_WRITE, REMOTE_ZERO, REMOTE_FLUSH };
+enum remote_opcode { REMOTE_WRITE, REMOTE_ZERO, REMOTE_FLUSH, REMOTE_OTHER /* the remote's own */ };
 
 struct remote_op {
 	enum remote_opcode opcode;
@@ -26,10 +26,50 @@ struct remote_op {
 	void (*done)(struct remote_op *op, int err);
 	/* the remote's */
 	void *private_;
+	bool is_question;         /* OTHER: it stands in a remote_ask */
 	struct range rest;        /* ZERO: what of range is still to be asked for */
 	int err;
 	TAILQ_ENTRY(remote_op) link;
 };
+
+/* What is asked of an sxm far side besides (PROTOCOL.x-sxm); the numbers are the wire's. HELLO was said before on_up. */
+enum remote_question {
+	REMOTE_ASK_HELLO, REMOTE_ASK_WAIT, REMOTE_ASK_PREPARE, REMOTE_ASK_COMMIT, REMOTE_ASK_RECLAIM, REMOTE_ASK_RELEASED,
+	REMOTE_ASK_END, REMOTE_ASK_PING
+};
+enum remote_status {
+	REMOTE_SAYS_OK, REMOTE_SAYS_STALE, REMOTE_SAYS_NOT_YOURS, REMOTE_SAYS_FAILED, REMOTE_SAYS_BAD_STATE, REMOTE_SAYS_UNKNOWN
+};
+enum remote_news { REMOTE_NEWS_ENDED = 1, REMOTE_NEWS_TAKEN, REMOTE_NEWS_RELEASED };
+enum remote_state {
+	REMOTE_IS_OWNED = 1, REMOTE_IS_OFFERED, REMOTE_IS_GIVEN, REMOTE_IS_RECEIVING, REMOTE_IS_ELIGIBLE, REMOTE_IS_INCOMPLETE,
+	REMOTE_IS_RELEASED
+};
+
+#define REMOTE_FIELDS_MAX 16u /* of an answer; what a later version adds beyond them is not kept */
+
+/* One question. Like an operation, it ends once, from the deferred queue; a WAIT may take for ever and is no request in flight
+ * as dead_ms counts them. */
+struct remote_ask {
+	enum remote_question question;
+	/* err 0: answered, field[0] says how. ESHUTDOWN: the link is over. EPROTO: nothing that could be read as an answer.
+	 * ENOTSUP: the far side does not speak it. Else: its errno. */
+	void (*done)(struct remote_ask *a, int err);
+	uint32_t field[REMOTE_FIELDS_MAX]; /* what was missing is 0 */
+	unsigned count;                    /* of fields that came */
+	/* the remote's */
+	struct remote_op op;
+	bool is_garbled;
+};
+
+/* Two fields, from `at` on. */
+static inline uint64_t remote_ask_u64(const struct remote_ask *a, unsigned at)
+{
+	return (uint64_t)a->field[at] << 32 | a->field[at + 1];
+}
+
+/* What an answer to an ask amounts to: 0: OK. -1 + e: a sentence. */
+int remote_ask_check(const struct remote_ask *a, int err, struct error *e);
 
 struct remote_info {
 	uint64_t size_bytes;
@@ -39,6 +79,12 @@ struct remote_info {
 	unsigned connections;     /* when on_up was called; more may follow */
 	/* What is known to read as zero, from block status at connection and from zeroes written then; empty: nothing known. */
 	struct extents zero;      /* items of type EXTENT_ZERO, what lies between is not known; the remote's, while on_up runs */
+	/* The far side is an sxm that said HELLO; else all this is 0. */
+	bool is_sxm;
+	bool is_caching;          /* what it acknowledged is in a process's memory until a flush */
+	enum remote_state state;  /* IS_RECEIVING; or IS_ELIGIBLE: it has been committed to, and takes no write before RECLAIM */
+	uint64_t epoch, generation;
+	uint64_t boot, process;   /* of that machine's life, that process's: as at an earlier link, nothing was lost there */
 };
 
 struct remote_spec {
@@ -51,6 +97,12 @@ struct remote_spec {
 	unsigned connect_wait_ms;      /* how long a socket that is not there or refuses is tried again (xapi's appears late) */
 	unsigned handshake_ms;         /* how long the peer may take to greet and answer */
 	unsigned dead_ms;              /* no progress for so long with requests in flight: link down */
+	unsigned idle_ms;              /* a link that is quiet for so long is asked something; 0: 5000 */
+	/* Who we are, to an sxm far side: the operation's id (copied), the epoch in which we own the disk, the number of this
+	 * link, durable before it is made. NULL: no x-sxm is spoken. A link that is refused ends in on_failed: ESTALE, a newer
+	 * link of this mirror was made; EBUSY, the far volume is somebody's; EPROTO, no sense in the answer. */
+	const char *mirror_id;
+	uint64_t epoch, generation;
 	/* Exactly one of these ends the connecting; then link_down at most once, after link_up. From the loop. */
 	void (*on_up)(void *arg, const struct remote_info *info);
 	void (*on_failed)(void *arg, const struct error *e);
@@ -61,9 +113,10 @@ struct remote_spec {
 struct remote;
 struct remote_ops {
 	void (*submit)(struct remote *r, struct remote_op *op); /* between on_up and on_down */
-	/* Once. is_polite: everything was answered, say DISC and let the peer close (bounded); else cut at once: operations in
-	 * flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone then; on_down is
-	 * not called any more. Works while connecting, and is the only way out after on_failed or on_down too. */
+	void (*ask)(struct remote *r, struct remote_ask *a);    /* likewise; one WAIT at a time. NULL: speaks no x-sxm */
+	/* Once. is_polite: everything but a WAIT was answered, say DISC and let the peer close (bounded); else cut at once:
+	 * operations in flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone
+	 * then; on_down is not called any more. Works while connecting, and is the only way out after on_failed or on_down. */
 	void (*close)(struct remote *r, bool is_polite, void (*done)(void *arg), void *arg);
 };
 struct remote {

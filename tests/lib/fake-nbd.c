@@ -4,6 +4,8 @@
  *
  *      accept thread --> one thread per connection: greeting, options, requests one after the other
  *
+ * With x-sxm in the plan it speaks structured replies as well, and answers questions as the plan says.
+ *
  * Stopping shuts every socket down, which ends every blocking call.
  */
 #include "tests/lib/fake-nbd.h"
@@ -18,6 +20,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+
 #define CONNS_MAX 16
 #define FLAG_HAS 1
 #define FLAG_READ_ONLY 2
@@ -29,6 +33,8 @@ struct fake_conn {
 	struct fake_nbd *f;
 	int fd;
 	pthread_t thread;
+	bool is_structured, is_sxm, is_admitted;
+	uint64_t wait_cookie; /* as it came; 0: no WAIT is open */
 };
 
 struct fake_nbd_private {
@@ -91,8 +97,36 @@ static bool answer_go(struct fake_nbd *f, int fd, uint32_t option)
 	return put_option(fd, option, 1, NULL, 0);
 }
 
+/* The one x-sxm context among the queries, if there is one: chosen. */
+static bool answer_contexts(struct fake_conn *c, uint32_t option, const uint8_t *data, uint32_t bytes)
+{
+	struct bytes_reader r = bytes_reader(data, bytes);
+	uint8_t reply[4 + sizeof(c->f->context)] = { 0, 0, 0, 7 };
+	unsigned chosen_max = c->f->plan.sxm->chosen_max;
+	uint32_t queries;
+
+	bytes_get(&r, bytes_get_u32(&r));
+	queries = bytes_get_u32(&r);
+	for (uint32_t i = 0; i < queries && !r.is_short; i++) {
+		uint32_t length = bytes_get_u32(&r);
+		const uint8_t *name = bytes_get(&r, length);
+
+		if (!name || length < 6 || length >= sizeof(c->f->context) || memcmp(name, "x-sxm:", 6) != 0)
+			continue;
+		if (chosen_max && atomic_load(&c->f->greeted) > chosen_max)
+			continue;
+		memcpy(c->f->context, name, length);
+		c->f->context[length] = '\0';
+		memcpy(reply + 4, name, length);
+		c->is_sxm = true;
+		if (!put_option(c->fd, option, 4, reply, 4 + length))
+			return false;
+	}
+	return put_option(c->fd, option, 1, NULL, 0);
+}
+
 /* True: in transmission. */
-static bool shake_hands(struct fake_nbd *f, int fd)
+static bool shake_hands(struct fake_conn *c)
 {
 	uint64_t greeting[2] = { htobe64(0x4e42444d41474943), htobe64(0x49484156454f5054) };
 	uint16_t flags = htobe16(3);
@@ -102,17 +136,27 @@ static bool shake_hands(struct fake_nbd *f, int fd)
 		uint32_t option, bytes;
 	} __attribute__((packed)) head;
 	uint32_t client;
+	int fd = c->fd;
 
 	if (!put(fd, greeting, sizeof(greeting)) || !put(fd, &flags, sizeof(flags)) || !get(fd, &client, sizeof(client)))
 		return false;
 	while (get(fd, &head, sizeof(head))) {
 		uint32_t option = be32toh(head.option), bytes = be32toh(head.bytes);
+		bool is_good;
 
 		if (bytes > sizeof(skip) || (bytes && !get(fd, skip, bytes)))
 			return false;
 		if (option == 7)
-			return answer_go(f, fd, option);
-		if (!put_option(fd, option, UINT32_C(0x80000001), NULL, 0))
+			return answer_go(c->f, fd, option);
+		if (option == 8 && c->f->plan.sxm) {
+			c->is_structured = true;
+			is_good = put_option(fd, option, 1, NULL, 0);
+		} else if (option == 10 && c->is_structured) {
+			is_good = answer_contexts(c, option, skip, bytes);
+		} else {
+			is_good = put_option(fd, option, UINT32_C(0x80000001), NULL, 0);
+		}
+		if (!is_good)
 			return false;
 	}
 	return false;
@@ -124,9 +168,85 @@ static void note_longest(struct fake_nbd *f, uint64_t bytes)
 		atomic_store(&f->longest, bytes);
 }
 
-/* False: the connection is over. */
-static bool serve_one(struct fake_nbd *f, int fd, unsigned *answered)
+static bool put_chunk(int fd, uint16_t flags, uint16_t type, uint64_t cookie, const void *data, uint32_t bytes)
 {
+	struct {
+		uint32_t magic;
+		uint16_t flags, type;
+		uint64_t cookie;
+		uint32_t bytes;
+	} __attribute__((packed)) head = { htobe32(0x668e33ef), htobe16(flags), htobe16(type), cookie, htobe32(bytes) };
+
+	return put(fd, &head, sizeof(head)) && (!bytes || put(fd, data, bytes));
+}
+
+static bool put_answer(struct fake_conn *c, const struct fake_sxm_answer *a, uint64_t cookie)
+{
+	uint8_t data[4 + 8 * ARRAY_LEN(a->field)];
+	struct bytes_writer w = bytes_writer(data, sizeof(data));
+
+	if (a->late_ms)
+		usleep(a->late_ms * 1000);
+	if (a->is_silent)
+		return true;
+	if (a->error) {
+		bytes_put_u32(&w, a->error);
+		bytes_put_u16(&w, 0);
+		return put_chunk(c->fd, 1, 0x8001, cookie, data, 6);
+	}
+	bytes_put_u32(&w, 7);
+	for (unsigned i = 0; i < a->count; i++) {
+		bytes_put_u32(&w, a->length ? a->length : 1);
+		bytes_put_u32(&w, a->field[i]);
+	}
+	if (a->is_twice && !put_chunk(c->fd, 0, 5, cookie, data, (uint32_t)bytes_written(&w)))
+		return false;
+	if (a->count && !put_chunk(c->fd, 0, 5, cookie, data, (uint32_t)bytes_written(&w)))
+		return false;
+	return put_chunk(c->fd, 1, 0, cookie, NULL, 0);
+}
+
+static bool answer_question(struct fake_conn *c, uint64_t opcode, uint64_t cookie)
+{
+	const struct fake_sxm_answer *answers = c->f->plan.sxm->answer;
+
+	if (opcode >= 8)
+		return false;
+	atomic_fetch_add(&c->f->asked[opcode], 1);
+	if (opcode == 0)
+		c->is_admitted = true;
+	if (opcode == 1) {
+		c->wait_cookie = cookie;
+		return true;
+	}
+	if (opcode == 6 && c->wait_cookie) {
+		uint64_t wait = c->wait_cookie;
+
+		c->wait_cookie = 0;
+		if (!put_answer(c, &answers[1], wait))
+			return false;
+	}
+	return put_answer(c, &answers[opcode], cookie);
+}
+
+static bool answer_read(struct fake_conn *c, const struct request *q)
+{
+	struct {
+		uint32_t magic, error;
+		uint64_t cookie;
+	} __attribute__((packed)) reply = { htobe32(0x67446698), 0, q->cookie };
+	uint32_t bytes = be32toh(q->bytes);
+
+	atomic_fetch_add(&c->f->reads, 1);
+	if (c->f->plan.read_hangs)
+		return true;
+	return put(c->fd, &reply, sizeof(reply)) && put(c->fd, c->f->disk + be64toh(q->offset), bytes);
+}
+
+/* False: the connection is over. */
+static bool serve_one(struct fake_conn *c, unsigned *answered)
+{
+	struct fake_nbd *f = c->f;
 	struct request q;
 	struct {
 		uint32_t magic, error;
@@ -134,13 +254,18 @@ static bool serve_one(struct fake_nbd *f, int fd, unsigned *answered)
 	} __attribute__((packed)) reply = { htobe32(0x67446698), 0, 0 };
 	uint64_t at;
 	uint32_t bytes;
+	int fd = c->fd;
 
 	if (!get(fd, &q, sizeof(q)))
 		return false;
 	at = be64toh(q.offset);
 	bytes = be32toh(q.bytes);
 	reply.cookie = q.cookie;
+	if (be16toh(q.type) != 7 && f->plan.sxm && !c->is_admitted && be16toh(q.type) != 2)
+		atomic_fetch_add(&f->written_early, 1);
 	switch (be16toh(q.type)) {
+	case 0:
+		return answer_read(c, &q);
 	case 1:
 		if (at + bytes > f->plan.size_bytes || !get(fd, f->disk + at, bytes))
 			return false;
@@ -159,6 +284,8 @@ static bool serve_one(struct fake_nbd *f, int fd, unsigned *answered)
 		if (be16toh(q.flags) & 2)
 			atomic_fetch_add(&f->no_holes, 1);
 		break;
+	case 7:
+		return c->is_sxm && bytes == 511 && answer_question(c, at, q.cookie);
 	default:
 		return false;
 	}
@@ -186,8 +313,8 @@ static void *run_conn(void *arg)
 			;
 	} else {
 		atomic_fetch_add(&f->greeted, 1);
-		if (shake_hands(f, c->fd))
-			while (serve_one(f, c->fd, &answered))
+		if (shake_hands(c))
+			while (serve_one(c, &answered))
 				;
 	}
 	shutdown(c->fd, SHUT_RDWR);

@@ -27,6 +27,24 @@ struct fake_nbd_plan {
 	uint32_t write_error;       /* NBD's number, for every write */
 	unsigned hang_after;        /* requests answered on a connection, then none any more; 0: no bound */
 	unsigned die_after;         /* ... then the connection is cut */
+	unsigned read_hangs;        /* no read is answered */
+	const struct fake_sxm *sxm; /* borrowed; NULL: a foreign server */
+};
+
+/* What an x-sxm far side answers. */
+struct fake_sxm_answer {
+	uint32_t field[20];
+	unsigned count;             /* of fields; 0: that context has no chunk in the answer */
+	uint32_t length;            /* of each descriptor, where it is not 1 */
+	uint32_t error;             /* NBD's number, instead */
+	unsigned late_ms;
+	bool is_twice;              /* the chunk comes twice */
+	bool is_silent;             /* no answer at all */
+};
+
+struct fake_sxm {
+	struct fake_sxm_answer answer[8]; /* by opcode. WAIT is answered only when END was asked, before that one's own answer */
+	unsigned chosen_max;              /* connections that choose the context; 0: all */
 };
 
 struct fake_nbd {
@@ -35,6 +53,8 @@ struct fake_nbd {
 	uint8_t *disk;              /* size_bytes; written by WRITE and WRITE_ZEROES */
 	atomic_uint accepted, greeted, writes, zeroes, no_holes, flushes, goodbyes;
 	atomic_ullong longest;      /* request, bytes */
+	atomic_uint reads, asked[8], written_early; /* early: before HELLO, where x-sxm is spoken */
+	char context[512];          /* the last x-sxm context that was asked for */
 	struct fake_nbd_private *own;
 };
 
