@@ -19,7 +19,7 @@ need_root() {
 
 with_apt() {
 	want="gcc libc6-dev make autoconf automake libtool pkg-config perl
-	      libnbd-dev libuv1-dev libjson-c-dev uuid-dev liburing-dev libssh2-1-dev"
+	      libnbd-dev libuv1-dev libjson-c-dev uuid-dev libxxhash-dev liburing-dev libssh2-1-dev"
 	[ $tests = no ] || want="$want libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs iproute2 python3 valgrind
 	      procps util-linux xz-utils"
 	# Its package has another name where qemu is older or newer than Debian 12's.
@@ -43,7 +43,7 @@ with_apt() {
 # EL 8 and 9: the -devel packages are in CRB (PowerTools on 8); cmocka, fio and nbdkit's and libnbd's are there or in EPEL.
 with_dnf() {
 	want="gcc make autoconf automake libtool pkgconf-pkg-config perl-podlators
-	      libnbd-devel libuv-devel json-c-devel libuuid-devel liburing-devel libssh2-devel"
+	      libnbd-devel libuv-devel json-c-devel libuuid-devel xxhash-devel liburing-devel libssh2-devel"
 	[ $tests = no ] || want="$want libcmocka-devel libnbd nbdkit qemu-img fio e2fsprogs iproute python3 valgrind procps-ng
 	      util-linux diffutils xz"
 	missing=

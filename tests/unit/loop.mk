@@ -1,4 +1,7 @@
-UNIT_TESTS += tests/unit/test-loop tests/unit/test-layer
+UNIT_TESTS += tests/unit/test-loop tests/unit/test-layer tests/unit/test-digest
+tests_unit_test_digest_SOURCES = tests/unit/test-digest.c
+tests_unit_test_digest_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_digest_LDADD = libblock.la $(UNIT_LIBS)
 tests_unit_test_loop_SOURCES = tests/unit/test-loop.c
 tests_unit_test_loop_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_loop_LDADD = libloop.la $(UNIT_LIBS)
