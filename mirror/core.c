@@ -269,7 +269,7 @@ static void link_down(struct core *c, const struct core_event *ev)
 
 	if (!is_final && (!c->is_open || ev->generation != c->far.generation))
 		return;
-	if (core_is_mirroring(c) && c->spec.can_reconnect) {
+	if (core_is_mirroring(c) && c->far.can_reconnect) {
 		c->broken_ns = c->now_ns;
 		end_mirroring(c, CORE_BROKEN);
 	} else {

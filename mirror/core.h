@@ -94,7 +94,6 @@ struct core_spec {
 	uint32_t no_progress_ms;  /* a barrier fails after so long without an acknowledgement (default 30000) */
 	bool is_sync;             /* a guest hears when both sides have its write (CORE_SET_MODE changes it) */
 	uint32_t stall_ms;        /* ... or after so long on the local result alone (default 250) */
-	bool can_reconnect;       /* a link that is lost may be made anew: BROKEN, not FAILED */
 	bool keeps_link;          /* FINISHED does not part: the commit goes over it; see GO_ON */
 	uint64_t region_bytes;    /* of one mark, a multiple of the chunk (default 16 MiB) */
 	uint32_t keep_mark_ms;    /* a guest's mark is kept so long after its last write there (default 30000) */
@@ -108,6 +107,7 @@ struct core_far {
 	bool can_zero;            /* WRITE_ZEROES, with holes allowed */
 	bool can_flush;
 	unsigned window_ops;      /* requests in flight, at most */
+	bool can_reconnect;       /* a link that is lost may be made anew: BROKEN, not FAILED */
 	bool may_have_lost;       /* since the last link, what it had acknowledged and not flushed: it is owed again (I11) */
 };
 

@@ -11,7 +11,7 @@ libcore_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
-	mirror/mirror-link.c mirror/mirror-private.h \
+	mirror/mirror-link.c mirror/mirror-private.h mirror/mirror-sweep.c \
 	mirror/remote-ask.c mirror/remote-private.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \

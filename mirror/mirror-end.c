@@ -81,6 +81,17 @@ void mirror_end_check(struct mirror *m)
 		loop_defer(m->spec.loop, &m->news);
 }
 
+static void note_lateness(struct mirror *m, const struct core_status *s)
+{
+	if (s->is_lagging == m->is_lagging)
+		return;
+	m->is_lagging = s->is_lagging;
+	if (m->is_lagging)
+		log_warn("mirror to %s: the far side is late, guests do not wait for it until it has everything again", m->uri);
+	else if (!mirror_is_over(m))
+		log_info("mirror to %s: the far side has everything again, guests wait for it", m->uri);
+}
+
 static void note_state(struct mirror *m, const struct core_status *s)
 {
 	log_info("mirror to %s: %s -> %s", m->uri, core_state_name(m->state), core_state_name(s->state));
@@ -105,10 +116,19 @@ void mirror_end_report(struct mirror *m, int err)
 		m->backed_out = err;
 	if (s.was_synced && !m->ready_ns)
 		m->ready_ns = loop_now_ns();
+	note_lateness(m, &s);
 	if (s.state != m->state)
 		note_state(m, &s);
 	m->has_news = true;
 	loop_defer(m->spec.loop, &m->news);
+}
+
+void mirror_set_sync(struct layer *l, bool is_sync)
+{
+	struct mirror *m = mirror_of(l);
+
+	if (!mirror_is_over(m))
+		mirror_step(m, (struct core_event){ .type = CORE_SET_MODE, .is_sync = is_sync });
 }
 
 void mirror_finish(struct layer *l, void (*done)(void *arg, const struct error *e), void *arg)
@@ -150,6 +170,7 @@ void mirror_status(const struct layer *l, struct mirror_status *out)
 		.ready_ns = m->ready_ns,
 		.ended_ns = m->ended_ns,
 		.source_allocated_bytes = m->allocated_bytes,
+		.links_lost = m->links_lost,
 	};
 	core_status(m->core, &out->core);
 	snprintf(out->remote, sizeof(out->remote), "%s", m->uri);

@@ -281,7 +281,7 @@ static void note_far_error(struct mirror *m, const struct core_op *op, int err)
 static void tell_far_done(struct mirror *m, struct core_op *op, int err)
 {
 	note_far_error(m, op, err);
-	mirror_step(m, (struct core_event){ .type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = LINK_GENERATION });
+	mirror_step(m, (struct core_event){ .type = CORE_REMOTE_DONE, .op = op, .err = err, .generation = m->peer.generation });
 }
 
 static void on_guest_far_done(struct remote_op *far, int err)
@@ -383,7 +383,7 @@ static void perform(struct mirror *m, const struct core_action *a, bool *has_rep
 /* While anything is owed the core is told at least this often that time passes. */
 static void start_ticking(struct mirror *m)
 {
-	if (m->is_ticking || !m->is_connected || mirror_is_over(m))
+	if (m->is_ticking || !m->is_connected || mirror_is_over(m) || (m->state == CORE_BROKEN && !m->on_finished))
 		return;
 	m->is_ticking = true;
 	loop_timer_set(m->tick, TICK_MS);
@@ -448,6 +448,7 @@ static void free_mirror(struct mirror *m)
 	if (m->pool)
 		iobuf_pool_free(m->pool);
 	free(m->copies);
+	free(m->mirror_id);
 	free(m->uri);
 	free(m);
 }
@@ -488,16 +489,21 @@ static int make_parts(struct mirror *m)
 		.trim_reads_zero = m->layer.geometry.trim_reads_zero,
 		.is_copy = m->spec.is_copy,
 		.no_progress_ms = 30000,
+		.is_sync = m->spec.is_sync,
 	};
 
 	m->core = core_new(&spec);
 	m->pool = iobuf_pool_new((size_t)CORE_COPIES_MAX * COPY_BYTES);
 	m->copies = calloc(CORE_COPIES_MAX, sizeof(*m->copies));
+	m->retry = loop_timer_new(m->spec.loop, mirror_link_retry, m);
 	m->pacer = loop_timer_new(m->spec.loop, answer_due, m);
 	m->tick = loop_timer_new(m->spec.loop, on_tick, m);
 	m->uri = strdup(m->spec.uri);
 	m->spec.uri = m->uri;
-	return m->core && m->pool && m->copies && m->pacer && m->tick && m->uri && copy_only(m) == 0 ? 0 : -1;
+	m->mirror_id = m->spec.mirror_id ? strdup(m->spec.mirror_id) : NULL;
+	if (m->spec.mirror_id && !m->mirror_id)
+		return -1;
+	return m->core && m->retry && m->pool && m->copies && m->pacer && m->tick && m->uri && copy_only(m) == 0 ? 0 : -1;
 }
 
 struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
@@ -518,6 +524,8 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	m->spec.handshake_ms = spec->handshake_ms ? spec->handshake_ms : 20000;
 	m->spec.dead_ms = spec->dead_ms ? spec->dead_ms : 30000;
 	m->state = CORE_CONNECTING;
+	m->peer = spec->peer;
+	m->was_up = spec->peer.generation > 0;
 	TAILQ_INIT(&m->free_guests);
 	TAILQ_INIT(&m->delayed);
 	TAILQ_INIT(&m->starved);

@@ -1,102 +1,87 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * mirror-link - what a mirror starts from, and the far side's coming and going
+ * mirror-link - the far side's coming and going
  *
- *      mirror_start -> extents of the source, batch by batch -> connect, and zero the holes there -> LINK_UP -> the copy runs
- *                        data: dirty                             zero there: pristine
- *                        zeroes: `holes`                         holes not zero there: dirty
+ *      mirror_link_start -> number of the link made durable -> connecting --on_up--> up --on_down--> closing -> closed
+ *                               ^                                  '--on_failed--.                                |
+ *                               '---- back-off, jittered ------------------------+-------- lost ------------------'
  *
- * Order is what makes this right (I3, I13).  The mirror stands under the gate, and every write that goes by is recorded,
- * *before* the first extent is asked for.  A write that comes before the answer is in the answer or in the record; one that
- * comes after it is in the record.  Asked the other way round, a write in between would be in neither: lost.
- * Likewise the holes: what is called a hole and gets a write afterwards is dirty by that write, and zeroing it at the far
- * side happens before LINK_UP, when no write has gone there yet.
+ * A link is made anew where the far side is an sxm (it shuts out the older generation) and the core still wants one (BROKEN).  A
+ * foreign far side is asked once: there the end of the link is the end of the operation.  Each link has its number, durable
+ * before it is made (I12); an attempt that comes to nothing uses up its number.
  *
- * An extent that cannot be asked for is data.
+ * Whether the far side may have lost what it acknowledged is told by its answer to HELLO: another boot of its host (or another
+ * life of the process that caches) than at the last link.
+ *
+ * Can fail: all of it.  What no attempt can mend (a newer generation, a volume that is somebody's, one that is too small) ends
+ * the operation at once, the rest when give_up_ms have passed without a link.  One line of log when it is lost, one when it
+ * is back or given up; attempts are told at debug.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "mirror/mirror-private.h"
 
-#define BATCH_EXTENTS 4096
 #define WINDOW_OPS 64
+#define RETRY_FIRST_MS 100u
+#define RETRY_LAST_MS 5000u
+#define GIVE_UP_MS 120000u       /* without a link */
+#define GIVE_UP_SOCKET_MS 10000u /* a unix socket: whoever made it is on this host, and will not come back */
 
-typedef void mark_fn(struct core *core, struct range r);
+static void connect_anew(struct mirror *m);
 
-/* --- the source's extents */
-
-static void end_sweep(struct mirror *m);
-static void ask_extents(struct mirror *m);
-
-static void take_extent(struct mirror *m, const struct extent *x)
+static bool is_wanted(const struct mirror *m)
 {
-	struct range wanted = { m->sweep_at, m->only.item[m->sweep_item].range.end };
-	struct range r = range_clip(x->range, wanted);
-
-	if (range_is_empty(r))
-		return;
-	if (!(x->type & EXTENT_ZERO) || extents_add(&m->holes, r, EXTENT_ZERO) != 0) {
-		core_mark_dirty(m->core, r);
-		m->allocated_bytes += range_length(r);
-	}
+	return m->state == CORE_BROKEN || m->state == CORE_CONNECTING;
 }
 
-static void on_extents(struct req *r)
+/* Without a link it is over. */
+static void give_up(struct mirror *m)
 {
-	struct mirror *m = r->arg;
-	uint64_t end = m->only.item[m->sweep_item].range.end, at = m->sweep_at;
-	int err = r->err;
-
-	req_put(r);
-	m->sweep = NULL;
-	if (mirror_is_over(m)) {
-		end_sweep(m);
-		return;
-	}
-	for (size_t i = 0; !err && i < m->batch.count; i++) {
-		take_extent(m, &m->batch.item[i]);
-		at = MIN(MAX(at, m->batch.item[i].range.end), end);
-	}
-	m->batch.count = 0;
-	if (err || at == m->sweep_at) {
-		log_warn("what is allocated on this disk from %ju on is not known (%s): it is all copied", (uintmax_t)at,
-		         err ? error_name(err) : "no answer");
-		take_extent(m, &(struct extent){ .range = { at, end } });
-		at = end;
-	}
-	m->sweep_at = at;
-	if (at == end && ++m->sweep_item < m->only.count)
-		m->sweep_at = m->only.item[m->sweep_item].range.start;
-	ask_extents(m);
+	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = m->cause.err ? m->cause.err : ENOTCONN });
 }
 
-static void ask_extents(struct mirror *m)
+static unsigned give_up_ms(const struct mirror *m)
 {
-	if (m->sweep_item == m->only.count) {
-		end_sweep(m);
-		return;
-	}
-	m->sweep = req_get();
-	if (!m->sweep) {
-		for (; m->sweep_item < m->only.count; m->sweep_item++) {
-			struct range r = m->only.item[m->sweep_item].range;
-
-			m->sweep_at = MAX(m->sweep_at, r.start);
-			take_extent(m, &(struct extent){ .range = r });
-		}
-		end_sweep(m);
-		return;
-	}
-	m->sweep->op = REQ_EXTENTS;
-	m->sweep->range = (struct range){ m->sweep_at, m->only.item[m->sweep_item].range.end };
-	m->sweep->extents = &m->batch;
-	m->sweep->done = on_extents;
-	m->sweep->arg = m;
-	layer_submit(m->layer.below, m->sweep);
+	if (m->spec.give_up_ms)
+		return m->spec.give_up_ms;
+	return strstr(m->uri, "unix") ? GIVE_UP_SOCKET_MS : GIVE_UP_MS;
 }
 
-/* --- the link */
+/* Doubled each time, and spread: many disks lose their links in one moment. */
+static unsigned retry_ms(struct mirror *m)
+{
+	unsigned base = m->attempts < 10 ? RETRY_FIRST_MS << m->attempts : RETRY_LAST_MS;
+
+	base = MIN(base, RETRY_LAST_MS);
+	m->attempts++;
+	m->dice = m->dice * UINT64_C(6364136223846793005) + loop_now_ns();
+	return base / 2 + (unsigned)(m->dice >> 33) % base;
+}
+
+void mirror_link_retry(void *arg)
+{
+	struct mirror *m = arg;
+
+	m->is_waiting = false;
+	if (is_wanted(m))
+		connect_anew(m);
+	mirror_end_check(m);
+}
+
+static void try_again(struct mirror *m)
+{
+	if (loop_now_ns() - m->lost_ns >= give_up_ms(m) * NS_PER_MS) {
+		error_prefix(&m->cause, "the far side could not be reached again for %u s", give_up_ms(m) / 1000);
+		give_up(m);
+		return;
+	}
+	m->is_waiting = true;
+	loop_timer_set(m->retry, retry_ms(m));
+}
+
+/* --- closing */
 
 static void on_closed(void *arg)
 {
@@ -105,7 +90,9 @@ static void on_closed(void *arg)
 	m->remote = NULL;
 	m->is_closing = false;
 	if (m->is_cut)
-		mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = ESHUTDOWN, .generation = LINK_GENERATION });
+		mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = ESHUTDOWN, .generation = m->peer.generation });
+	if (is_wanted(m) && !m->is_waiting)
+		try_again(m);
 	mirror_end_check(m);
 }
 
@@ -114,49 +101,49 @@ static void close_link(struct mirror *m, bool is_polite)
 	if (!m->remote || m->is_closing)
 		return;
 	m->is_closing = true;
-	m->is_cut = !is_polite && m->is_connected;
+	m->is_cut = !is_polite && m->is_up;
+	m->is_up = false;
 	m->remote->ops->close(m->remote, is_polite, on_closed, m);
 }
 
 void mirror_link_drop(struct mirror *m, int err)
 {
+	if (m->is_waiting) {
+		m->is_waiting = false;
+		loop_timer_clear(m->retry);
+	}
 	close_link(m, err == 0);
 }
 
-/* What of `from` lies inside (or, the other way round, outside) the items of `list`. */
-static void mark_inside(struct mirror *m, const struct extents *from, const struct extents *list, mark_fn *mark)
-{
-	for (size_t i = 0, j = 0; i < from->count && j < list->count;) {
-		struct range r = range_clip(from->item[i].range, list->item[j].range);
+/* --- coming up */
 
-		if (!range_is_empty(r))
-			mark(m->core, r);
-		if (from->item[i].range.end < list->item[j].range.end)
-			i++;
-		else
-			j++;
-	}
+static void note_peer(struct mirror *m, const struct remote_info *info)
+{
+	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process)
+		return;
+	m->peer.far_boot = info->boot;
+	m->peer.far_process = info->process;
+	if (m->spec.save_peer)
+		m->spec.save_peer(m->spec.arg, &m->peer, NULL, NULL); /* unknown is taken for lost: nobody waits */
 }
 
-static void mark_outside(struct mirror *m, const struct extents *from, const struct extents *list, mark_fn *mark)
+static bool may_have_lost(const struct mirror *m, const struct remote_info *info)
 {
-	size_t j = 0;
+	if (!m->was_up)
+		return false; /* nothing was ever sent */
+	if (!info->is_sxm || info->boot != m->peer.far_boot)
+		return true;
+	return info->is_caching && info->process != m->peer.far_process;
+}
 
-	for (size_t i = 0; i < from->count; i++) {
-		uint64_t at = from->item[i].range.start, end = from->item[i].range.end;
-
-		while (at < end) {
-			while (j < list->count && list->item[j].range.end <= at)
-				j++;
-			if (j == list->count || list->item[j].range.start >= end) {
-				mark(m->core, (struct range){ at, end });
-				break;
-			}
-			if (list->item[j].range.start > at)
-				mark(m->core, (struct range){ at, list->item[j].range.start });
-			at = list->item[j].range.end;
-		}
-	}
+static void tell_up(struct mirror *m, const struct remote_info *info)
+{
+	if (!m->was_up)
+		log_info("mirror: connected to %s, %ju bytes to copy, %u bytes at most in a write, zeroes %s, flush %s%s", m->uri,
+		         (uintmax_t)m->allocated_bytes, info->max_bytes, info->can_zero ? "yes" : "no",
+		         info->can_flush ? "yes" : "no", info->is_sxm ? "" : ", a foreign server: a lost link will not be made anew");
+	else
+		log_info("mirror: connected to %s again, link %ju", m->uri, (uintmax_t)m->peer.generation);
 }
 
 static void on_up(void *arg, const struct remote_info *info)
@@ -165,24 +152,32 @@ static void on_up(void *arg, const struct remote_info *info)
 	struct core_event ev = {
 		.type = CORE_LINK_UP,
 		.far = {
-			.generation = LINK_GENERATION,
+			.generation = m->peer.generation,
 			.min_block_bytes = info->min_block_bytes,
 			.max_bytes = info->max_bytes,
 			.can_zero = info->can_zero,
 			.can_flush = info->can_flush,
 			.window_ops = WINDOW_OPS,
+			.can_reconnect = info->is_sxm,
+			.may_have_lost = may_have_lost(m, info),
 		},
 	};
 
 	if (mirror_is_over(m))
 		return; /* its close is under way */
-	/* Nothing outside `only` may be called pristine: it is clean by decree, not because both sides read as zero. */
-	mark_inside(m, &info->zero, &m->only, core_mark_pristine);
-	mark_outside(m, &m->holes, &info->zero, core_mark_dirty);
-	log_info("mirror: connected to %s, %ju bytes to copy, %u bytes at most in a write, zeroes %s, flush %s", m->uri,
-	         (uintmax_t)m->allocated_bytes, info->max_bytes, info->can_zero ? "yes" : "no", info->can_flush ? "yes" : "no");
-	m->is_connected = true;
+	if (!m->was_up)
+		mirror_sweep_meet(m, &info->zero);
+	tell_up(m, info);
+	m->is_connected = m->is_up = m->was_up = true;
+	m->attempts = 0;
+	note_peer(m, info);
 	mirror_step(m, ev);
+}
+
+/* No later attempt would do better. */
+static bool is_final(const struct mirror *m, int err)
+{
+	return !m->was_up || err == ESTALE || err == EBUSY || err == EPROTO || err == EINVAL || err == ENOSPC;
 }
 
 static void on_failed(void *arg, const struct error *e)
@@ -190,7 +185,9 @@ static void on_failed(void *arg, const struct error *e)
 	struct mirror *m = arg;
 
 	m->cause = *e;
-	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = e->err });
+	log_debug("mirror to %s: link %ju: %s", m->uri, (uintmax_t)m->peer.generation, e->text);
+	if (is_final(m, e->err))
+		give_up(m);
 	close_link(m, false);
 }
 
@@ -199,49 +196,88 @@ static void on_down(void *arg, int err)
 	struct mirror *m = arg;
 
 	if (err == ETIMEDOUT)
-		error_set(&m->cause, err, "the far side made no progress for %u ms", m->spec.dead_ms);
+		error_set(&m->cause, err, "the far side made no progress for so long that the link was cut");
 	else
 		error_set(&m->cause, err, "the link to the far side was lost: it closed the connection");
-	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = LINK_GENERATION });
+	m->lost_ns = loop_now_ns();
+	m->links_lost++;
+	m->is_up = false;
+	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = m->peer.generation });
+	if (m->state == CORE_BROKEN)
+		log_warn("mirror to %s: %s; the guest goes on alone, the link is made anew", m->uri, m->cause.text);
 	close_link(m, false);
 }
 
-static void end_sweep(struct mirror *m)
+static void open_link(struct mirror *m)
 {
 	struct remote_spec spec = {
 		.loop = m->spec.loop,
 		.uri = m->uri,
 		.min_size_bytes = m->layer.geometry.size_bytes,
-		.holes = &m->holes,
-		.connect_wait_ms = m->spec.connect_wait_ms,
+		.holes = m->was_up ? NULL : &m->holes,
+		.connect_wait_ms = m->was_up ? 0 : m->spec.connect_wait_ms,
 		.handshake_ms = m->spec.handshake_ms,
 		.dead_ms = m->spec.dead_ms,
+		.mirror_id = m->mirror_id,
+		.epoch = m->spec.epoch,
+		.generation = m->peer.generation,
 		.on_up = on_up,
 		.on_failed = on_failed,
 		.on_down = on_down,
 		.arg = m,
 	};
 
+	m->remote = remote_nbd_new(&spec, &m->cause);
+	if (m->remote)
+		return;
+	if (m->was_up)
+		try_again(m);
+	else
+		give_up(m);
+}
+
+static void on_numbered(void *arg, int err)
+{
+	struct mirror *m = arg;
+
+	m->is_numbering = false;
+	if (!is_wanted(m)) {
+		mirror_end_check(m);
+		return;
+	}
+	if (!err) {
+		open_link(m);
+		return;
+	}
+	error_errno(&m->cause, err, "the number of the next link could not be written down");
+	if (m->was_up)
+		try_again(m);
+	else
+		give_up(m);
+}
+
+static void connect_anew(struct mirror *m)
+{
+	m->peer.generation++;
+	if (!m->spec.save_peer) {
+		open_link(m);
+		return;
+	}
+	m->is_numbering = true;
+	m->spec.save_peer(m->spec.arg, &m->peer, on_numbered, m);
+}
+
+void mirror_link_start(struct mirror *m)
+{
 	if (mirror_is_over(m)) {
 		mirror_end_check(m);
 		return;
 	}
-	m->remote = remote_nbd_new(&spec, &m->cause);
-	if (!m->remote)
-		mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = m->cause.err });
+	m->lost_ns = loop_now_ns();
+	connect_anew(m);
 }
 
-void mirror_start(struct layer *l)
-{
-	struct mirror *m = mirror_of(l);
-
-	assert(!m->started_ns);
-	m->started_ns = loop_now_ns();
-	extents_init(&m->batch, BATCH_EXTENTS);
-	m->sweep_at = m->only.count ? m->only.item[0].range.start : 0;
-	if (!mirror_is_over(m))
-		ask_extents(m);
-}
+/* --- while it is up */
 
 void mirror_link_submit(struct mirror *m, struct remote_op *op)
 {
@@ -255,7 +291,7 @@ static void on_far_flushed(struct remote_op *op, int err)
 
 	if (err && err != ESHUTDOWN)
 		error_errno(&m->cause, err, "the far side failed a flush");
-	mirror_step(m, (struct core_event){ .type = CORE_FLUSHED, .err = err, .generation = LINK_GENERATION });
+	mirror_step(m, (struct core_event){ .type = CORE_FLUSHED, .err = err, .generation = m->peer.generation });
 }
 
 void mirror_link_flush(struct mirror *m)
@@ -264,13 +300,29 @@ void mirror_link_flush(struct mirror *m)
 	mirror_link_submit(m, &m->flush);
 }
 
+void mirror_start(struct layer *l)
+{
+	struct mirror *m = mirror_of(l);
+
+	assert(!m->started_ns);
+	m->started_ns = loop_now_ns();
+	if (!mirror_is_over(m))
+		mirror_sweep_start(m);
+}
+
+void mirror_sweep_ended(struct mirror *m)
+{
+	mirror_link_start(m);
+}
+
 bool mirror_link_is_gone(const struct mirror *m)
 {
-	return !m->remote && !m->sweep;
+	return !m->remote && !m->sweep && !m->is_waiting && !m->is_numbering;
 }
 
 void mirror_link_fini(struct mirror *m)
 {
+	loop_timer_free(m->retry);
 	extents_fini(&m->batch);
 	extents_fini(&m->only);
 	extents_fini(&m->holes);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * mirror-private - what mirror-layer.c, mirror-link.c and mirror-end.c share
+ * mirror-private - what the driver's files share
  *
  *      mirror-layer.c  requests from above <-> the core's events and actions
- *      mirror-link.c   what the copy starts from, and the far side's coming and going
+ *      mirror-sweep.c  what the copy starts from
+ *      mirror-link.c   the far side's coming and going
  *      mirror-end.c    finish, abort, status
  */
 #ifndef SXM_MIRROR_MIRROR_PRIVATE_H
@@ -67,7 +68,7 @@ struct mirror {
 	unsigned copies_used;
 	struct copy_list starved;       /* had no memory to read into: the next tick tries again */
 
-	/* mirror-link.c */
+	/* mirror-sweep.c */
 	struct req *sweep;              /* owned, while asking for extents */
 	struct extents batch;           /* its answer */
 	struct extents only;            /* owned: what is wanted */
@@ -75,11 +76,22 @@ struct mirror {
 	size_t sweep_item;              /* of only */
 	uint64_t sweep_at;
 	uint64_t allocated_bytes;
+
+	/* mirror-link.c */
+	char *mirror_id;                /* owned; NULL: no x-sxm is spoken */
+	struct mirror_peer peer;        /* generation: of the link, or of the one being made */
 	struct remote *remote;          /* owned, until its close is done */
 	struct remote_op flush;
 	bool is_closing;                /* remote's close is under way */
 	bool is_cut;                    /* ... and was no goodbye: the core waits for the link's end */
-	bool is_connected;
+	bool is_up;
+	bool was_up;                    /* once, in this process's life or in one before it: things were sent */
+	bool is_connected;              /* once, in this process's life */
+	bool is_numbering;              /* save_peer is under way for the next link */
+	bool is_waiting;                /* the back-off runs */
+	struct loop_timer *retry;       /* owned */
+	unsigned attempts, links_lost;
+	uint64_t lost_ns, dice;
 
 	/* mirror-end.c */
 	struct error cause;             /* the last thing that went wrong */
@@ -87,6 +99,7 @@ struct mirror {
 	int backed_out;                 /* the barrier was given up: errno */
 	struct loop_task news;
 	bool has_news;                  /* on_change is owed */
+	bool is_lagging;                /* as it was last told */
 	void (*on_finished)(void *arg, const struct error *e);
 	void *on_finished_arg;
 	STAILQ_HEAD(, abort_waiter) aborts; /* owned */
@@ -98,13 +111,18 @@ static inline struct mirror *mirror_of(const struct layer *l)
 	return container_of(l, struct mirror, layer);
 }
 
-#define LINK_GENERATION 1u /* there is one link in a mirror's life */
-
 /* mirror-layer.c: one event, and all that follows from it. Not from within an action. */
 void mirror_step(struct mirror *m, struct core_event ev);
 bool mirror_is_over(const struct mirror *m);
 
+/* mirror-sweep.c */
+void mirror_sweep_start(struct mirror *m);
+void mirror_sweep_ended(struct mirror *m); /* mirror-link.c's: what follows */
+void mirror_sweep_meet(struct mirror *m, const struct extents *zero); /* before the first LINK_UP */
+
 /* mirror-link.c */
+void mirror_link_start(struct mirror *m);
+void mirror_link_retry(void *m); /* the timer's */
 void mirror_link_drop(struct mirror *m, int err);
 void mirror_link_submit(struct mirror *m, struct remote_op *op);
 void mirror_link_flush(struct mirror *m);

@@ -14,6 +14,12 @@
 #include "loop/loop.h"
 #include "mirror/core.h"
 
+/* What a mirror must find again to go on with its links after its process has died (I12). */
+struct mirror_peer {
+	uint64_t generation;             /* of the last link that was made, or begun */
+	uint64_t far_boot, far_process;  /* of the far side as it was last met; 0: not known */
+};
+
 struct mirror_spec {
 	struct loop *loop;         /* borrowed */
 	struct layer *below;       /* borrowed: the disk */
@@ -24,7 +30,15 @@ struct mirror_spec {
 	uint32_t lag_ms;           /* 0: 50 */
 	unsigned connect_wait_ms;  /* 0: 5000 */
 	unsigned handshake_ms;     /* 0: 20000; for the far side to greet, and for each answer while connecting */
-	unsigned dead_ms;          /* 0: 30000; no progress for so long with requests in flight: the link is lost */
+	unsigned dead_ms;          /* 0: 30000; no progress for so long with requests in flight: the link is lost (an sxm far
+	                              side, where it can be made anew: 5000 at most) */
+	unsigned give_up_ms;       /* 0: 120000, for a unix socket 10000: so long without a link, and the operation fails */
+	bool is_sync;              /* see mirror_set_sync() */
+	const char *mirror_id;     /* copied; how we are called to an sxm far side; NULL: none is spoken to as such */
+	uint64_t epoch;            /* in which the disk is ours */
+	struct mirror_peer peer;   /* 0, or what was saved last */
+	/* Makes it durable, then calls done(done_arg, err) from the loop, if there is a done. NULL: nothing is kept. */
+	void (*save_peer)(void *arg, const struct mirror_peer *p, void (*done)(void *done_arg, int err), void *done_arg);
 	/* The state changed; from the deferred queue. Ask mirror_status(). */
 	void (*on_change)(void *arg);
 	void *arg;
@@ -43,8 +57,12 @@ struct mirror_status {
 	char remote[256];      /* the URI, for people */
 	uint64_t started_ns, ready_ns, ended_ns; /* loop_now_ns(); 0: not yet */
 	uint64_t source_allocated_bytes; /* data extents at start */
+	unsigned links_lost;
 };
 void mirror_status(const struct layer *mirror, struct mirror_status *out);
+
+/* In sync a guest hears when both sides have its write; from now on, or no longer. */
+void mirror_set_sync(struct layer *mirror, bool is_sync);
 
 /* The barrier, one at a time. The gate is held and nothing is in flight above. Sends what is owed, flushes the far side, says
  * goodbye; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred queue. */

@@ -23,6 +23,7 @@
 #define FURTHER_HANDSHAKE_MS 2000
 #define SEND_BUFFER_BYTES (1 << 20)
 #define IDLE_MS 5000
+#define DEAD_SXM_MS 5000u /* where the link can be made anew */
 
 static void work(struct offload *o)
 {
@@ -98,6 +99,8 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 	} else {
 		remote_nbd_set_state(r, UP);
 		r->is_sxm = info.is_sxm;
+		if (r->is_sxm)
+			r->spec.dead_ms = MIN(r->spec.dead_ms, DEAD_SXM_MS);
 		r->look_bytes = info.min_block_bytes;
 		r->progress_ns = loop_now_ns();
 		loop_timer_set(r->idle, r->spec.idle_ms);

@@ -63,6 +63,7 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.max_bytes = (uint32_t)PICK(w, 4096, 16384, 1048576),
 		.can_zero = sim_dice(w, 4) != 0,
 		.can_flush = sim_dice(w, 4) != 0,
+		.can_reconnect = sim_dice(w, 3) != 0,
 		.window_ops = (unsigned)PICK(w, 1, 2, 3, 8, 64),
 	};
 	p->spec = (struct core_spec){
@@ -74,7 +75,6 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.is_copy = sim_dice(w, 6) == 0,
 		.no_progress_ms = 2000,
 		.is_sync = sim_dice(w, 3) == 0,
-		.can_reconnect = sim_dice(w, 3) != 0,
 		.keeps_link = sim_dice(w, 2),
 		.region_bytes = PICK(w, 4096, 8192, 16384),
 		.keep_mark_ms = (uint32_t)PICK(w, 1, 1, 1500),

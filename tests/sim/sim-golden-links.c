@@ -109,7 +109,7 @@ static void a_link_made_anew_owes_what_was_in_flight(void)
 {
 	struct sim_params p = golden_plain();
 
-	p.spec.can_reconnect = true;
+	p.far.can_reconnect = true;
 	golden_start(&p);
 	sim_link_up(golden);
 	golden_write(0, 8);
@@ -158,7 +158,7 @@ static void what_the_far_side_may_have_lost_is_owed(void)
 {
 	struct sim_params p = golden_plain();
 
-	p.spec.can_reconnect = true;
+	p.far.can_reconnect = true;
 	golden_start(&p);
 	sim_link_up(golden);
 	golden_write(0, 8);
@@ -193,7 +193,7 @@ static void a_barrier_outlives_a_link(void)
 {
 	struct sim_params p = golden_plain();
 
-	p.spec.can_reconnect = true;
+	p.far.can_reconnect = true;
 	p.spec.keeps_link = true;
 	p.dirty_percent = 0;
 	golden_start(&p);
@@ -237,7 +237,7 @@ static struct sim_params marked_plain(void)
 	struct sim_params p = golden_plain();
 
 	p.has_map = true;
-	p.spec.can_reconnect = true;
+	p.far.can_reconnect = true;
 	p.spec.region_bytes = 8192;
 	p.spec.keep_mark_ms = 2000;
 	return p;
