@@ -94,12 +94,18 @@ void conn_ref(struct conn *c)
 
 void conn_unref(struct conn *c)
 {
-	struct nbdsrv *s = c->server;
-
 	assert(c->refs > 0);
 	if (--c->refs)
 		return;
 	assert(c->state == CONN_CUT && c->commands == 0 && !c->in && !c->is_touched);
+	if (!link_is_leaving(c))
+		conn_free(c);
+}
+
+void conn_free(struct conn *c)
+{
+	struct nbdsrv *s = c->server;
+
 	free(c);
 	nbdsrv_forget_one(s);
 }
@@ -153,6 +159,7 @@ void conn_end(struct conn *c)
 	conn_ref(c);
 	c->state = CONN_ENDING;
 	drop_input(c);
+	link_orphan_asks(c);
 	conn_hurry(c, ENDING_PATIENCE_S);
 	conn_touch(c);
 	conn_unref(c);
@@ -186,6 +193,7 @@ void conn_cut(struct conn *c)
 	drop_input(c);
 	untouch(c);
 	c->state = CONN_CUT;
+	link_orphan_asks(c);
 	while ((cmd = STAILQ_FIRST(&c->replies))) {
 		STAILQ_REMOVE_HEAD(&c->replies, link);
 		command_free(cmd);
@@ -426,6 +434,7 @@ struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e)
 	c->waiter.on_room = on_room;
 	c->resume.run = on_resume;
 	STAILQ_INIT(&c->replies);
+	TAILQ_INIT(&c->asks);
 	c->watch = loop_watch_new(s->loop, fd, LOOP_IN, on_events, c);
 	if (!c->watch || !handshake_start(c))
 		goto fail;

@@ -35,8 +35,10 @@ struct command {
 	struct wire_request wire;
 	int err;                 /* the verdict, when it was refused before it was submitted */
 	struct iobuf *data;      /* owned: READ until sent, WRITE until done() */
+	uint32_t field[XSXM_FIELDS_MAX]; /* the answer to a question */
+	unsigned fields;         /* 0: this is none */
 	struct extents extents;  /* BLOCK_STATUS, until done() */
-	uint8_t *descriptors;    /* owned: BLOCK_STATUS from done() until sent */
+	uint8_t *descriptors;    /* owned: BLOCK_STATUS from done() until sent; with a second chunk's head in it */
 	uint8_t head[WIRE_HEAD_MAX];
 	uint32_t head_bytes;
 	const uint8_t *body;     /* in data or descriptors */
@@ -82,6 +84,10 @@ struct conn {
 	bool has_no_zeroes;
 	bool has_structured;
 	unsigned contexts;        /* META_ bits */
+	char xsxm_name[XSXM_NAME_MAX + 1]; /* META_XSXM: as it was chosen */
+	struct nbdsrv_link xsxm;
+	TAILQ_HEAD(, nbdsrv_ask) asks; /* not answered */
+	struct loop_task gone;    /* posted instead of the conn being freed, where the link is known */
 
 	uint64_t deadline_ns;     /* 0: none; see listen.c */
 	unsigned empty_polls;
@@ -102,6 +108,10 @@ struct nbdsrv {
 	char *export_name;       /* owned */
 	bool is_read_only;
 	unsigned max_clients;
+	const struct nbdsrv_link_ops *links; /* borrowed; NULL: none */
+	void *links_arg;
+	unsigned xsxm_newest;
+	bool are_plain_writes_refused, is_for_links_only;
 
 	struct listener_list listeners;
 	struct conn_list conns;
@@ -132,6 +142,8 @@ void nbdsrv_set_deadline(struct nbdsrv *s, struct conn *c, unsigned ms);
 void nbdsrv_forget_one(struct nbdsrv *s);
 
 /* --- conn.c */
+/* Nothing is left of it: link.c's and conn_unref()'s. */
+void conn_free(struct conn *c);
 /* Takes fd, also when it fails. */
 struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e);
 void conn_ref(struct conn *c);
@@ -177,10 +189,21 @@ bool handshake_start(struct conn *c);
 enum take handshake_take(struct conn *c);
 
 /* --- context.c */
-enum { META_BASE_ALLOCATION = 1 };
-/* Both answer the option into w (which may have to hold every context's name once) and tell which contexts were chosen. */
-void context_list(struct bytes_writer *w, struct wire_meta *m);
-unsigned context_set(struct bytes_writer *w, struct wire_meta *m);
+enum { META_BASE_ALLOCATION = 1, META_XSXM = 2 }; /* also their ids on the wire */
+/* Both answer the option into w (which may have to hold every context's name once). context_set() notes what was chosen. */
+void context_list(struct conn *c, struct bytes_writer *w, struct wire_meta *m);
+void context_set(struct conn *c, struct bytes_writer *w, struct wire_meta *m);
+
+/* --- link.c */
+/* cmd is a question: passes it on. */
+void link_ask(struct command *cmd);
+/* The conn is closing or closed: nobody waits for its answers any more. */
+void link_orphan_asks(struct conn *c);
+bool link_may_write(const struct conn *c);
+/* cmd's request was carried out. */
+void link_fold(const struct command *cmd);
+/* The conn is ready to be freed: says so first where it has to. True: it will call conn_free() later. */
+bool link_is_leaving(struct conn *c);
 
 /* --- transmit.c */
 enum take transmit_take(struct conn *c);

@@ -89,6 +89,8 @@ static void enter_transmission(struct conn *c)
 {
 	c->state = CONN_TRANSMISSION;
 	nbdsrv_set_deadline(c->server, c, 0);
+	if (c->server->is_for_links_only && !(c->contexts & META_XSXM))
+		conn_end(c);
 }
 
 static void take_export_name(struct conn *c, const struct option_data *o)
@@ -195,9 +197,9 @@ static void take_meta(struct conn *c, const struct option_data *o)
 		return;
 	}
 	if (is_set)
-		c->contexts = context_set(&w, &meta);
+		context_set(c, &w, &meta);
 	else
-		context_list(&w, &meta);
+		context_list(c, &w, &meta);
 	hello_written(c, &w);
 }
 

@@ -112,6 +112,9 @@ struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e)
 	s->top = spec->top;
 	s->pool = spec->pool;
 	s->is_read_only = spec->is_read_only;
+	s->links = spec->links;
+	s->links_arg = spec->links_arg;
+	s->xsxm_newest = spec->xsxm_newest ? spec->xsxm_newest : XSXM_NEWEST;
 	s->max_clients = spec->max_clients ? spec->max_clients : DEFAULT_MAX_CLIENTS;
 	SLIST_INIT(&s->listeners);
 	TAILQ_INIT(&s->conns);

@@ -13,6 +13,7 @@
 #include "base/iobuf.h"
 #include "block/layer.h"
 #include "loop/loop.h"
+#include "nbdsrv/link.h"
 
 struct nbdsrv_spec {
 	struct loop *loop;       /* borrowed */
@@ -21,6 +22,9 @@ struct nbdsrv_spec {
 	const char *export_name; /* copied. LIST tells it; EXPORT_NAME and GO accept any (tapdisk sends its own) */
 	bool is_read_only;
 	unsigned max_clients;    /* 0: 64 */
+	const struct nbdsrv_link_ops *links; /* borrowed; NULL: x-sxm is not offered */
+	void *links_arg;
+	unsigned xsxm_newest;    /* for tests: the version to be spoken; 0: XSXM_NEWEST */
 };
 
 struct nbdsrv;

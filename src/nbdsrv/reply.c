@@ -33,6 +33,7 @@ struct command *command_new(struct conn *c, const struct wire_request *wire)
 	cmd->data = NULL;
 	cmd->extents = (struct extents){ 0 };
 	cmd->descriptors = NULL;
+	cmd->fields = 0;
 	cmd->head_bytes = 0;
 	cmd->body = NULL;
 	cmd->body_bytes = 0;
@@ -80,21 +81,44 @@ static void build_read(struct command *cmd)
 	cmd->body_bytes = r->length;
 }
 
-/* One chunk, as long as there is one context. */
-static void build_status(struct command *cmd)
+/* The descriptors of one context, after room for their chunk's head, which is built when they are counted. */
+static void build_context(struct command *cmd, struct bytes_writer *w, unsigned context, bool is_last)
 {
 	const struct wire_request *r = &cmd->wire;
-	uint32_t count;
+	struct bytes_writer head = bytes_writer(bytes_put_space(w, WIRE_STATUS_BYTES), WIRE_STATUS_BYTES);
+	bool is_base = context == META_BASE_ALLOCATION;
+	uint32_t count = 1;
 
-	cmd->descriptors = malloc(cmd->extents.count * WIRE_DESCRIPTOR_BYTES);
+	if (is_base && cmd->extents.count)
+		count = wire_build_descriptors(w, &cmd->extents, (struct range){ r->offset, r->offset + r->length });
+	else if (is_base || !cmd->fields)
+		wire_build_descriptor(w, r->length, 0);
+	else
+		for (count = 0; count < cmd->fields; count++)
+			wire_build_descriptor(w, 1, cmd->field[count]);
+	wire_build_status(&head, r->cookie, context, count, is_last);
+}
+
+/* A chunk for each context. */
+static void build_status(struct command *cmd)
+{
+	unsigned contexts = cmd->conn->contexts;
+	size_t room = 2 * WIRE_STATUS_BYTES + (cmd->extents.count + 1 + XSXM_FIELDS_MAX) * WIRE_DESCRIPTOR_BYTES;
+	struct bytes_writer w;
+
+	cmd->descriptors = malloc(room);
 	if (!cmd->descriptors) {
 		build_error(cmd, ENOMEM);
 		return;
 	}
-	count = wire_build_descriptors(cmd->descriptors, &cmd->extents, (struct range){ r->offset, r->offset + r->length });
-	cmd->head_bytes = (uint32_t)wire_build_status(cmd->head, r->cookie, META_BASE_ALLOCATION, count);
+	w = bytes_writer(cmd->descriptors, room);
+	if (contexts & META_BASE_ALLOCATION)
+		build_context(cmd, &w, META_BASE_ALLOCATION, !(contexts & META_XSXM));
+	if (contexts & META_XSXM)
+		build_context(cmd, &w, META_XSXM, true);
+	assert(!w.is_full);
 	cmd->body = cmd->descriptors;
-	cmd->body_bytes = count * WIRE_DESCRIPTOR_BYTES;
+	cmd->body_bytes = (uint32_t)bytes_written(&w);
 	extents_fini(&cmd->extents);
 }
 

@@ -50,10 +50,10 @@ size_t wire_build_simple(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, in
 	return bytes_written(&w);
 }
 
-static void put_chunk(struct bytes_writer *w, uint16_t type, uint64_t cookie, uint32_t length)
+static void put_chunk(struct bytes_writer *w, uint16_t flags, uint16_t type, uint64_t cookie, uint32_t length)
 {
 	bytes_put_u32(w, WIRE_CHUNK_MAGIC);
-	bytes_put_u16(w, WIRE_CHUNK_DONE);
+	bytes_put_u16(w, flags);
 	bytes_put_u16(w, type);
 	bytes_put_u64(w, cookie);
 	bytes_put_u32(w, length);
@@ -63,7 +63,7 @@ size_t wire_build_data(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, uint
 {
 	struct bytes_writer w = bytes_writer(head, WIRE_HEAD_MAX);
 
-	put_chunk(&w, WIRE_CHUNK_OFFSET_DATA, cookie, 8 + data_bytes);
+	put_chunk(&w, WIRE_CHUNK_DONE, WIRE_CHUNK_OFFSET_DATA, cookie, 8 + data_bytes);
 	bytes_put_u64(&w, offset);
 	return bytes_written(&w);
 }
@@ -72,24 +72,26 @@ size_t wire_build_error(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, int
 {
 	struct bytes_writer w = bytes_writer(head, WIRE_HEAD_MAX);
 
-	put_chunk(&w, WIRE_CHUNK_ERROR, cookie, 6);
+	put_chunk(&w, WIRE_CHUNK_DONE, WIRE_CHUNK_ERROR, cookie, 6);
 	bytes_put_u32(&w, wire_error(err));
 	bytes_put_u16(&w, 0); /* no text */
 	return bytes_written(&w);
 }
 
-size_t wire_build_status(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, uint32_t context, uint32_t descriptors)
+void wire_build_status(struct bytes_writer *w, uint64_t cookie, uint32_t context, uint32_t descriptors, bool is_last)
 {
-	struct bytes_writer w = bytes_writer(head, WIRE_HEAD_MAX);
-
-	put_chunk(&w, WIRE_CHUNK_BLOCK_STATUS, cookie, 4 + descriptors * WIRE_DESCRIPTOR_BYTES);
-	bytes_put_u32(&w, context);
-	return bytes_written(&w);
+	put_chunk(w, is_last ? WIRE_CHUNK_DONE : 0, WIRE_CHUNK_BLOCK_STATUS, cookie, 4 + descriptors * WIRE_DESCRIPTOR_BYTES);
+	bytes_put_u32(w, context);
 }
 
-uint32_t wire_build_descriptors(uint8_t *out, const struct extents *x, struct range range)
+void wire_build_descriptor(struct bytes_writer *w, uint32_t length, uint32_t flags)
 {
-	struct bytes_writer w = bytes_writer(out, x->count * WIRE_DESCRIPTOR_BYTES);
+	bytes_put_u32(w, length);
+	bytes_put_u32(w, flags);
+}
+
+uint32_t wire_build_descriptors(struct bytes_writer *w, const struct extents *x, struct range range)
+{
 	uint32_t count = 0;
 
 	for (size_t i = 0; i < x->count; i++) {
@@ -97,11 +99,10 @@ uint32_t wire_build_descriptors(uint8_t *out, const struct extents *x, struct ra
 
 		if (range_is_empty(r))
 			break;
-		bytes_put_u32(&w, (uint32_t)range_length(r));
-		bytes_put_u32(&w, x->item[i].type);
+		wire_build_descriptor(w, (uint32_t)range_length(r), x->item[i].type);
 		count++;
 	}
-	assert(count > 0 && !w.is_full);
+	assert(count > 0 && !w->is_full);
 	return count;
 }
 

@@ -24,10 +24,12 @@ size_t wire_build_simple(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, in
 size_t wire_build_data(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, uint64_t offset, uint32_t data_bytes);
 /* The only chunk of a failed request; no payload. */
 size_t wire_build_error(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, int err);
-/* The only chunk of BLOCK_STATUS; so many descriptors follow. */
-size_t wire_build_status(uint8_t head[static WIRE_HEAD_MAX], uint64_t cookie, uint32_t context, uint32_t descriptors);
-/* Fills the descriptors for the extents, cut at range.end: room for x->count. Returns how many: at least one. */
-uint32_t wire_build_descriptors(uint8_t *out, const struct extents *x, struct range range);
+/* A chunk of BLOCK_STATUS, one for each context; so many descriptors follow. */
+void wire_build_status(struct bytes_writer *w, uint64_t cookie, uint32_t context, uint32_t descriptors, bool is_last);
+#define WIRE_STATUS_BYTES (WIRE_CHUNK_BYTES + 4)
+void wire_build_descriptor(struct bytes_writer *w, uint32_t length, uint32_t flags);
+/* The descriptors for the extents, cut at range.end: room for x->count. Returns how many: at least one. */
+uint32_t wire_build_descriptors(struct bytes_writer *w, const struct extents *x, struct range range);
 
 /* errno -> the protocol's number. err is not 0. */
 uint32_t wire_error(int err);

@@ -112,7 +112,7 @@ static unsigned allowed_flags(uint16_t type)
 	}
 }
 
-static bool is_write(uint16_t type)
+bool wire_is_write(uint16_t type)
 {
 	return type == WIRE_CMD_WRITE || type == WIRE_CMD_WRITE_ZEROES || type == WIRE_CMD_TRIM;
 }
@@ -124,7 +124,7 @@ static int check_range(const struct wire_request *r, const struct wire_terms *te
 	if (r->length == 0)
 		return EINVAL;
 	if (!range_from_length(&range, r->offset, r->length) || range.end > terms->size_bytes)
-		return is_write(r->type) && r->type != WIRE_CMD_TRIM ? ENOSPC : EINVAL;
+		return wire_is_write(r->type) && r->type != WIRE_CMD_TRIM ? ENOSPC : EINVAL;
 	return 0;
 }
 
@@ -134,7 +134,7 @@ int wire_check_request(const struct wire_request *r, const struct wire_terms *te
 		return EINVAL;
 	if ((r->flags & WIRE_FLAG_DF) && !terms->has_structured)
 		return EINVAL;
-	if (terms->is_read_only && is_write(r->type))
+	if (terms->is_read_only && wire_is_write(r->type))
 		return EPERM;
 	switch (r->type) {
 	case WIRE_CMD_DISC:

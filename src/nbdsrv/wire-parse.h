@@ -53,6 +53,8 @@ struct wire_request {
 /* False: wrong magic. */
 bool wire_parse_request(const uint8_t header[static WIRE_REQUEST_BYTES], struct wire_request *out);
 
+bool wire_is_write(uint16_t type);
+
 /* What was agreed with this client, and what stands below it now. */
 struct wire_terms {
 	uint64_t size_bytes;

@@ -3,17 +3,20 @@
  * Any bytes to the pure parsers of the NBD server: they stay inside them, texts too, and what passes the verdict is a range
  * inside the disk with no more payload than was agreed on.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "nbdsrv/wire-build.h"
 #include "nbdsrv/wire-parse.h"
+#include "nbdsrv/wire-xsxm.h"
 
 #define DISK_BYTES (4 * GiB + 512)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
-const char *const fuzz_words[] = { "IHAVEOPT", "NBDMAGIC", "\x25\x60\x95\x13", "base:", "base:allocation", NULL };
+const char *const fuzz_words[] = { "IHAVEOPT", "NBDMAGIC", "\x25\x60\x95\x13", "base:", "base:allocation", "x-sxm:1/m/1/1", "18446744073709551615",
+					NULL };
 
 static void insist(bool is_so)
 {
@@ -25,6 +28,20 @@ static void check_text(const struct wire_text *t, const uint8_t *data, size_t by
 {
 	insist(t->bytes <= WIRE_STRING_MAX);
 	insist(t->at >= data && t->at <= data + bytes && t->bytes <= (size_t)(data + bytes - t->at));
+}
+
+static void try_name(const struct wire_text *t)
+{
+	struct xsxm_name name;
+	char text[XSXM_NAME_MAX + 1];
+
+	if (!wire_xsxm_parse(t, &name))
+		return;
+	/* There is one way to write it. */
+	insist(memchr(name.mirror, '\0', sizeof(name.mirror)) != NULL);
+	snprintf(text, sizeof(text), "x-sxm:%u/%s/%llu/%llu", name.version, name.mirror, (unsigned long long)name.epoch,
+		 (unsigned long long)name.generation);
+	insist(wire_text_is(t, text));
 }
 
 static void try_options(const uint8_t *data, size_t bytes)
@@ -42,8 +59,10 @@ static void try_options(const uint8_t *data, size_t bytes)
 	if (!wire_parse_meta(data, bytes, &meta))
 		return;
 	check_text(&meta.name, data, bytes);
-	for (announced = meta.queries; wire_next_query(&meta, &query); announced--)
+	for (announced = meta.queries; wire_next_query(&meta, &query); announced--) {
 		check_text(&query, data, bytes);
+		try_name(&query);
+	}
 	insist(announced == 0);
 }
 
@@ -72,6 +91,7 @@ static void try_request(const uint8_t *data, unsigned terms_bits)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	try_options(data, bytes);
+	try_name(&(struct wire_text){ data, (uint32_t)MIN(bytes, (size_t)WIRE_STRING_MAX) });
 	if (bytes >= WIRE_REQUEST_BYTES)
 		for (unsigned bits = 0; bits < 32; bits++)
 			try_request(data, bits);

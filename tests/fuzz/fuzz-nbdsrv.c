@@ -19,7 +19,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
-const char *const fuzz_words[] = { "IHAVEOPT", "\x25\x60\x95\x13", "\x25\x60\x95\x13\0\0\0\1", "base:allocation", "\0\0\x10\0", NULL };
+const char *const fuzz_words[] = { "IHAVEOPT", "\x25\x60\x95\x13", "\x25\x60\x95\x13\0\0\0\1", "base:allocation", "\0\0\x10\0",
+					"x-sxm:1/m/1/1", "\0\0\0\0\0\0\0\1\0\0\1\xff", NULL };
 
 static struct {
 	struct loop *loop;
@@ -30,6 +31,8 @@ static struct {
 	const uint8_t *unsent;
 	size_t unsent_bytes;
 	int fd; /* the client's */
+	struct nbdsrv_ask *asked; /* not answered */
+	struct digest digest;
 } t;
 
 static void insist(bool is_so)
@@ -38,10 +41,45 @@ static void insist(bool is_so)
 		abort();
 }
 
+static void answer(struct nbdsrv_ask *a)
+{
+	const uint32_t field[] = { XSXM_OK, 4, 0, 7 };
+
+	nbdsrv_answer(a, field, ARRAY_LEN(field));
+}
+
+/* An even opcode admits and is answered, an odd one is answered with the next, or after the link's end, or shuts it out. */
+static void on_ask(void *arg, struct nbdsrv_ask *a)
+{
+	(void)arg;
+	if (t.asked)
+		answer(t.asked);
+	t.asked = NULL;
+	if (a->opcode == 5)
+		nbdsrv_link_shut(a->link);
+	else if (a->opcode % 2 == 0)
+		nbdsrv_link_admit(a->link, &t.digest);
+	if (a->opcode % 2)
+		t.asked = a;
+	else
+		answer(a);
+}
+
+static void on_gone(void *arg, struct nbdsrv_link *l)
+{
+	(void)arg;
+	insist(!nbdsrv_link_is_open(l));
+}
+
+static const struct nbdsrv_link_ops links = { .ask = on_ask, .gone = on_gone };
+
 static void on_shut(void *arg)
 {
 	(void)arg;
 	nbdsrv_free(t.server);
+	if (t.asked)
+		answer(t.asked);
+	t.asked = NULL;
 	loop_stop(t.loop);
 }
 
@@ -95,7 +133,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	t.fd = pair[0];
 	t.unsent = data;
 	t.unsent_bytes = bytes;
-	t.server = nbdsrv_new(&(struct nbdsrv_spec){ .loop = t.loop, .top = t.disk, .pool = t.pool, .export_name = "x" }, &e);
+	t.server = nbdsrv_new(&(struct nbdsrv_spec){ .loop = t.loop, .top = t.disk, .pool = t.pool, .export_name = "x",
+						     .links = &links }, &e);
 	insist(t.server && nbdsrv_adopt(t.server, pair[1], &e) == 0);
 	t.watch = loop_watch_new(t.loop, t.fd, LOOP_IN | LOOP_OUT, on_client, NULL);
 	insist(t.watch);

@@ -58,20 +58,40 @@ static void on_client(void *arg, int events)
 	watch_client();
 }
 
-static void start_server(bool is_read_only, unsigned max_clients)
+static void start_client(void)
 {
-	struct nbdsrv_spec spec = { .loop = talk.loop, .top = talk.gate, .pool = talk.pool, .export_name = "disk",
-				    .is_read_only = is_read_only, .max_clients = max_clients };
 	struct error e;
 	int pair[2];
 
-	talk.server = nbdsrv_new(&spec, &e);
-	assert_non_null(talk.server);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], &e), 0);
 	talk.fd = pair[0];
 	talk.watch = loop_watch_new(talk.loop, talk.fd, LOOP_IN, on_client, NULL);
 	assert_non_null(talk.watch);
+}
+
+static void start_server(bool is_read_only, unsigned max_clients)
+{
+	struct nbdsrv_spec spec = { .loop = talk.loop, .top = talk.gate, .pool = talk.pool, .export_name = "disk",
+				    .is_read_only = is_read_only, .max_clients = max_clients, .links = talk.links,
+				    .xsxm_newest = talk.xsxm_newest };
+	struct error e;
+
+	talk.server = nbdsrv_new(&spec, &e);
+	assert_non_null(talk.server);
+	start_client();
+}
+
+int talk_another(void)
+{
+	int fd = talk.fd;
+
+	loop_watch_free(talk.watch);
+	talk.said_bytes = talk.say_bytes = talk.heard_bytes = talk.looked_bytes = 0;
+	talk.has_eof = false;
+	talk_words = bytes_writer(talk.say, ROOM_BYTES);
+	start_client();
+	return fd;
 }
 
 int talk_set_up(void **state)
@@ -181,6 +201,26 @@ void talk_enter(void)
 	talk_export_name("", 0);
 	talk_hear(28);
 	talk.looked_bytes = 28;
+}
+
+void talk_enter_with(const char *const *contexts)
+{
+	uint32_t count = 0, bytes = 0;
+
+	for (; contexts[count]; count++)
+		bytes += 4 + (uint32_t)strlen(contexts[count]);
+	bytes_put_u32(&talk_words, WIRE_FIXED_NEWSTYLE | WIRE_NO_ZEROES);
+	talk_option(WIRE_OPT_STRUCTURED_REPLY, 0);
+	talk_option(WIRE_OPT_SET_META_CONTEXT, 8 + bytes);
+	bytes_put_u32(&talk_words, 0);
+	bytes_put_u32(&talk_words, count);
+	for (uint32_t i = 0; i < count; i++) {
+		bytes_put_u32(&talk_words, (uint32_t)strlen(contexts[i]));
+		bytes_put(&talk_words, contexts[i], strlen(contexts[i]));
+	}
+	talk_option(WIRE_OPT_GO, 6);
+	bytes_put_u32(&talk_words, 0);
+	bytes_put_u16(&talk_words, 0);
 }
 
 void talk_hear(size_t bytes)

@@ -40,6 +40,9 @@ struct talk {
 	uint8_t *hear;
 	size_t heard_bytes, wanted_bytes, looked_bytes;
 	bool is_deaf, has_eof;
+	/* of the next server */
+	const struct nbdsrv_link_ops *links;
+	unsigned xsxm_newest;
 };
 extern struct talk talk;
 extern struct bytes_writer talk_words;
@@ -52,6 +55,8 @@ void talk_restart(bool is_read_only, unsigned max_clients);
 void talk_shut_down(void);      /* begins it */
 void talk_await_shut(void);
 void talk_hang_up(void);
+/* Another client of the same server takes the place of this one, whose socket is handed over. */
+int talk_another(void);
 
 /* --- saying */
 void talk_option(uint32_t option, uint32_t bytes);
@@ -60,6 +65,9 @@ void talk_fill(uint8_t value, size_t bytes);
 void talk_export_name(const char *name, size_t bytes);
 /* The shortest way in: 18 + 10 bytes are heard. */
 void talk_enter(void);
+/* A modern way in with these contexts asked for (NULL after the last); what is chosen is left to be looked at: 18 + 20 bytes and
+ * an answer of 20 + 4 + its name for each, then 20 + 32 + 20. */
+void talk_enter_with(const char *const *contexts);
 
 /* --- hearing */
 void talk_hear(size_t bytes);

@@ -10,11 +10,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "nbdsrv/wire-build.h"
 #include "nbdsrv/wire-parse.h"
+#include "nbdsrv/wire-xsxm.h"
 
 static uint8_t buffer[8192];
 static struct bytes_writer w;
@@ -345,9 +347,67 @@ static void descriptors_stay_inside_the_request(void **state)
 	assert_int_equal(extents_add(&x, (struct range){ 8 * GiB, 9 * GiB }, 0), 0);
 	begin();
 	/* 512 bytes of data, then the hole up to the end of the longest request there is. */
-	assert_int_equal(wire_build_descriptors(buffer, &x, (struct range){ 512, 512 + UINT64_C(0xfffffeff) }), 2);
+	assert_int_equal(wire_build_descriptors(&w, &x, (struct range){ 512, 512 + UINT64_C(0xfffffeff) }), 2);
 	assert_memory_equal(buffer, expected, sizeof(expected));
 	extents_fini(&x);
+}
+
+/* --- x-sxm */
+
+static bool xsxm_of(const char *text, struct xsxm_name *out)
+{
+	uint8_t *copy;
+	bool is_good;
+
+	begin();
+	bytes_put(&w, text, strlen(text));
+	copy = exact(strlen(text));
+	is_good = wire_xsxm_parse(&(struct wire_text){ copy, (uint32_t)strlen(text) }, out);
+	free(copy);
+	return is_good;
+}
+
+static void the_name_of_a_link_is_taken_apart(void **state)
+{
+	char longest[XSXM_NAME_MAX + 1], id[XSXM_MIRROR_MAX];
+	struct xsxm_name name;
+
+	(void)state;
+	assert_true(xsxm_of("x-sxm:1/5e6f0c3a.1700000000000/7/3", &name));
+	assert_int_equal(name.version, 1);
+	assert_string_equal(name.mirror, "5e6f0c3a.1700000000000");
+	assert_true(name.epoch == 7 && name.generation == 3);
+	memset(id, 'a', sizeof(id) - 1);
+	id[sizeof(id) - 1] = '\0';
+	snprintf(longest, sizeof(longest), "x-sxm:99/%s/18446744073709551615/18446744073709551615", id);
+	assert_int_equal(strlen(longest), XSXM_NAME_MAX);
+	assert_true(xsxm_of(longest, &name));
+	assert_true(name.version == 99 && name.epoch == UINT64_MAX && name.generation == UINT64_MAX);
+	assert_string_equal(name.mirror, id);
+}
+
+static void what_is_not_quite_a_links_name_is_refused(void **state)
+{
+	static const char *const bad[] = {
+		"", "x-sxm:", "x-sxm:1", "x-sxm:1/", "x-sxm:1/m", "x-sxm:1/m/1", "x-sxm:1/m/1/", "x-sxm:1/m/1/1/", "x-sxm:1/m/1/1 ",
+		"X-sxm:1/m/1/1", "x-sxm:0/m/1/1", "x-sxm:100/m/1/1", "x-sxm:01/m/1/1", "x-sxm:1/m/0/1", "x-sxm:1/m/1/0", "x-sxm:1/m/1/01",
+		"x-sxm:1/m/+1/1", "x-sxm:1/m/-1/1", "x-sxm:1//1/1", "x-sxm:1/.m/1/1", "x-sxm:1/m m/1/1", "x-sxm:1/m\n/1/1", "x-sxm:1/m/1/1/1",
+		"x-sxm:1/m/18446744073709551616/1", "x-sxm:1/m/1/99999999999999999999", "x-sxm:1/m/1/184467440737095516150",
+		"x-sxm:1/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/1/1", "x-sxm:1/m\xc3\xa4/1/1",
+	};
+	struct xsxm_name name;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		if (xsxm_of(bad[i], &name))
+			fail_msg("%s was taken", bad[i]);
+}
+
+static void a_version_and_the_one_before_it_are_spoken(void **state)
+{
+	(void)state;
+	assert_true(wire_xsxm_speaks(1, 1) && wire_xsxm_speaks(1, 2) && wire_xsxm_speaks(2, 2));
+	assert_false(wire_xsxm_speaks(2, 1) || wire_xsxm_speaks(1, 3) || wire_xsxm_speaks(4, 3));
 }
 
 int main(void)
@@ -370,6 +430,9 @@ int main(void)
 		cmocka_unit_test(read_only_refuses_all_that_writes),
 		cmocka_unit_test(errors_have_the_numbers_of_the_protocol),
 		cmocka_unit_test(descriptors_stay_inside_the_request),
+		cmocka_unit_test(the_name_of_a_link_is_taken_apart),
+		cmocka_unit_test(what_is_not_quite_a_links_name_is_refused),
+		cmocka_unit_test(a_version_and_the_one_before_it_are_spoken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * link - a connection that chose x-sxm: its questions go out of this room, the answers come back as descriptors
+ *
+ *      BLOCK_STATUS, 511 bytes at OPCODE --link_ask()--> ask() ~~~ nbdsrv_answer() --> reply.c
+ *                                                          '-- the conn ends meanwhile: ESHUTDOWN; the answer is dropped
+ *
+ * An ask lives until it is answered, its command only as long as its conn can be answered: a conn never waits for whoever
+ * ponders a question, so a server can always be shut down.
+ * Shutting a link out is closing its socket: what it had submitted is in flight below, holds the conn, and the last of it
+ * posts gone().
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "nbdsrv/conn.h"
+
+static struct conn *conn_of(const struct nbdsrv_link *l)
+{
+	return container_of((struct nbdsrv_link *)(uintptr_t)l, struct conn, xsxm);
+}
+
+void link_ask(struct command *cmd)
+{
+	struct conn *c = cmd->conn;
+	struct nbdsrv_ask *a = cmd->wire.flags ? NULL : calloc(1, sizeof(*a));
+
+	if (!a) {
+		reply_queue(cmd, cmd->wire.flags ? EINVAL : ENOMEM);
+		return;
+	}
+	*a = (struct nbdsrv_ask){ .link = &c->xsxm, .opcode = cmd->wire.offset, .cmd = cmd };
+	TAILQ_INSERT_TAIL(&c->asks, a, entry);
+	c->xsxm.is_known = true;
+	c->server->links->ask(c->server->links_arg, a);
+}
+
+void nbdsrv_answer(struct nbdsrv_ask *a, const uint32_t *field, unsigned count)
+{
+	struct command *cmd = a->cmd;
+
+	assert(count >= 1 && count <= XSXM_FIELDS_MAX);
+	if (cmd) {
+		TAILQ_REMOVE(&cmd->conn->asks, a, entry);
+		memcpy(cmd->field, field, count * sizeof(*field));
+		cmd->fields = count;
+		reply_queue(cmd, 0);
+	}
+	free(a);
+}
+
+void link_orphan_asks(struct conn *c)
+{
+	struct nbdsrv_ask *a;
+
+	while ((a = TAILQ_FIRST(&c->asks))) {
+		struct command *cmd = take_ptr(&a->cmd);
+
+		TAILQ_REMOVE(&c->asks, a, entry);
+		if (c->state == CONN_CUT)
+			command_free(cmd);
+		else
+			reply_queue(cmd, ESHUTDOWN);
+	}
+}
+
+bool link_may_write(const struct conn *c)
+{
+	return c->contexts & META_XSXM ? c->xsxm.digest != NULL : !c->server->are_plain_writes_refused;
+}
+
+void link_fold(const struct command *cmd)
+{
+	const struct wire_request *r = &cmd->wire;
+	struct digest *d = cmd->conn->xsxm.digest;
+
+	if (!d)
+		return;
+	if (r->type == WIRE_CMD_WRITE)
+		digest_add(d, DIGEST_WRITE, r->offset, r->length, cmd->data->data);
+	else if (r->type == WIRE_CMD_WRITE_ZEROES)
+		digest_add(d, DIGEST_ZERO, r->offset, r->length, NULL);
+}
+
+static void on_gone(struct loop_task *t)
+{
+	struct conn *c = container_of(t, struct conn, gone);
+
+	c->server->links->gone(c->server->links_arg, &c->xsxm);
+	conn_free(c);
+}
+
+bool link_is_leaving(struct conn *c)
+{
+	if (!c->xsxm.is_known)
+		return false;
+	c->gone.run = on_gone;
+	loop_defer(c->server->loop, &c->gone);
+	return true;
+}
+
+void nbdsrv_link_admit(struct nbdsrv_link *l, struct digest *d)
+{
+	l->digest = d;
+}
+
+void nbdsrv_link_shut(struct nbdsrv_link *l)
+{
+	l->digest = NULL;
+	conn_cut(conn_of(l));
+}
+
+bool nbdsrv_link_is_open(const struct nbdsrv_link *l)
+{
+	return conn_is_open(conn_of(l));
+}
+
+void nbdsrv_set_plain_writes(struct nbdsrv *s, bool are_allowed)
+{
+	s->are_plain_writes_refused = !are_allowed;
+}
+
+void nbdsrv_end_plain(struct nbdsrv *s)
+{
+	struct conn *c, *next;
+
+	s->is_for_links_only = true;
+	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (c->state == CONN_TRANSMISSION && !(c->contexts & META_XSXM))
+			conn_end(c);
+	}
+}
