@@ -2,6 +2,8 @@
 noinst_LTLIBRARIES += libcore.la libmirror.la
 libcore_la_SOURCES = \
 	mirror/claim.c mirror/claim.h \
+	mirror/commit.c mirror/commit.h mirror/commit-private.h \
+	mirror/commit-far.c mirror/commit-source.c \
 	mirror/core.c mirror/core.h mirror/core-private.h \
 	mirror/core-copy.c mirror/core-far.c mirror/core-write.c \
 	mirror/core-map.c mirror/core-map.h mirror/core-status.c mirror/core-sync.c \
