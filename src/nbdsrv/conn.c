@@ -114,7 +114,7 @@ bool conn_has_room(const struct conn *c)
 {
 	if (c->state == CONN_HANDSHAKE)
 		return CONN_HELLO_BYTES - c->hello_end >= CONN_HELLO_ROOM;
-	return c->commands < CONN_COMMANDS_MAX && c->reading_bytes < CONN_READING_MAX;
+	return !c->is_pondered && c->commands < CONN_COMMANDS_MAX && c->reading_bytes < CONN_READING_MAX;
 }
 
 static bool borrow_buffer(struct conn *c)

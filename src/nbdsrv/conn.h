@@ -62,7 +62,8 @@ struct conn {
 	uint32_t skip_bytes;      /* of an option too long to look at */
 	struct command *filling;  /* owned: its payload is arriving */
 	uint32_t filled_bytes;
-	bool is_stalled;          /* nothing is read until there is room */
+	bool is_stalled;          /* nothing is read until there is room... */
+	bool is_pondered;         /* ...or it is said whether it may write */
 	struct iobuf_waiter waiter;
 	struct loop_task resume;
 
@@ -111,7 +112,8 @@ struct nbdsrv {
 	const struct nbdsrv_link_ops *links; /* borrowed; NULL: none */
 	void *links_arg;
 	unsigned xsxm_newest;
-	bool are_plain_writes_refused, is_for_links_only;
+	enum nbdsrv_plain plain;
+	bool has_asked, is_for_links_only; /* asked: plain() was called */
 
 	struct listener_list listeners;
 	struct conn_list conns;
@@ -200,6 +202,8 @@ void link_ask(struct command *cmd);
 /* The conn is closing or closed: nobody waits for its answers any more. */
 void link_orphan_asks(struct conn *c);
 bool link_may_write(const struct conn *c);
+/* A write of it has to wait until that is said. */
+bool link_is_pondered(struct conn *c);
 /* cmd's request was carried out. */
 void link_fold(const struct command *cmd);
 /* The conn is ready to be freed: says so first where it has to. True: it will call conn_free() later. */

@@ -68,7 +68,21 @@ void link_orphan_asks(struct conn *c)
 
 bool link_may_write(const struct conn *c)
 {
-	return c->contexts & META_XSXM ? c->xsxm.digest != NULL : !c->server->are_plain_writes_refused;
+	return c->contexts & META_XSXM ? c->xsxm.digest != NULL : c->server->plain != NBDSRV_PLAIN_READS;
+}
+
+bool link_is_pondered(struct conn *c)
+{
+	struct nbdsrv *s = c->server;
+
+	if ((c->contexts & META_XSXM) || s->plain != NBDSRV_PLAIN_ASKS)
+		return false;
+	c->is_pondered = true;
+	if (!s->has_asked) {
+		s->has_asked = true;
+		s->links->plain(s->links_arg);
+	}
+	return true;
 }
 
 void link_fold(const struct command *cmd)
@@ -117,9 +131,17 @@ bool nbdsrv_link_is_open(const struct nbdsrv_link *l)
 	return conn_is_open(conn_of(l));
 }
 
-void nbdsrv_set_plain_writes(struct nbdsrv *s, bool are_allowed)
+void nbdsrv_set_plain(struct nbdsrv *s, enum nbdsrv_plain rule)
 {
-	s->are_plain_writes_refused = !are_allowed;
+	struct conn *c;
+
+	s->plain = rule;
+	s->has_asked = false;
+	TAILQ_FOREACH(c, &s->conns, link)
+		if (c->is_pondered) {
+			c->is_pondered = false;
+			conn_touch(c);
+		}
 }
 
 void nbdsrv_end_plain(struct nbdsrv *s)

@@ -40,6 +40,8 @@ struct nbdsrv_link_ops {
 	/* From the deferred queue: the link is closed, what it had submitted has ended, and the link is freed after this. Its
 	 * asks that were not answered still have to be. */
 	void (*gone)(void *arg, struct nbdsrv_link *link);
+	/* From the loop: somebody without x-sxm wants to write under NBDSRV_PLAIN_ASKS; once, until the rule is set anew. */
+	void (*plain)(void *arg);
 };
 
 /* field: at most XSXM_FIELDS_MAX; the first is the status. Frees the ask. From the loop. */
@@ -53,8 +55,9 @@ void nbdsrv_link_shut(struct nbdsrv_link *link);
 /* It is not closed, nor closing. */
 bool nbdsrv_link_is_open(const struct nbdsrv_link *link);
 
-/* Whether connections without x-sxm may write: they may, until this says otherwise. */
-void nbdsrv_set_plain_writes(struct nbdsrv *s, bool are_allowed);
+/* Whether connections without x-sxm may write. At first they may. ASKS: their first write is held until this is called again. */
+enum nbdsrv_plain { NBDSRV_PLAIN_WRITES, NBDSRV_PLAIN_READS, NBDSRV_PLAIN_ASKS };
+void nbdsrv_set_plain(struct nbdsrv *s, enum nbdsrv_plain rule);
 /* From now on links only: ends connections without x-sxm, those that are there and those to come. */
 void nbdsrv_end_plain(struct nbdsrv *s);
 

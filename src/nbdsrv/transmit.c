@@ -179,6 +179,8 @@ static enum take start(struct conn *c, const struct wire_request *r)
 	struct iobuf *data = NULL;
 	struct command *cmd;
 
+	if (!err && wire_is_write(r->type) && link_is_pondered(c))
+		return TAKE_STALL;
 	if (has_payload && !err)
 		data = get_buffer(c, r->length, &err);
 	if (has_payload && !err && !data)

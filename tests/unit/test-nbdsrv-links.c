@@ -22,7 +22,7 @@
 
 static struct {
 	struct nbdsrv_ask *ask[16];
-	unsigned asks, gone;
+	unsigned asks, gone, plain;
 	struct nbdsrv_link *link;
 	bool answers_at_once;
 	struct digest digest;
@@ -52,7 +52,13 @@ static void on_gone(void *arg, struct nbdsrv_link *l)
 	owner.gone++;
 }
 
-static const struct nbdsrv_link_ops ops = { .ask = on_ask, .gone = on_gone };
+static void on_plain(void *arg)
+{
+	(void)arg;
+	owner.plain++;
+}
+
+static const struct nbdsrv_link_ops ops = { .ask = on_ask, .gone = on_gone, .plain = on_plain };
 
 static int set_up(void **state)
 {
@@ -293,17 +299,53 @@ static void the_plain_are_refused_where_it_is_said(void **state)
 {
 	(void)state;
 	talk_enter();
-	nbdsrv_set_plain_writes(talk.server, false);
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_READS);
 	say_write(1, 0, 512);
 	talk_request(WIRE_CMD_READ, 0, 2, 0, 1);
 	talk_hear(talk.looked_bytes + SIMPLE + SIMPLE + 1);
 	talk_expect_simple(WIRE_EPERM, 1);
 	talk_expect_simple(0, 2);
 	TALK_EXPECT(0);
-	nbdsrv_set_plain_writes(talk.server, true);
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_WRITES);
 	say_write(3, 0, 512);
 	talk_hear(talk.looked_bytes + SIMPLE);
 	talk_expect_simple(0, 3);
+}
+
+static bool was_asked(void)
+{
+	return owner.plain == 1;
+}
+
+static bool was_asked_again(void)
+{
+	return owner.plain == 2;
+}
+
+static void the_first_plain_write_is_held_until_it_is_known(void **state)
+{
+	(void)state;
+	talk_enter();
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_ASKS);
+	talk_request(WIRE_CMD_READ, 0, 1, 0, 1);
+	say_write(2, 0, 512);
+	say_write(3, 512, 512);
+	talk_run_until(was_asked);
+	talk_hear(talk.looked_bytes + SIMPLE + 1);
+	talk_expect_simple(0, 1);
+	TALK_EXPECT(0);
+	assert_int_equal(memory_layer_bytes(talk.disk)[0], 0);
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_WRITES);
+	talk_hear(talk.looked_bytes + 2 * SIMPLE);
+	talk_expect_simple(0, 2);
+	talk_expect_simple(0, 3);
+	assert_int_equal(owner.plain, 1);
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_ASKS);
+	say_write(4, 0, 512);
+	talk_run_until(was_asked_again);
+	nbdsrv_set_plain(talk.server, NBDSRV_PLAIN_READS);
+	talk_hear(talk.looked_bytes + SIMPLE);
+	talk_expect_simple(WIRE_EPERM, 4);
 }
 
 /* --- ends */
@@ -410,6 +452,7 @@ int main(void)
 		TALK_TEST(what_was_written_is_in_the_digest),
 		TALK_TEST(a_payload_that_arrives_after_the_end_is_not_written),
 		TALK_TEST(the_plain_are_refused_where_it_is_said),
+		TALK_TEST(the_first_plain_write_is_held_until_it_is_known),
 		TALK_TEST(one_that_is_shut_out_is_gone_when_its_last_write_has_landed),
 		TALK_TEST(a_client_that_leaves_is_gone),
 		TALK_TEST(a_question_without_an_answer_holds_no_server_up),
