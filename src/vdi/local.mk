@@ -6,6 +6,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/jobs.c \
 	src/vdi/life.c \
 	src/vdi/operation.c \
+	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c \
 	src/vdi/stack.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h

@@ -1,5 +1,5 @@
 VDI_RIG = tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
-UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi
+UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
 tests_unit_test_domains_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_domains_LDADD = libvdiroom.la libjson.la $(UNIT_LIBS)
@@ -9,3 +9,6 @@ tests_unit_test_vdi_LDADD = libvdiroom.la libblock.la libjson.la $(UNIT_LIBS)
 tests_unit_test_operation_SOURCES = tests/unit/test-operation.c $(VDI_RIG)
 tests_unit_test_operation_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_operation_LDADD = libvdiroom.la libblock.la libjson.la $(UNIT_LIBS)
+tests_unit_test_owner_SOURCES = tests/unit/test-owner.c
+tests_unit_test_owner_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_owner_LDADD = libvdiroom.la libcore.la libjson.la $(UNIT_LIBS)
