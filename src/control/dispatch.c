@@ -40,7 +40,7 @@ static const struct jsonspec request_spec = { "request", sizeof(struct request),
 
 struct args {
 	char *domain, *host, *remote, *id; /* owned */
-	bool is_read_only, is_copy;
+	bool is_read_only, is_copy, is_forced;
 	int64_t port, wait_ms, blocksize;
 	bool has_ranges;
 	struct jsonspec_ranges ranges;
@@ -54,7 +54,9 @@ struct args {
 static const struct jsonspec_field no_fields[] = { { .name = NULL } };
 static const struct jsonspec no_args = { "args", sizeof(struct args), no_fields };
 ARGS(domain, ARG("domain", JS_STRING, domain));
-ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is_read_only));
+ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is_read_only),
+     OPTION("force", JS_BOOL, is_forced));
+ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("blocksize", JS_INT64, blocksize),
@@ -168,7 +170,7 @@ static char *attach_ok(struct call *c)
 
 static void on_activate(struct call *c)
 {
-	vdi_activate(c->d->vdi, c->args.domain, c->args.is_read_only, on_done, c);
+	vdi_activate(c->d->vdi, c->args.domain, c->args.is_read_only, c->args.is_forced, on_done, c);
 }
 
 static void on_deactivate(struct call *c)
@@ -179,6 +181,11 @@ static void on_deactivate(struct call *c)
 static void on_detach(struct call *c)
 {
 	vdi_detach(c->d->vdi, c->args.domain, on_done, c);
+}
+
+static void on_destroy_volume(struct call *c)
+{
+	vdi_destroy(c->d->vdi, c->args.is_forced, on_done, c);
 }
 
 static void on_listen(struct call *c)
@@ -294,6 +301,7 @@ static const struct verb verbs[] = {
 	{ "activate", &activate_args, on_activate, empty },
 	{ "deactivate", &domain_args, on_deactivate, empty },
 	{ "detach", &domain_args, on_detach, empty },
+	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "mirror.start", &start_args, on_start, start_ok },
 	{ "mirror.stat", &stat_args, on_stat, stat_ok },

@@ -5,6 +5,7 @@
  * Tables, and functions that fill their records from the vdi room's numbers.  Strings in the records are borrowed.
  * Can fail: memory only.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,10 +186,42 @@ static const struct jsonspec_field domain_fields[] = {
 };
 static const struct jsonspec domain_spec = { "domain", sizeof(struct domain_report), domain_fields };
 
+struct owner_report {
+	char *state, *mirror, *epoch, *generation;
+	int64_t links;
+	bool was_written, is_unverified;
+};
+#define OWNER(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct owner_report, field) }
+static const struct jsonspec_field owner_fields[] = {
+	OWNER("state", JS_STRING, state), OWNER("epoch", JS_STRING, epoch), OWNER("mirror", JS_STRING, mirror),
+	OWNER("generation", JS_STRING, generation), OWNER("links", JS_INT64, links), OWNER("written", JS_BOOL, was_written),
+	OWNER("unverified", JS_BOOL, is_unverified), { .name = NULL },
+};
+static const struct jsonspec owner_spec = { "owner", sizeof(struct owner_report), owner_fields };
+
+struct owner_texts {
+	char epoch[24], generation[24];
+};
+
+/* Borrows both. */
+static struct owner_report owner_of(const struct vdi_status *s, struct owner_texts *t)
+{
+	const struct commit_record *r = &s->owner;
+
+	snprintf(t->epoch, sizeof(t->epoch), "%" PRIu64, r->epoch);
+	snprintf(t->generation, sizeof(t->generation), "%" PRIu64, r->generation);
+	return (struct owner_report){
+		.state = borrow(r->state ? commit_state_name(r->state) : ""), .mirror = borrow(r->mirror), .epoch = t->epoch,
+		.generation = t->generation, .links = s->links, .was_written = r->was_written,
+		.is_unverified = r->is_unverified,
+	};
+}
+
 struct status_report {
 	char *version, *id, *path, *engine, *owed;
 	int64_t pid, size, in_flight, buffers, rss;
 	bool is_open, is_direct, is_read_only;
+	struct owner_report owner;
 	struct jsonspec_records domains, operations;
 };
 #define STATUS(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct status_report, field) }
@@ -198,6 +231,7 @@ static const struct jsonspec_field status_fields[] = {
 	STATUS("direct", JS_BOOL, is_direct), STATUS("read_only", JS_BOOL, is_read_only), STATUS("size_bytes", JS_INT64, size),
 	STATUS("in_flight", JS_INT64, in_flight), STATUS("buffer_bytes", JS_INT64, buffers), STATUS("rss_bytes", JS_INT64, rss),
 	STATUS("owed", JS_STRING, owed),
+	{ .name = "owner", .type = JS_RECORD, .offset = offsetof(struct status_report, owner), .sub = &owner_spec },
 	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct status_report, domains), .sub = &domain_spec },
 	{ .name = "operations", .type = JS_RECORDS, .offset = offsetof(struct status_report, operations),
 	  .sub = &operation_spec },
@@ -244,6 +278,7 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 	CLEANUP_FREE struct domain_list *l = calloc(1, sizeof(*l));
 	CLEANUP_FREE struct operations *o = collect(v);
 	struct vdi_status s;
+	struct owner_texts texts;
 	struct status_report r;
 
 	if (!l || !o)
@@ -253,7 +288,7 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 		.version = borrow(PACKAGE_VERSION), .id = borrow(id), .path = borrow(path), .engine = borrow(s.engine),
 		.owed = borrow(s.owed ? s.owed : ""), .pid = getpid(), .size = number(s.size_bytes), .in_flight = s.in_flight,
 		.buffers = number(s.buffer_bytes), .rss = resident_bytes(), .is_open = s.is_open, .is_direct = s.is_direct,
-		.is_read_only = s.is_read_only,
+		.is_read_only = s.is_read_only, .owner = owner_of(&s, &texts),
 		.domains = { fill_domains(v, l), l->report },
 		.operations = { o->count, o->report },
 	};

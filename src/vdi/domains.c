@@ -33,6 +33,8 @@ static const struct jsonspec_field entry_fields[] = {
 	{ .name = "domain", .type = JS_STRING, .offset = offsetof(struct domains_entry, domain) },
 	{ .name = "active", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_active) },
 	{ .name = "read_only", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_read_only) },
+	{ .name = "lingering", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_lingering), .is_optional = true },
+	{ .name = "detached", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_detached), .is_optional = true },
 	{ .name = "listen", .type = JS_RECORDS, .offset = offsetof(struct domains_entry, listeners), .is_optional = true,
 	  .sub = &domains_listener_spec },
 	{ .name = NULL },
@@ -128,4 +130,9 @@ bool domains_is_guest(const char *domain)
 		if (strncmp(domain, others[i], strlen(others[i])) == 0)
 			return false;
 	return true;
+}
+
+bool domains_is_mirror(const char *domain)
+{
+	return strncmp(domain, "MIR", 3) == 0;
 }

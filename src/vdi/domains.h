@@ -23,6 +23,7 @@ struct domains_listener {
 struct domains_entry {
 	char *domain; /* owned */
 	bool is_active, is_read_only;
+	bool is_lingering, is_detached; /* see linger.c */
 	struct jsonspec_records listeners; /* struct domains_listener */
 };
 
@@ -47,5 +48,7 @@ int domains_socket(const char *run_dir, const char *domain, char *out, size_t by
 
 /* Whether a domain stands for a running guest: not dom0's own use (u0_), not the far end of a move (MIR, CP). */
 bool domains_is_guest(const char *domain);
+/* The far end of a move. */
+bool domains_is_mirror(const char *domain);
 
 #endif

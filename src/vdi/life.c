@@ -68,6 +68,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	TAILQ_INIT(&v->operations);
 	TAILQ_INIT(&v->news);
 	jobs_init(v);
+	far_init(v);
 	if (fill(v, spec, e) == 0)
 		return v;
 	vdi_free(v);
@@ -82,9 +83,11 @@ void vdi_free(struct vdi *v)
 	if (!v)
 		return;
 	jobs_drop(v);
-	assert(!v->gate && !v->op);
+	assert(!v->gate && !v->op && TAILQ_EMPTY(&v->far.links));
 	record_drop_news(v);
 	loop_timer_free(v->resume_timer);
+	loop_timer_free(v->far.linger);
+	owner_clear(&v->owner);
 	while ((op = TAILQ_FIRST(&v->operations)))
 		record_free(v, op);
 	while ((d = TAILQ_FIRST(&v->domains))) {
@@ -113,7 +116,7 @@ static struct domain *next_unserved(const struct vdi *v)
 	struct domain *d;
 
 	TAILQ_FOREACH(d, &v->domains, link)
-		if (d->is_active && !d->server)
+		if ((d->is_active || d->is_lingering) && !d->server)
 			return d;
 	return NULL;
 }
@@ -138,10 +141,22 @@ static void resumed(struct vdi *v)
 			stack_cut(v, j->d, resumed_badly);
 			return;
 		}
-	if (j->error.err)
+	if (j->error.err) {
 		resumed_badly(v);
-	else
-		job_end(v);
+		return;
+	}
+	linger_look(v);
+	job_end(v);
+}
+
+static bool has_lingering(const struct vdi *v)
+{
+	const struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->is_lingering)
+			return true;
+	return false;
 }
 
 static void open_again(struct vdi *v)
@@ -149,7 +164,7 @@ static void open_again(struct vdi *v)
 	if (v->step.err)
 		log_error("%s", v->step.text);
 	if (next_unserved(v))
-		stack_open(v, !vdi_has_writer(v, NULL, false), resumed);
+		stack_open(v, !vdi_has_writer(v, NULL, false) && !has_lingering(v), resumed);
 	else
 		job_end(v);
 }
@@ -166,6 +181,8 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 			return -1;
 		d->is_active = entry[i].is_active;
 		d->is_read_only = entry[i].is_read_only;
+		d->is_lingering = entry[i].is_lingering;
+		d->is_detached = entry[i].is_detached;
 		d->listeners = entry[i].listeners.count;
 		for (size_t n = 0; n < d->listeners; n++) {
 			snprintf(d->listener[n].host, sizeof(d->listener[n].host), "%s", t[n].host);
@@ -284,6 +301,8 @@ bool vdi_is_needed(const char *run_dir)
 
 void vdi_status(const struct vdi *v, struct vdi_status *out)
 {
+	const struct far_link *l;
+
 	*out = (struct vdi_status){
 		.is_open = v->disk != NULL,
 		.engine = v->disk ? disk_engine_name(v->disk) : "",
@@ -294,7 +313,10 @@ void vdi_status(const struct vdi *v, struct vdi_status *out)
 		.buffer_bytes = iobuf_pool_used(v->pool),
 		.domains = v->domain_count,
 		.owed = v->owed,
+		.owner = v->owner.file ? v->owner.record : (struct commit_record){ 0 },
 	};
+	TAILQ_FOREACH(l, &v->far.links, entry)
+		out->links += l->is_admitted;
 }
 
 size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max)
@@ -307,6 +329,8 @@ size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t ma
 
 		if (n == max)
 			break;
+		if (d->is_detached)
+			continue;
 		n++;
 		memset(s, 0, sizeof(*s));
 		memcpy(s->domain, d->name, sizeof(s->domain));

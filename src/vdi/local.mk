@@ -2,9 +2,11 @@
 noinst_LTLIBRARIES += libvdiroom.la libvdi.la
 libvdiroom_la_SOURCES = \
 	src/vdi/domains.c src/vdi/domains.h \
+	src/vdi/far.c src/vdi/far-ask.c \
 	src/vdi/handover.c \
 	src/vdi/jobs.c \
 	src/vdi/life.c \
+	src/vdi/linger.c \
 	src/vdi/operation.c \
 	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c \

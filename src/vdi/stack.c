@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -73,6 +74,9 @@ static void open_image(struct vdi *v)
 	};
 
 	v->opened = disk_open(&spec, &v->step);
+	if (!v->opened || owner_load(v->path, &v->loaded, &v->step) == 0)
+		return;
+	disk_file_close(take_ptr(&v->opened));
 }
 
 /* Puts what open_image() brought under the gate. */
@@ -86,9 +90,14 @@ static void put_under(struct vdi *v)
 		return;
 	}
 	v->disk = disk_layer(v->loop, f, &v->step);
-	if (!v->disk)
+	if (!v->disk) {
+		owner_clear(&v->loaded);
 		return;
+	}
 	v->is_read_only = v->open_read_only;
+	owner_clear(&v->owner);
+	v->owner = v->loaded;
+	v->loaded = (struct owner){ 0 };
 	if (v->gate) {
 		gate_set_below(v->gate, v->disk);
 		stack_wake(v);
@@ -289,7 +298,7 @@ void stack_release(struct vdi *v, step_fn *next)
 	struct domain *d;
 
 	TAILQ_FOREACH(d, &v->domains, link)
-		if (d->is_active) {
+		if (d->is_active || d->is_lingering) {
 			next(v);
 			return;
 		}
@@ -309,6 +318,8 @@ static int start_server(struct vdi *v, struct domain *d, struct error *e)
 		.pool = v->pool,
 		.export_name = v->id,
 		.is_read_only = d->is_read_only,
+		.links = d->is_read_only ? NULL : &far_links,
+		.links_arg = v,
 	};
 
 	d->server = nbdsrv_new(&spec, e);
@@ -328,7 +339,11 @@ int stack_serve(struct vdi *v, struct domain *d, struct error *e)
 			log_warn("domain %s: %s:%u is not listened on again: %s", d->name, d->listener[i].host,
 				 d->listener[i].port, why.text);
 	}
-	log_info("serving domain %s%s at %s", d->name, d->is_read_only ? ", read-only" : "", d->socket);
+	if (d->is_lingering)
+		nbdsrv_end_plain(d->server);
+	far_apply(v);
+	log_info("serving domain %s%s%s at %s", d->name, d->is_lingering ? ", links only" : "",
+		 d->is_read_only ? ", read-only" : "", d->socket);
 	return 0;
 }
 
@@ -384,6 +399,27 @@ void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
 	offload(v, work_on_file, on_file);
 }
 
+static void own(struct vdi *v)
+{
+	step_fn *after = take_ptr(&v->job->owned);
+
+	if (!v->step.err) {
+		v->owner.record = v->job->record;
+		v->owner.written_s = (int64_t)time(NULL);
+		far_on_change(v);
+	}
+	after(v);
+}
+
+void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after)
+{
+	char *text = owner_encode(next);
+
+	v->job->owned = after;
+	v->job->record = *next;
+	stack_write(v, text ? strdup(v->owner.file) : NULL, text, own);
+}
+
 static void fill_listeners(const struct domain *d, struct domains_entry *out, struct domains_listener *item)
 {
 	for (size_t i = 0; i < d->listeners; i++)
@@ -410,6 +446,8 @@ static char *encode(const struct vdi *v)
 		out->domain = d->name;
 		out->is_active = d->is_active;
 		out->is_read_only = d->is_read_only;
+		out->is_lingering = d->is_lingering;
+		out->is_detached = d->is_detached;
 		fill_listeners(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
 		r.domains.count++;
 	}

@@ -15,6 +15,7 @@
 #include "loop/offload.h"
 #include "nbdsrv/nbdsrv.h"
 #include "vdi/domains.h"
+#include "vdi/owner.h"
 #include "vdi/vdi.h"
 
 #define VDI_ID_MAX 48                  /* bytes; an operation's id is it, a dot and 14 digits */
@@ -24,6 +25,7 @@
 #define VDI_RESUME_AGAIN_MS 1000u
 #define VDI_OPERATIONS_KEPT 16u        /* ended ones, in memory */
 #define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
+#define VDI_LINGER_MS 300000u          /* how long a source whose link is lost may come back to a disk that nobody uses */
 
 struct listener {
 	char host[64];
@@ -38,7 +40,39 @@ struct domain {
 	struct nbdsrv *server; /* owned; while active and served */
 	struct listener listener[DOMAINS_LISTEN_MAX];
 	size_t listeners;
+	bool is_lingering;     /* inactive, and served all the same, links only: linger.c */
+	bool is_detached;      /* ... and forgotten as soon as that ends; nobody is told of it */
 	TAILQ_ENTRY(domain) link;
+};
+
+/* The source's end of a link, until it is gone and none of its questions is open. */
+struct far_link {
+	struct vdi *vdi;           /* borrowed */
+	struct nbdsrv_link *link;  /* borrowed; NULL: gone */
+	struct commit_link name;   /* its epoch moves with HELLO and RECLAIM */
+	bool is_admitted;          /* HELLO was answered with OK */
+	struct nbdsrv_ask *wait;   /* owned: to be answered when there is news */
+	unsigned refs;
+	TAILQ_ENTRY(far_link) entry;
+};
+
+/* One that takes a job to answer. */
+struct question {
+	struct far_link *l;
+	struct nbdsrv_ask *ask; /* owned */
+	uint32_t field[XSXM_FIELDS_MAX];
+	unsigned fields;
+};
+
+/* This disk as the far side of a mirror. */
+struct far {
+	TAILQ_HEAD(, far_link) links;
+	struct digest digest;      /* of what links of the record's generation have written */
+	struct digest flushed;     /* ... as it was when the last good flush for them began */
+	uint64_t boot, process;    /* this machine's life, and this process's */
+	int64_t unlinked_s;        /* since when there is no link; 0: the record's file tells */
+	struct loop_timer *linger; /* owned */
+	bool is_linger_over;
 };
 
 /* A mirror or a copy.
@@ -95,6 +129,10 @@ enum job_kind {
 	JOB_LISTEN,     /* TCP for a domain */
 	JOB_FORGET,     /* drop an ended operation */
 	JOB_STOP,       /* the process is asked to go */
+	JOB_LINK,       /* a question of a link */
+	JOB_FOREIGN,    /* somebody without x-sxm is about to write to what a mirror's far end is for */
+	JOB_UNLINGER,   /* what lingers, and need not any more */
+	JOB_DESTROY,    /* the volume is to go */
 };
 
 typedef void step_fn(struct vdi *v);
@@ -108,14 +146,16 @@ struct job_waiter {
 struct job {
 	enum job_kind kind;
 	char domain[DOMAINS_NAME_MAX];
-	bool is_read_only;
+	bool is_read_only, is_forced;
 	uint64_t number;       /* REMOVE, SETTLE: the operation */
 	char id[64];           /* FORGET */
 	struct domain *d;      /* of a running job */
 	uint64_t started_ns;
 	struct error error;    /* the answer; err 0: good */
 	step_fn *after;        /* of a step made of steps: stack.c's, handover.c's and operation.c's, one each */
-	step_fn *handed_over, *taken_out, *given_up;
+	step_fn *handed_over, *taken_out, *given_up, *owned, *left;
+	struct commit_verdict verdict;
+	struct commit_record record; /* to be durable: stack_own()'s */
 	struct domain *cut;    /* whose server is being shut down */
 	struct error barrier;  /* its outcome */
 	bool barrier_was_good;
@@ -134,6 +174,9 @@ struct job {
 	char *socket;          /* the caller's, until done */
 	size_t socket_bytes;
 
+	/* JOB_LINK */
+	struct question *question; /* borrowed */
+
 	/* JOB_LISTEN */
 	struct listener listener;
 	uint16_t *bound;       /* the caller's, until done */
@@ -151,6 +194,9 @@ struct vdi {
 
 	TAILQ_HEAD(, domain) domains;
 	size_t domain_count;
+
+	struct owner owner;        /* whose the disk is; as it was when it was open last */
+	struct far far;
 
 	/* the stack: gate -> [op->mirror] -> disk; all or nothing is open */
 	struct layer *gate, *disk; /* owned */
@@ -179,6 +225,7 @@ struct vdi {
 	void (*work)(struct vdi *v); /* on a pool thread; touches only what follows */
 	bool open_read_only;
 	struct disk_file *opened;  /* owned between work and done */
+	struct owner loaded;       /* likewise */
 	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
 };
 
@@ -211,6 +258,8 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: a
 int stack_serve(struct vdi *v, struct domain *d, struct error *e);
 void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are now */
 void stack_write(struct vdi *v, char *file, char *text, step_fn *next); /* takes both; text NULL: unlink file */
+/* Makes it durable that the disk is so owned; then it is in force, and everybody whom it concerns hears. */
+void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after);
 
 /* --- vdi.c */
 void vdi_begin_resume(struct vdi *v);
@@ -223,9 +272,42 @@ void vdi_begin_stop(struct vdi *v);
 /* Found or made; NULL + e. */
 struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e);
 struct domain *vdi_find(const struct vdi *v, const char *name);
+void vdi_remove_domain(struct vdi *v, struct domain *d);
 /* Whether somebody other than `but` (NULL: anybody) has it active for writing; is_guest_only: guests of the operation. */
 bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest_only);
 bool vdi_counts_as_guest(const struct vdi *v, const struct domain *d);
+
+/* --- far-ask.c */
+void far_begin_link(struct vdi *v); /* JOB_LINK */
+
+/* --- far.c */
+extern const struct nbdsrv_link_ops far_links; /* arg: the vdi */
+void far_init(struct vdi *v);
+void far_begin_foreign(struct vdi *v); /* JOB_FOREIGN */
+bool far_is_open(const struct far_link *l);
+bool far_is_of_generation(const struct far_link *l, const struct commit_link *name);
+void far_refuse_plain(struct vdi *v); /* until far_apply() */
+/* Fields of an answer; far_say() starts anew with the status and what the disk is now, far_say_failed() is all of it. */
+void far_put(struct question *q, uint32_t field);
+void far_put_u64(struct question *q, uint64_t value);
+void far_say(struct question *q, const struct commit_record *r, enum commit_status status);
+void far_say_failed(struct question *q, int err);
+/* Who may write by what the record says: to be said to servers and links anew after each change of either. */
+void far_apply(struct vdi *v);
+/* v->owner.record has changed: applies it, answers WAITs. */
+void far_on_change(struct vdi *v);
+bool far_is_linked(const struct vdi *v);
+/* Closes every admitted link but those of the generation of `but` (NULL: every one). What they submitted goes on. */
+void far_shut_out(struct vdi *v, const struct commit_link *but);
+/* The running job's domain, which is active, goes: its clients are cut, what it received is given up; or its server lingers. */
+void far_leave(struct vdi *v, step_fn *next);
+
+/* --- linger.c */
+void linger_begin_end(struct vdi *v);     /* JOB_UNLINGER */
+void linger_begin_destroy(struct vdi *v); /* JOB_DESTROY */
+bool linger_is_wanted(const struct vdi *v);
+/* After a change of the record, of links or of what lingers. */
+void linger_look(struct vdi *v);
 
 /* --- operation.c: its steps */
 void operation_begin(struct vdi *v);        /* JOB_MIRROR */

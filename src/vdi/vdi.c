@@ -2,7 +2,7 @@
  *
  * vdi - one disk's whole life: the verbs, each a chain of steps
  *
- *      activate    open (or upgrade) -> write down -> serve
+ *      activate    open (or upgrade) -> may it (commit.h)? -> own, on record -> write down -> serve
  *      deactivate  raise what is owed | barrier -> flush -> write down -> close | cut -> flush -> write down -> close
  *      detach      cut and flush, where still active -> forget -> write down -> close
  *      resume      read domains.json -> bury the operation -> open -> serve; again every second until it works
@@ -41,8 +41,10 @@ struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e)
 {
 	struct domain *d = vdi_find(v, name);
 
-	if (d)
+	if (d) {
+		d->is_detached = false;
 		return d;
+	}
 	if (v->domain_count >= DOMAINS_MAX || strlen(name) >= DOMAINS_NAME_MAX) {
 		error_set(e, ENOSPC, "domain %.40s: too long a name, or %d domains have this disk attached already", name,
 			  DOMAINS_MAX);
@@ -63,7 +65,7 @@ struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e)
 	return d;
 }
 
-static void remove_domain(struct vdi *v, struct domain *d)
+void vdi_remove_domain(struct vdi *v, struct domain *d)
 {
 	assert(!d->server && !d->is_active);
 	unlink(d->socket); /* a killed predecessor's */
@@ -115,7 +117,7 @@ void vdi_begin_attach(struct vdi *v)
 		if (other != d && strcmp(other->socket, d->socket) == 0)
 			error_set(&j->error, EADDRINUSE, "domains %s and %s would have the same socket", other->name, d->name);
 	if (j->error.err) {
-		remove_domain(v, d);
+		vdi_remove_domain(v, d);
 		job_end(v);
 		return;
 	}
@@ -170,20 +172,73 @@ static void write_down(struct vdi *v)
 	struct domain *d = v->job->d;
 
 	d->is_active = true;
+	d->is_lingering = false;
 	d->is_read_only = v->job->is_read_only;
 	stack_save(v, activated);
+}
+
+static void cut_before(struct vdi *v)
+{
+	stack_cut(v, v->job->d, write_down); /* served read-only so far, or its links: its clients come again */
+}
+
+static void awake(struct vdi *v)
+{
+	stack_wake(v);
+	cut_before(v);
+}
+
+/* A disk that nobody wrote so far may be written though that cannot be written down: else a full SR would start no guest. */
+static void owned(struct vdi *v)
+{
+	const struct commit_verdict *verdict = &v->job->verdict;
+
+	if (v->step.err && v->owner.record.state == COMMIT_OWNED) {
+		log_error("going on all the same: %s", v->step.text);
+	} else if (v->step.err) {
+		v->job->error = v->step;
+		stack_release(v, undone);
+		return;
+	}
+	if (verdict->shuts_out) {
+		far_shut_out(v, NULL);
+		stack_quiet(v, awake);
+	} else {
+		cut_before(v);
+	}
+}
+
+static enum commit_domain kind_of(const char *domain)
+{
+	if (domains_is_mirror(domain))
+		return COMMIT_MIRROR;
+	return domains_is_guest(domain) ? COMMIT_GUEST : COMMIT_DOM0;
 }
 
 static void opened(struct vdi *v)
 {
 	struct job *j = v->job;
+	const struct commit_activation a = {
+		.domain = kind_of(j->domain), .is_read_only = j->is_read_only, .is_forced = j->is_forced,
+	};
 
 	if (v->step.err) {
 		j->error = v->step;
 		stack_release(v, undone);
-	} else {
-		stack_cut(v, j->d, write_down); /* served read-only so far: its clients come again */
+		return;
 	}
+	j->verdict = commit_activate(&v->owner.record, &a);
+	if (j->verdict.does != COMMIT_ALLOW) {
+		error_set(&j->error, EPERM, "%s: %s", v->path, commit_why_text(j->verdict.why));
+		stack_release(v, undone);
+		return;
+	}
+	if (j->verdict.why != COMMIT_WHY_NONE)
+		log_warn("domain %s starts from this disk: %s", j->domain, commit_why_text(j->verdict.why));
+	if (j->verdict.is_changed)
+		stack_own(v, &j->verdict.next, owned);
+	else
+		owned(v);
 }
 
 void vdi_begin_activate(struct vdi *v)
@@ -204,12 +259,14 @@ void vdi_begin_activate(struct vdi *v)
 	stack_open(v, j->is_read_only, opened);
 }
 
-void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, vdi_done_fn *done, void *arg)
+void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, bool is_forced, vdi_done_fn *done, void *arg)
 {
 	struct job *j = job_add(v, JOB_ACTIVATE, domain, done, arg);
 
-	if (j)
-		j->is_read_only = is_read_only;
+	if (!j)
+		return;
+	j->is_read_only = is_read_only;
+	j->is_forced = is_forced;
 }
 
 /* --- deactivate and detach */
@@ -229,6 +286,14 @@ static void written_off(struct vdi *v)
 	stack_release(v, gone);
 }
 
+static void forget(struct vdi *v, struct domain *d)
+{
+	if (d->is_lingering)
+		d->is_detached = true;
+	else
+		vdi_remove_domain(v, d);
+}
+
 static void flushed(struct vdi *v)
 {
 	struct job *j = v->job;
@@ -238,10 +303,11 @@ static void flushed(struct vdi *v)
 	else if (v->step.err)
 		j->error = v->step;
 	j->d->is_active = false;
-	j->d->listeners = 0;
+	if (!j->d->is_lingering)
+		j->d->listeners = 0;
 	log_info("domain %s is inactive", j->domain);
 	if (j->kind == JOB_DETACH)
-		remove_domain(v, take_ptr(&j->d));
+		forget(v, take_ptr(&j->d));
 	stack_save(v, written_off);
 }
 
@@ -307,7 +373,7 @@ void vdi_begin_deactivate(struct vdi *v)
 	else if (is_writer && v->op && v->op->is_told)
 		handover_begin(v, j->d, handed_over);
 	else
-		stack_cut(v, j->d, cut);
+		far_leave(v, cut);
 }
 
 void vdi_begin_detach(struct vdi *v)
@@ -315,12 +381,12 @@ void vdi_begin_detach(struct vdi *v)
 	struct job *j = v->job;
 
 	j->d = vdi_find(v, j->domain);
-	if (!j->d) {
+	if (!j->d || j->d->is_detached) {
 		job_end(v);
 	} else if (j->d->is_active) {
-		stack_cut(v, j->d, cut);
+		far_leave(v, cut);
 	} else {
-		remove_domain(v, take_ptr(&j->d));
+		forget(v, take_ptr(&j->d));
 		stack_save(v, written_off);
 	}
 }

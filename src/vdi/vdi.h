@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/jsonspec.h"
 #include "loop/loop.h"
+#include "mirror/commit.h"
 #include "mirror/mirror.h"
 #include "nbdsrv/nbdsrv.h"
 
@@ -41,13 +42,16 @@ bool vdi_is_needed(const char *run_dir);
 
 /* Only makes the name, and writes it down. socket: at least 108 bytes, set before done(). */
 void vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg);
-void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, vdi_done_fn *done, void *arg);
+/* EPERM: it is not this disk's turn (it receives a mirror, or was moved away); is_forced: it is all the same. */
+void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, bool is_forced, vdi_done_fn *done, void *arg);
 /* The barrier where a mirror runs and this is the last writing guest. */
 void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
 void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
 /* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
 		void *arg);
+/* The volume is to be removed; nobody has it attached. Good: it may be. EAGAIN: its source was asked, ask again; EPERM: no. */
+void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* The process is asked to go: an operation fails, everybody is cut off, the disk is flushed and closed. Nothing is forgotten:
  * vdi_resume() of a successor takes it up again. No verb is taken afterwards. */
 void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg);
@@ -91,6 +95,8 @@ struct vdi_status {
 	uint64_t buffer_bytes;      /* frontends' buffers in use */
 	size_t domains;
 	const char *owed;           /* borrowed until the next turn; NULL: nothing */
+	struct commit_record owner; /* whose it is; state 0: was never open here */
+	unsigned links;             /* of a mirror's source, admitted */
 };
 void vdi_status(const struct vdi *v, struct vdi_status *out);
 size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max);

@@ -116,6 +116,11 @@ struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e)
 
 	(void)e;
 	s->is_read_only = spec->is_read_only;
+	if (spec->links) {
+		fake.links = spec->links;
+		fake.links_arg = spec->links_arg;
+		fake.server = s;
+	}
 	return s;
 }
 
@@ -145,9 +150,109 @@ static void on_shut(struct loop_task *t)
 	s->done(s->arg);
 }
 
+/* --- links */
+
+struct link {
+	struct nbdsrv_link link;
+	struct nbdsrv *server;
+	bool is_open;
+	struct loop_task gone;
+	TAILQ_ENTRY(link) entry;
+};
+static TAILQ_HEAD(, link) links = TAILQ_HEAD_INITIALIZER(links);
+
+static struct link *link_of(const struct nbdsrv_link *l)
+{
+	return container_of((struct nbdsrv_link *)(uintptr_t)l, struct link, link);
+}
+
+static void run_gone(struct loop_task *t)
+{
+	struct link *l = container_of(t, struct link, gone);
+
+	if (l->link.is_known)
+		fake.links->gone(fake.links_arg, &l->link);
+	free(l);
+}
+
+struct nbdsrv_link *fake_link(const char *mirror, uint64_t epoch, uint64_t generation)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	l->link.name = (struct xsxm_name){ .version = 1, .epoch = epoch, .generation = generation };
+	snprintf(l->link.name.mirror, sizeof(l->link.name.mirror), "%s", mirror);
+	l->server = fake.server;
+	l->is_open = true;
+	l->gone.run = run_gone;
+	TAILQ_INSERT_TAIL(&links, l, entry);
+	return &l->link;
+}
+
+void fake_ask(struct nbdsrv_link *l, uint64_t opcode, struct fake_answer *answer)
+{
+	struct nbdsrv_ask *a = calloc(1, sizeof(*a));
+
+	*a = (struct nbdsrv_ask){ .link = l, .opcode = opcode, .cmd = (struct command *)answer };
+	l->is_known = true;
+	fake.links->ask(fake.links_arg, a);
+}
+
+void nbdsrv_answer(struct nbdsrv_ask *a, const uint32_t *field, unsigned count)
+{
+	struct fake_answer *answer = (struct fake_answer *)a->cmd;
+
+	memcpy(answer->field, field, count * sizeof(*field));
+	answer->count = count;
+	free(a);
+}
+
+void fake_hang_up(struct nbdsrv_link *l)
+{
+	if (!link_of(l)->is_open)
+		return;
+	link_of(l)->is_open = false;
+	TAILQ_REMOVE(&links, link_of(l), entry);
+	loop_defer(fake.loop, &link_of(l)->gone);
+}
+
+void nbdsrv_link_shut(struct nbdsrv_link *l)
+{
+	trace("shut");
+	fake_hang_up(l);
+}
+
+bool nbdsrv_link_is_open(const struct nbdsrv_link *l)
+{
+	return link_of(l)->is_open;
+}
+
+void nbdsrv_link_admit(struct nbdsrv_link *l, struct digest *digest)
+{
+	l->digest = digest;
+}
+
+void nbdsrv_set_plain(struct nbdsrv *s, enum nbdsrv_plain rule)
+{
+	(void)s;
+	fake.plain = rule;
+}
+
+void nbdsrv_end_plain(struct nbdsrv *s)
+{
+	(void)s;
+	trace("links-only");
+}
+
 void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
 {
+	struct link *l, *next;
+
 	trace("cut");
+	for (l = TAILQ_FIRST(&links); l; l = next) {
+		next = TAILQ_NEXT(l, entry);
+		if (l->server == s)
+			fake_hang_up(&l->link);
+	}
 	s->done = done;
 	s->arg = arg;
 	s->task.run = on_shut;

@@ -18,6 +18,10 @@ struct fake {
 	struct mirror_status status;
 	bool is_finish_slow;    /* fake_finish() ends it */
 	int finish_err;
+	enum nbdsrv_plain plain;             /* as it was said last, to any server */
+	const struct nbdsrv_link_ops *links; /* of the last server that has any */
+	void *links_arg;
+	struct nbdsrv *server;               /* ... that one */
 };
 extern struct fake fake;
 
@@ -27,6 +31,15 @@ void fake_change(enum core_state s, bool is_connected, bool was_synced);
 void fake_fail(const char *why);
 /* Ends a slow mirror_finish(). */
 void fake_finish(int err);
+/* A connection that chose x-sxm; what it asks ends in *answer. It is on the last server made. */
+struct fake_answer {
+	unsigned count; /* of fields; 0: not answered */
+	uint32_t field[XSXM_FIELDS_MAX];
+};
+struct nbdsrv_link *fake_link(const char *mirror, uint64_t epoch, uint64_t generation);
+void fake_ask(struct nbdsrv_link *l, uint64_t opcode, struct fake_answer *answer);
+void fake_hang_up(struct nbdsrv_link *l);
+
 /* True once; then the trace is empty. */
 bool fake_traced(const char *words);
 

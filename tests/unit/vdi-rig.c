@@ -14,6 +14,7 @@
 #include "block/req.h"
 
 char rig_dir[] = "/tmp/sxm-vdi-XXXXXX";
+static char image[64];
 static struct loop *loop;
 struct vdi *rig_vdi;
 unsigned rig_emptied;
@@ -84,7 +85,7 @@ int rig_activate(const char *domain, bool is_read_only)
 {
 	struct answer a = { 0 };
 
-	vdi_activate(rig_vdi, domain, is_read_only, rig_answer, &a);
+	vdi_activate(rig_vdi, domain, is_read_only, false, rig_answer, &a);
 	return rig_answered(&a);
 }
 
@@ -106,10 +107,11 @@ int rig_detach(const char *domain)
 
 void rig_begin(void)
 {
-	const struct vdi_spec spec = { .loop = loop, .id = "disk", .path = "/fake", .run_dir = rig_dir, .on_empty = on_empty };
+	const struct vdi_spec spec = { .loop = loop, .id = "disk", .path = image, .run_dir = rig_dir, .on_empty = on_empty };
 	struct error e = { 0 };
 	struct answer a = { 0 };
 
+	snprintf(image, sizeof(image), "%s/fake", rig_dir);
 	rig_vdi = vdi_new(&spec, &e);
 	assert_non_null(rig_vdi);
 	vdi_resume(rig_vdi, rig_answer, &a);
@@ -147,27 +149,35 @@ int rig_tear_down(void **state)
 		rig_stop();
 	snprintf(path, sizeof(path), "%s/domains.json", rig_dir);
 	unlink(path);
+	snprintf(path, sizeof(path), "%s/fake.owner", rig_dir);
+	unlink(path);
 	loop_timer_free(deadline);
 	req_fini();
 	loop_free(loop);
 	return 0;
 }
 
-static char *domains_json(void)
+static bool is_in(const char *file, const char *text)
 {
-	char path[128];
+	char path[128], *json;
+	bool is_there;
 
-	snprintf(path, sizeof(path), "%s/domains.json", rig_dir);
-	return proc_read_file(path, 65536, NULL, NULL);
+	snprintf(path, sizeof(path), "%s/%s", rig_dir, file);
+	json = proc_read_file(path, 65536, NULL, NULL);
+	is_there = json && strstr(json, text);
+
+	free(json);
+	return is_there;
 }
 
 bool rig_is_on_file(const char *text)
 {
-	char *json = domains_json();
-	bool is_there = json && strstr(json, text);
+	return is_in("domains.json", text);
+}
 
-	free(json);
-	return is_there;
+bool rig_is_owned(const char *text)
+{
+	return is_in("fake.owner", text);
 }
 
 static int remove_dir(void **state)

@@ -37,6 +37,7 @@ int rig_activate(const char *domain, bool is_read_only);
 int rig_deactivate(const char *domain);
 int rig_detach(const char *domain);
 bool rig_is_on_file(const char *text);
+bool rig_is_owned(const char *text); /* in the file that says whose the disk is */
 
 /* Runs the loop until something in it makes the condition true; fails after 20 s. */
 void rig_arm(void);
