@@ -16,13 +16,20 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/proc.h"
+#include "plugins/image.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 
 #define STATUS_WAIT_MS 10000u
+#define GIVE_BACK_MS 10000u
+#define GIVE_BACK_PAUSE_MS 20u
+#define OWNER_MAX_BYTES 4096u
 
 struct domain_args {
 	char *domain;
@@ -64,6 +71,18 @@ static const struct jsonspec_field users_fields[] = {
 	{ NULL },
 };
 static const struct jsonspec users_spec = { "status", sizeof(struct users), users_fields };
+
+/* Of the file that says whose the disk is. */
+struct owner {
+	char *state;
+	bool told;
+};
+static const struct jsonspec_field owner_fields[] = {
+	{ "state", JS_STRING, offsetof(struct owner, state) },
+	{ "told", JS_BOOL, offsetof(struct owner, told), .is_optional = true },
+	{ NULL },
+};
+static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
 
 char *datapath_domain(const char *domain)
 {
@@ -238,6 +257,48 @@ static int release_users(const char *path, const struct users *users, struct fai
 	return 0;
 }
 
+/* What is nobody's but ours, and has not been promised to anybody, may go; of the rest its process knows. */
+static bool is_plainly_ours(const char *path)
+{
+	CLEANUP_FREE char *file = NULL;
+	CLEANUP_FREE char *text = NULL;
+	struct owner owner;
+	struct error e;
+	size_t bytes;
+	bool is_ours;
+
+	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0)
+		file = NULL;
+	text = file ? proc_read_file(file, OWNER_MAX_BYTES, &bytes, &e) : NULL;
+	if (!text)
+		return file && e.err == ENOENT;
+	if (jsonspec_decode(&owner_spec, text, bytes, &owner, &e) == -1)
+		return false;
+	is_ours = strcmp(owner.state, "owned") == 0 && !owner.told;
+	jsonspec_clear(&owner_spec, &owner);
+	return is_ours;
+}
+
+/* What is eligible is given back to its source first, which takes a moment. */
+static int release_owner(const struct process *p, struct failure *f)
+{
+	struct error e = { 0 };
+
+	if (is_plainly_ours(p->path) || access(p->path, F_OK) == -1)
+		return 0;
+	for (unsigned ms = 0; ms < GIVE_BACK_MS; ms += GIVE_BACK_PAUSE_MS) {
+		const struct timespec pause = { .tv_nsec = GIVE_BACK_PAUSE_MS * (long)NS_PER_MS };
+		CLEANUP_FREE char *ok = process_call(p, "destroy", NULL, PROCESS_START, STATUS_WAIT_MS, &e);
+
+		if (ok)
+			return 0;
+		if (e.err != EAGAIN)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return failure_from(f, FAILURE_VDI_DELETE, &e);
+}
+
 int datapath_release(const char *path, struct failure *f)
 {
 	CLEANUP_FREE char *canonical = NULL;
@@ -252,10 +313,10 @@ int datapath_release(const char *path, struct failure *f)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
 	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, &e);
 	if (!ok)
-		return e.err == ESRCH ? 0 : failure_from(f, FAILURE_VDI_IN_USE, &e);
+		return e.err == ESRCH ? release_owner(&p, f) : failure_from(f, FAILURE_VDI_IN_USE, &e);
 	if (jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == -1)
 		return failure_from(f, FAILURE_VDI_IN_USE, &e);
 	r = release_users(canonical, &users, f);
 	jsonspec_clear(&users_spec, &users);
-	return r;
+	return r == 0 ? release_owner(&p, f) : -1;
 }

@@ -122,12 +122,15 @@ int image_claim(const char *dir, const char *key, struct error *e)
 int image_unlink(const char *dir, const char *key, struct error *e)
 {
 	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_FREE char *owner = join(dir, "", key, ".raw" IMAGE_OWNER_SUFFIX);
 	int err;
 
-	if (!path)
+	if (!path || !owner)
 		return out_of_memory(e);
 	if (unlink(path) == -1 && errno != ENOENT)
 		return error_errno(e, errno, "remove %s", path);
+	if (unlink(owner) == -1 && errno != ENOENT)
+		return error_errno(e, errno, "remove %s", owner);
 	err = sync_dir(dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;
 }

@@ -4,7 +4,7 @@
  *
  * A volume comes to be in this order: image under a passing name, image under its name, record.  It goes in the reverse order.
  * So a verb killed at any point leaves either a whole volume or a file without a record, which is no volume and which
- * Plugin.diagnostics reports.
+ * Plugin.diagnostics reports.  Beside an image there may be a file of the datapath's that says whose the disk is: <key>.raw.owner.
  */
 #include "plugins/meta.h"
 
@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "plugins/image.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
 #define KEY_MAX 64
@@ -245,12 +246,17 @@ static bool is_leftover(const char *dir, const char *name, char *key)
 	CLEANUP_FREE char *record = NULL;
 	char stem[KEY_MAX + 1];
 	size_t bytes = strlen(name);
-	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && strstr(name, ".json.")) ||
+	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 &&
+			   (strstr(name, ".json.") || strstr(name, IMAGE_OWNER_SUFFIX "."))) ||
 			  (*name == '.' && bytes > 8 && strcmp(name + bytes - 8, ".raw.new") == 0);
 
 	snprintf(key, NAME_MAX + 1, "%s", name);
 	if (is_passing)
 		return true;
+	if (split_name(name, ".raw" IMAGE_OWNER_SUFFIX, stem)) {
+		record = image_path(dir, stem);
+		return record && access(record, F_OK) == -1 && errno == ENOENT;
+	}
 	if (!split_name(name, ".raw", stem))
 		return false;
 	record = meta_volume_path(dir, stem);

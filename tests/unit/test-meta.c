@@ -74,16 +74,21 @@ static void volumes_are_listed_in_order_and_other_files_are_not(void **state UNU
 	put(".d.raw.new", "");
 	put("a.json.77.tmp", "");
 	put("readme.txt", "");
+	put("a.raw.owner", "{}"); /* a's */
+	put("e.raw.owner", "{}"); /* nobody's */
+	put("a.raw.owner.77.tmp", "");
 	assert_int_equal(meta_list(dir, &keys, &e), 0);
 	assert_int_equal(keys.count, 2);
 	assert_string_equal(keys.item[0], "a");
 	assert_string_equal(keys.item[1], "b");
 	meta_list_clear(&keys);
 	assert_int_equal(meta_leftovers(dir, &leftovers, &e), 0);
-	assert_int_equal(leftovers.count, 3);
+	assert_int_equal(leftovers.count, 5);
 	assert_string_equal(leftovers.item[0], ".d.raw.new");
 	assert_string_equal(leftovers.item[1], "a.json.77.tmp");
-	assert_string_equal(leftovers.item[2], "c.raw");
+	assert_string_equal(leftovers.item[2], "a.raw.owner.77.tmp");
+	assert_string_equal(leftovers.item[3], "c.raw");
+	assert_string_equal(leftovers.item[4], "e.raw.owner");
 	meta_list_clear(&leftovers);
 }
 
