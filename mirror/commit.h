@@ -103,7 +103,7 @@ enum commit_why {
 	COMMIT_WHY_INCOMPLETE,         /* a mirror into it ended before it was complete */
 	COMMIT_WHY_RELEASED,           /* it was given back to its source */
 	COMMIT_WHY_TAKEN,              /* it was moved away and runs there */
-	COMMIT_WHY_GIVEN,              /* it was moved away, and the far side cannot be asked */
+	COMMIT_WHY_GIVEN,              /* it was moved away, and nobody there can be asked */
 	COMMIT_WHY_PENDING,            /* a COMMIT is under way: it ends within seconds */
 	COMMIT_WHY_OFFERED,            /* a handover is in between */
 	COMMIT_WHY_NOT_OWNED,          /* only its owner may mirror it */
@@ -112,7 +112,7 @@ enum commit_why {
 	COMMIT_WHY_UNACKNOWLEDGED,     /* released, and its source has not said yet that it has it */
 	COMMIT_WHY_OWNED,              /* it is owned here: there is nothing to take */
 	COMMIT_WHY_NO_OPERATION,       /* no mirror of this name, or it does not fit its state */
-	COMMIT_WHY_UNVERIFIED,         /* allowed, to be logged: a foreign source wrote it, nobody knows whether it was complete */
+	COMMIT_WHY_UNVERIFIED,         /* allowed, to be logged: a foreign source wrote it; whether all of it, nobody knows */
 	COMMIT_WHY_FORCED,             /* allowed, to be logged: by force only */
 	COMMIT_WHY_WITHDRAWN,          /* allowed, to be logged: the far side may be eligible and was not told */
 	COMMIT_WHY_COUNT,
@@ -222,8 +222,8 @@ enum commit_meaning {
 	COMMIT_MEANS_RECLAIMED,        /* the disk is owned here: guests may go on, so may the mirror */
 	COMMIT_MEANS_TAKEN,            /* a guest was activated there. In offered that is the barrier's success */
 	COMMIT_MEANS_RELEASED,         /* the disk is owned here; say RELEASED to the far side, the operation is over */
-	COMMIT_MEANS_ENDED,            /* the far side gave up; the disk is owned here, the operation over; a barrier failed */
-	COMMIT_MEANS_CONFLICT,         /* impossible under the assumption above: log it as an error, change nothing, drop the link */
+	COMMIT_MEANS_ENDED,            /* the far side gave up; the disk is owned here, the operation over */
+	COMMIT_MEANS_CONFLICT,         /* impossible under the assumption above: log an error, drop the link */
 };
 /* Whatever the far side says of its record: the answers to HELLO, COMMIT, RECLAIM, END and PING (status, state, epoch), and
  * WAIT's news as commit_news_state(). Only verdict.is_changed and next count. */
