@@ -23,19 +23,6 @@
 
 /* --- new and free */
 
-static int make_record_dir(struct error *e)
-{
-	CLEANUP_FREE char *dir = NULL;
-
-	if (asprintf(&dir, "%s/operations", proc_state_dir()) == -1) {
-		dir = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	if (proc_make_dir(proc_state_dir(), e) == -1)
-		return -1;
-	return proc_make_dir(dir, e);
-}
-
 static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
 {
 	char socket[108];
@@ -48,19 +35,20 @@ static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
 		return error_set(e, ENOMEM, "out of memory");
 	if (strlen(v->id) > VDI_ID_MAX || !*v->id || strchr(v->id, '/') || *v->id == '.')
 		return error_set(e, EINVAL, "%.60s is no id: 1 to %d bytes, no slash, no leading dot", v->id, VDI_ID_MAX);
-	if (domains_socket(v->run_dir, "", socket, sizeof(socket), e) == -1)
-		return -1;
-	return make_record_dir(e);
+	return domains_socket(v->run_dir, "", socket, sizeof(socket), e);
 }
 
 struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 {
 	struct vdi *v = calloc(1, sizeof(*v));
+	struct error no_dir = { 0 };
 
 	if (!v) {
 		error_set(e, ENOMEM, "out of memory");
 		return NULL;
 	}
+	if (record_make_dir(&no_dir) == -1) /* early in a boot it may be read-only */
+		log_warn("no place yet for records of operations that end: %s", no_dir.text);
 	v->loop = spec->loop;
 	v->on_empty = spec->on_empty;
 	v->arg = spec->arg;

@@ -108,6 +108,19 @@ void record_trim(struct vdi *v)
 
 /* --- files */
 
+int record_make_dir(struct error *e)
+{
+	CLEANUP_FREE char *dir = NULL;
+
+	if (asprintf(&dir, "%s/operations", proc_state_dir()) == -1) {
+		dir = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	if (proc_make_dir(proc_state_dir(), e) == -1)
+		return -1;
+	return proc_make_dir(dir, e);
+}
+
 char *record_path(const char *id)
 {
 	char *path;

@@ -368,10 +368,20 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 
 /* --- files */
 
+static void write_file(struct vdi *v)
+{
+	if (proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step) == 0)
+		return;
+	if (v->step.err != ENOENT || record_make_dir(&v->step) == -1) /* the records' directory, see vdi_new() */
+		return;
+	v->step = (struct error){ 0 };
+	proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step);
+}
+
 static void work_on_file(struct vdi *v)
 {
 	if (v->text)
-		proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step);
+		write_file(v);
 	else if (unlink(v->file) == -1 && errno != ENOENT)
 		error_errno(&v->step, errno, "remove %s", v->file);
 }

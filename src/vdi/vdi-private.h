@@ -331,6 +331,7 @@ struct operation *record_by_number(const struct vdi *v, uint64_t number);
 struct operation *record_new(struct vdi *v, const char *domain, bool is_copy);
 void record_free(struct vdi *v, struct operation *op);
 void record_trim(struct vdi *v); /* drops the oldest ended ones */
+int record_make_dir(struct error *e); /* where the files are; blocks */
 char *record_path(const char *id); /* heap; NULL: out of memory */
 char *record_encode(const struct operation *op); /* heap; NULL: out of memory */
 /* Whether there is a record of this id and it says complete. Blocks; at start only. */

@@ -308,6 +308,29 @@ static void a_copy_ends_complete_by_itself(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+/* Early in a boot SXM_STATE_DIR may be out of reach: the disk is served all the same. */
+static void a_record_finds_its_place_when_it_is_written(void **state)
+{
+	char id[64], away[128], path[256];
+	struct answer a = { 0 };
+
+	(void)state;
+	rig_stop();
+	snprintf(away, sizeof(away), "%s.away", proc_state_dir());
+	assert_int_equal(rename(proc_state_dir(), away), 0);
+	assert_int_equal(proc_replace_file(proc_state_dir(), "in the way", 10, 0600, NULL), 0);
+	rig_begin();
+	assert_int_equal(unlink(proc_state_dir()), 0);
+	assert_int_equal(rig_activate("3", false), 0);
+	mirror(id, "3");
+	vdi_cancel(rig_vdi, id, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), 0);
+	snprintf(path, sizeof(path), "%s/operations/%s.json", proc_state_dir(), id);
+	assert_int_equal(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s/operations", proc_state_dir());
+	assert_int_equal(rmdir(path) == 0 && rmdir(proc_state_dir()) == 0 ? rename(away, proc_state_dir()) : -1, 0);
+}
+
 static void a_bad_address_is_told_at_once(void **state)
 {
 	const struct vdi_mirror_args args = { .domain = "3", .remote = "file:///etc/passwd" };
@@ -339,6 +362,7 @@ int main(void)
 		RIG_TEST(a_cancellation_ends_a_barrier_that_hangs),
 		RIG_TEST(a_cancelled_mirror_is_failed_and_nothing_is_owed),
 		RIG_TEST(a_copy_ends_complete_by_itself),
+		RIG_TEST(a_record_finds_its_place_when_it_is_written),
 		RIG_TEST(a_bad_address_is_told_at_once),
 	};
 
