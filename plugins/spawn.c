@@ -8,9 +8,10 @@
  *        fork, setsid, fork, exec sxm-datapath with the socket as descriptor 3
  *      unlock
  *
- * Under systemd the unit sxm-datapath@<id> is started instead, so that the process has a cgroup of its own and outlives a
- * restart of xapi's services; it binds the socket itself, under the same lock, which is therefore not held while we wait.
- * Where that fails (a unit that is not installed), the process is started here.
+ * Under systemd the unit sxm-datapath@<id> is started instead (unit.h), so that the process has a cgroup of its own and
+ * outlives a restart of xapi's services; it binds the socket itself, under the same lock, which is therefore not held while
+ * we wait.  Where that fails (a unit that is not installed), the process is started here: better a disk that goes with the
+ * caller's service than none.
  *
  * xapi waits for the end of a verb's standard output and error for ever: the child keeps nothing of ours but the socket.
  */
@@ -21,7 +22,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,18 +29,19 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/lock.h"
+#include "plugins/unit.h"
 
 #define CONTROL_FD 3
 #define REPORT_FD 4
 #define BACKLOG 128
-
-extern char **environ;
+#define UNIT_TRIES 20u /* about two seconds */
 
 static void fill_address(const struct process *p, struct sockaddr_un *addr)
 {
@@ -60,57 +61,33 @@ static bool is_listening(const struct process *p)
 
 /* --- the unit */
 
-/* The file the unit reads: SXM_PATH="...", quoted as systemd wants it. */
-static int write_environment(const struct process *p, struct error *e)
+static void pause_before(unsigned attempt)
 {
-	CLEANUP_FREE char *text = malloc(2 * strlen(p->path) + sizeof("SXM_PATH=\"\"\n"));
-	char path[PROCESS_SOCKET_MAX + 8];
-	char *to = text;
+	const struct timespec pause = { .tv_nsec = (long)(10 * (attempt + 1) * NS_PER_MS) };
 
-	if (!text)
-		return error_set(e, ENOMEM, "out of memory");
-	to = stpcpy(to, "SXM_PATH=\"");
-	for (const char *from = p->path; *from; from++) {
-		if (strchr("\\\"`$", *from))
-			*to++ = '\\';
-		*to++ = *from;
+	nanosleep(&pause, NULL);
+}
+
+/* True: somebody listens. */
+static bool start_unit(const struct process *p)
+{
+	for (unsigned attempt = 0; attempt < UNIT_TRIES; attempt++) {
+		struct error e = { 0 };
+		enum unit_outcome outcome = unit_start(p, &e);
+
+		if (is_listening(p))
+			return true;
+		if (outcome == UNIT_ABSENT) {
+			error_set(&e, ENOENT, "it is not installed");
+			attempt = UNIT_TRIES;
+		}
+		if (attempt + 1 < UNIT_TRIES)
+			pause_before(attempt);
+		else
+			log_warn("sxm-datapath@%s.service could not be started (%s): the process is started without it, and ends "
+				 "with the service that runs this verb", p->id, *e.text ? e.text : "nobody listens");
 	}
-	to = stpcpy(to, "\"\n");
-	snprintf(path, sizeof(path), "%s/env", p->dir);
-	return proc_replace_file(path, text, (size_t)(to - text), 0600, e);
-}
-
-static bool has_systemd(const struct process *p)
-{
-	const char *run_dir = getenv("SXM_RUN_DIR");
-
-	return access("/run/systemd/system", F_OK) == 0 && !getenv("SXM_NO_SYSTEMD") && !(run_dir && *run_dir) &&
-	       !strchr(p->path, '\n');
-}
-
-static bool start_unit(const struct process *p, struct error *e)
-{
-	char unit[VDI_ID_MAX + 32], systemctl[] = "systemctl", start[] = "start", *argv[] = { systemctl, start, unit, NULL };
-	posix_spawn_file_actions_t actions;
-	int err, status = 0;
-	pid_t pid;
-
-	snprintf(unit, sizeof(unit), "sxm-datapath@%s.service", p->id);
-	if (proc_make_dir(p->dir, e) == -1 || write_environment(p, e) == -1)
-		return false;
-	err = posix_spawn_file_actions_init(&actions);
-	if (err)
-		return false;
-	for (int fd = 0; fd <= 2 && !err; fd++)
-		err = posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
-	if (!err)
-		err = posix_spawnp(&pid, systemctl, &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (err)
-		return false;
-	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		;
-	return status == 0 && is_listening(p);
+	return false;
 }
 
 /* --- our own child */
@@ -184,6 +161,7 @@ static void become_datapath(const struct process *p, const char *program, int co
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL); /* inherited ignored */
+	unsetenv("NOTIFY_SOCKET"); /* of the service that runs the verb */
 	if (chdir("/") == 0 && arrange_descriptors(control, report) == 0) {
 		report = REPORT_FD;
 		execv(program, argv);
@@ -255,11 +233,8 @@ int spawn_start(const struct process *p, struct error *e)
 
 	if (proc_make_dir(proc_run_dir(), e) == -1)
 		return error_prefix(e, "make SXM_RUN_DIR");
-	if (has_systemd(p)) {
-		if (start_unit(p, e))
-			return 0;
-		log_warn("sxm-datapath@%s.service could not be started; the process is started without it", p->id);
-	}
+	if (unit_is_usable(p) && start_unit(p))
+		return 0;
 	if (asprintf(&lock_path, "%s/%s.lock", proc_run_dir(), p->id) < 0) {
 		lock_path = NULL;
 		return error_set(e, ENOMEM, "out of memory");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * keeper - the small parent where there is no systemd
+ * keeper - the small parent of the process that serves
  *
  *      verb --spawn--> keeper --fork--> child serves the disk
  *                        ^ ^               |
@@ -90,22 +90,23 @@ static int control_address(const struct keeper_spec *k, struct sockaddr_un *un, 
 	return 0;
 }
 
-/* The lock is held and nobody knocks. */
+/* The lock is held and nobody knocks. The socket goes last: who misses it may write the unit's file anew. */
 static void take_away(const struct keeper_spec *k)
 {
+	bool is_over = !k->is_needed(k->run_dir); /* else stopped, not finished: its successor takes it up */
 	CLEANUP_FREE char *environment = NULL;
 	struct sockaddr_un un;
 	struct error e = { 0 };
 
-	if (control_address(k, &un, &e) == 0)
-		unlink(un.sun_path);
-	if (k->is_needed(k->run_dir))
-		return; /* stopped, not finished: its successor takes it up */
+	proc_notify("STOPPING=1"); /* a unit that is started from now on waits for our end, and is started then */
 	if (asprintf(&environment, "%s/env", k->run_dir) == -1)
 		environment = NULL;
-	if (environment)
-		unlink(environment); /* the systemd unit's; who starts it writes it anew */
-	rmdir(k->run_dir); /* somebody else's files keep it */
+	if (environment && is_over)
+		unlink(environment);
+	if (control_address(k, &un, &e) == 0)
+		unlink(un.sun_path);
+	if (is_over)
+		rmdir(k->run_dir); /* somebody else's files keep it */
 }
 
 bool keeper_close_door(const struct keeper_spec *k)

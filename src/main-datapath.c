@@ -122,7 +122,6 @@ static void on_resumed(void *arg UNUSED, const struct error *e)
 {
 	if (e)
 		log_error("not everything is served again yet: %s", e->text);
-	proc_notify_ready();
 }
 
 static int start(struct process *p, const struct keeper_spec *k, struct error *e)
@@ -306,21 +305,13 @@ static int begin(const struct options *o, struct keeper_spec *k, struct error *e
 	return 0;
 }
 
-/* Its socket is not ours to take away. */
-static bool is_from_systemd(void)
-{
-	const char *pid = getenv("LISTEN_PID");
-
-	return pid && strtol(pid, NULL, 10) == getpid();
-}
-
 int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *run_dir = NULL;
 	struct options o = { 0 };
 	struct keeper_spec k = { .fd = -1, .is_needed = vdi_is_needed };
 	struct error e = { 0 };
-	bool is_told = false, is_lent = is_from_systemd();
+	bool is_told = false;
 	pid_t keeper;
 	int status;
 
@@ -335,13 +326,14 @@ int main(int argc, char **argv)
 	if (begin(&o, &k, &e) == -1) {
 		fprintf(stderr, "sxm-datapath: %s\n", e.text);
 		log_error("%s", e.text);
-		return 1;
+		return e.err != EADDRINUSE && vdi_is_needed(run_dir) ? 1 : 2;
 	}
+	proc_notify("READY=1"); /* the control socket listens: whoever asks is answered */
 	keeper = getpid();
 	if (o.is_kept)
 		keeper_run(&k);
 	do {
 		status = serve(&o, &k, &is_told);
-	} while (!status && !is_told && !is_lent && (!o.is_kept || getppid() != keeper) && keeper_close_door(&k));
+	} while (!status && !is_told && (!o.is_kept || getppid() != keeper) && keeper_close_door(&k));
 	return status;
 }

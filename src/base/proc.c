@@ -70,9 +70,8 @@ int proc_settle(int keep_from, int keep_to, struct error *e)
 	return close_others(keep_from, keep_to, e);
 }
 
-void proc_notify_ready(void)
+void proc_notify(const char *state)
 {
-	static const char ready[] = "READY=1";
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	size_t length = path ? strlen(path) : 0;
@@ -85,7 +84,7 @@ void proc_notify_ready(void)
 		addr.sun_path[0] = '\0';
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0)
-		(void)!sendto(fd, ready, sizeof(ready) - 1, MSG_NOSIGNAL, (struct sockaddr *)&addr,
+		(void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr,
 			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
 }
 

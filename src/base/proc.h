@@ -12,8 +12,8 @@
  * descriptor closed but those >= keep_from and < keep_to (both 0: none kept). */
 int proc_settle(int keep_from, int keep_to, struct error *e);
 
-/* READY=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */
-void proc_notify_ready(void);
+/* READY=1 or STOPPING=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */
+void proc_notify(const char *state);
 
 /* SXM_RUN_DIR or /run/sxm; SXM_STATE_DIR, or SXM_RUN_DIR/state when SXM_RUN_DIR is set, or /var/lib/sxm. */
 const char *proc_run_dir(void);
