@@ -21,7 +21,7 @@ with_apt() {
 	want="gcc libc6-dev make autoconf automake libtool pkg-config perl
 	      libnbd-dev libuv1-dev libjson-c-dev uuid-dev libxxhash-dev liburing-dev libssh2-1-dev"
 	[ $tests = no ] || want="$want libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs iproute2 python3 valgrind
-	      procps util-linux xz-utils"
+	      procps util-linux xz-utils systemd"
 	# Its package has another name where qemu is older or newer than Debian 12's.
 	[ $tests = no ] || [ -x /usr/bin/qemu-storage-daemon ] || want="$want qemu-system-common"
 	missing=
