@@ -83,6 +83,10 @@ void disk_extents(struct disk *d, struct req *r)
 	size_t max = r->flags & REQ_ONE ? 1 : EXTENTS_MAX;
 	struct job *job;
 
+	if (d->engine->ops->extents) {
+		d->engine->ops->extents(d->engine, r);
+		return;
+	}
 	if (d->file->is_block_device) {
 		req_complete(r, extents_add(r->extents, r->range, 0) == -1 ? ENOMEM : 0);
 		return;

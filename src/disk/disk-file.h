@@ -20,12 +20,16 @@ struct disk_file {
 	uint32_t optimal_bytes;
 	bool is_read_only;
 	bool is_direct;
-	bool is_block_device;
+	bool is_block_device;      /* is_nbd too: it behaves like one */
+	bool is_nbd;               /* fd is the file that names the export, and carries the lock */
+	struct disk_nbd *nbd;      /* owned; the engine's, once there is one */
 	bool can_punch;            /* PUNCH_HOLE is there: bytes can be given back, and read as zero then */
 	enum disk_engine engine;   /* as the spec asked */
 };
 
 /* Takes the size from the file, and opens or closes the tail as it asks for. Blocks as long as fstat() and open() do. */
 int disk_file_measure(struct disk_file *f, struct error *e);
+/* flock(), for at most wait_ms. -1 + e: EBUSY names the path. */
+int disk_file_lock(int fd, const char *path, bool is_shared, unsigned wait_ms, struct error *e);
 
 #endif

@@ -17,6 +17,8 @@
  * No page is ever moved both ways, as tail_start lies on a page; read-ahead is off there, so that the page cache does not
  * take neighbours in.  flush covers both: it is one inode.
  *
+ * An image called *.nbd names an export of an NBD server instead: disk-nbd-open.c.
+ *
  * The lock sits on the description that does the I/O: the kernel drops it only when requests of a killed process no longer
  * hold that description, so whoever gets the lock next cannot be overtaken by a dead process' writes.
  */
@@ -34,6 +36,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "disk/disk-file.h"
+#include "disk/disk-nbd.h"
 
 #define LOCK_POLL_MS 3
 #define ALIGN_MAX 65536u
@@ -88,20 +91,20 @@ static int open_descriptor(struct disk_file *f, const struct disk_spec *spec, st
 
 /* The kernel has no flock() with a time limit, and a signal aimed at a pool thread to interrupt one is worse than asking
  * again every few milliseconds.  udev takes the same lock for a moment when it looks at a block device. */
-static int lock(const struct disk_file *f, unsigned wait_ms, struct error *e)
+int disk_file_lock(int fd, const char *path, bool is_shared, unsigned wait_ms, struct error *e)
 {
 	uint64_t until_ns = loop_now_ns() + wait_ms * NS_PER_MS;
 	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * (long)NS_PER_MS };
-	int how = (f->is_read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
+	int how = (is_shared ? LOCK_SH : LOCK_EX) | LOCK_NB;
 
-	while (flock(f->fd, how) != 0) {
+	while (flock(fd, how) != 0) {
 		if (errno == EINTR)
 			continue;
 		if (errno != EWOULDBLOCK)
-			return error_errno(e, errno, "cannot lock %s", f->path);
+			return error_errno(e, errno, "cannot lock %s", path);
 		if (loop_now_ns() >= until_ns)
 			return error_set(e, EBUSY, "%s is in use by another process, which still holds its lock after %u ms; "
-					 "stop that one first (`fuser -v %s` names it)", f->path, wait_ms, f->path);
+					 "stop that one first (`fuser -v %s` names it)", path, wait_ms, path);
 		nanosleep(&pause, NULL);
 	}
 	return 0;
@@ -190,6 +193,8 @@ int disk_file_measure(struct disk_file *f, struct error *e)
 {
 	uint64_t page_bytes = MAX((uint64_t)sysconf(_SC_PAGESIZE), (uint64_t)f->align);
 
+	if (f->is_nbd)
+		return 0; /* it has the size it had when it was opened */
 	if (ask_size(f, e) == -1)
 		return -1;
 	f->tail_start = f->size_bytes;
@@ -286,10 +291,15 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 	f->fd = f->tail_fd = -1;
 	f->is_read_only = spec->is_read_only;
 	f->engine = spec->engine;
+	if (disk_nbd_is_named(f->path)) {
+		if (disk_nbd_open(f, spec, e) == -1)
+			goto fail;
+		return f;
+	}
 	if (open_descriptor(f, spec, &st, e) == -1)
 		goto fail;
 	f->is_block_device = S_ISBLK(st.st_mode);
-	if (lock(f, spec->lock_wait_ms, e) == -1 || learn(f, &st, e) == -1)
+	if (disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1 || learn(f, &st, e) == -1)
 		goto fail;
 	return f;
 fail:
@@ -301,6 +311,7 @@ void disk_file_close(struct disk_file *f)
 {
 	if (!f)
 		return;
+	disk_nbd_close(f->nbd);
 	/* The lock goes with fd: last. */
 	if (f->tail_fd >= 0)
 		close(f->tail_fd);

@@ -31,8 +31,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "disk/disk-extents.h"
+#include "disk/disk-nbd.h"
 #include "disk/disk-zero.h"
 
 #define OPS_PER_STEP 64
@@ -394,7 +396,7 @@ struct layer *disk_layer_over(struct loop *l, struct disk_file *f, struct engine
 
 	if (!d)
 		goto fail;
-	*d = (struct disk){ .loop = l, .file = f, .engine = g, .is_cached = !f->is_direct || f->tail_fd >= 0 };
+	*d = (struct disk){ .loop = l, .file = f, .engine = g, .is_cached = (!f->is_direct && !f->is_nbd) || f->tail_fd >= 0 };
 	layer_init(&d->layer, &raw_ops, NULL, &geometry);
 	disk_order_init(&d->order);
 	TAILQ_INIT(&d->free);
@@ -413,12 +415,15 @@ fail:
 	return NULL;
 }
 
-static struct engine *choose_engine(struct loop *l, enum disk_engine choice, struct error *e)
+static struct engine *choose_engine(struct loop *l, struct disk_file *f, struct error *e)
 {
 	const char *asked = getenv("SXM_ENGINE");
+	enum disk_engine choice = f->engine;
 	struct error why = { 0 };
 	struct engine *g;
 
+	if (f->is_nbd)
+		return engine_nbd_new(l, take_ptr(&f->nbd), e);
 	if (choice == DISK_ENGINE_AUTO && asked && strcmp(asked, "pool") == 0)
 		choice = DISK_ENGINE_POOL;
 	if (choice == DISK_ENGINE_AUTO && asked && strcmp(asked, "uring") == 0)
@@ -437,7 +442,7 @@ static struct engine *choose_engine(struct loop *l, enum disk_engine choice, str
 
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
 {
-	struct engine *g = choose_engine(l, f->engine, e);
+	struct engine *g = choose_engine(l, f, e);
 	struct layer *disk;
 
 	if (!g) {
@@ -447,7 +452,7 @@ struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
 	disk = disk_layer_over(l, f, g, e);
 	if (disk)
 		log_info("%s: %llu bytes, %s, %s%s", f->path, (unsigned long long)f->size_bytes, disk_engine_name(disk),
-			 f->is_direct ? "direct" : "buffered", f->is_read_only ? ", read-only" : "");
+			 f->is_nbd ? "local export" : f->is_direct ? "direct" : "buffered", f->is_read_only ? ", read-only" : "");
 	return disk;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * disk - local storage as the bottom layer of a stack: a raw file or a block device
+ * disk - local storage as the bottom layer of a stack: a raw file, a block device, or an export of an NBD server on this host
  */
 #ifndef SXM_DISK_DISK_H
 #define SXM_DISK_DISK_H
@@ -12,7 +12,7 @@
 enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_POOL };
 
 struct disk_spec {
-	const char *path;
+	const char *path;         /* of a file or device; of a file *.nbd: one line, nbd+unix:///EXPORT?socket=PATH */
 	bool is_read_only;
 	enum disk_engine engine;  /* AUTO: what SXM_ENGINE=pool|uring says; else io_uring where the kernel, asked now, has it */
 	bool no_direct;           /* do not use O_DIRECT though the file allows it. SXM_DIRECT=0 too */
@@ -27,7 +27,7 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e);
 void disk_file_close(struct disk_file *f); /* only when it never became a layer */
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); /* takes f, also when it fails */
 
-/* "io_uring" or "threads"; "direct" or "buffered". */
+/* "io_uring", "threads" or "nbd"; whether no page cache is known to be between us and the medium. */
 const char *disk_engine_name(const struct layer *disk);
 bool disk_is_direct(const struct layer *disk);
 /* The image grew: takes the new size from the file. */

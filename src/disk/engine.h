@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * engine - how bytes get to a file descriptor: io_uring or threads, which differ in nothing else
+ * engine - how bytes get to a file descriptor: io_uring or threads, which differ in nothing else (or to an NBD server)
  *
  * engine_submit() queues; the batch leaves in the loop's before-sleep hook.  done() is called from the loop, never from
  * submit's stack.  Short transfers are continued by the engine: result is 0 or a positive errno.
@@ -32,9 +32,12 @@ struct engine_op {
 };
 
 struct engine;
+struct req;
 struct engine_ops {
 	const char *name;
 	void (*submit)(struct engine *g, struct engine_op *op);
+	/* Answers a REQ_EXTENTS. NULL: the file itself is asked (disk-extents.c). */
+	void (*extents)(struct engine *g, struct req *r);
 	void (*free)(struct engine *g); /* nothing in flight */
 };
 struct engine {

@@ -63,7 +63,7 @@ only() {
 
 shopt -s extglob
 while read -r file; do check_rooms "$file"; done < <(sources)
-only 'libnbd\.h' '@(mirror/remote-*.c|src/disk/disk-nbd.c)'
+only 'libnbd\.h' '@(mirror/remote-*.c|src/disk/disk-nbd*.c)'
 only 'liburing\.h' 'src/disk/engine-uring.c'
 only 'json-c/.*' 'src/base/jsonspec-@(decode|encode).c'
 only 'uv\.h' '@(src/loop/*.@(c|h)|src/disk/engine-pool.c)'
