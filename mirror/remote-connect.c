@@ -188,7 +188,7 @@ static int greet(struct remote_connect *c, struct error *e)
 /* What the far side is, and whether it will do. */
 static int learn(struct remote_connect *c, struct error *e)
 {
-	if (nbd_is_read_only(c->nbd) != 0)
+	if (!c->is_reader && nbd_is_read_only(c->nbd) != 0)
 		return error_set(e, EROFS, "the far side is read-only");
 	if (learn_size(c, e) == -1 || learn_blocks(c, e) == -1)
 		return -1;
@@ -204,7 +204,8 @@ int remote_connect(struct remote_connect *c, struct error *e)
 	assert(!c->nbd && e);
 	if (connect_patiently(c, e) == -1)
 		return -1;
-	if (greet(c, e) == -1 || learn(c, e) == -1 || (!c->is_further && remote_probe_zeroes(c, e) == -1)) {
+	if (greet(c, e) == -1 || learn(c, e) == -1 ||
+	    (!c->is_further && !c->is_reader && remote_probe_zeroes(c, e) == -1)) {
 		drop(c);
 		return -1;
 	}

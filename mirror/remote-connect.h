@@ -26,6 +26,7 @@ struct remote_connect {
 	unsigned connect_wait_ms;
 	unsigned handshake_ms;
 	bool is_further;             /* a further connection of a link that stands: HELLO is said, nothing else asked or zeroed */
+	bool is_reader;              /* nothing is going to be written: nothing is zeroed, and a read-only far side will do */
 	const char *context;         /* borrowed: the x-sxm context to ask for; NULL: none */
 	/* from any thread: give up soon */
 	atomic_bool is_cancelled;

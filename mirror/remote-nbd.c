@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <libnbd.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -78,9 +79,28 @@ int remote_nbd_on_completion(void *arg, int *error)
 	return 1;
 }
 
+/* One context's descriptors, in order; what does not fit any more is not told. libnbd's lock is held. */
+static int on_extents(void *arg, const char *context, uint64_t offset, uint32_t *entries, size_t count, int *error UNUSED)
+{
+	struct remote_op *op = arg;
+	uint64_t at = op->range.start;
+
+	if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 || offset != at || op->extents->count)
+		return 0;
+	for (size_t i = 0; i + 1 < count && at < op->range.end; i += 2) {
+		struct range r = { at, MIN(at + entries[i], op->range.end) };
+
+		if (extents_add(op->extents, r, entries[i + 1] & LIBNBD_STATE_ZERO ? EXTENT_ZERO : 0) != 0)
+			return 0;
+		at = r.end;
+	}
+	return 0;
+}
+
 static int64_t issue(struct conn *c, struct remote_op *op)
 {
 	nbd_completion_callback completion = { .callback = remote_nbd_on_completion, .user_data = op };
+	nbd_extent_callback extent = { .callback = on_extents, .user_data = op };
 	struct range r = op->range;
 	uint64_t bytes;
 
@@ -94,6 +114,10 @@ static int64_t issue(struct conn *c, struct remote_op *op)
 		return nbd_aio_zero(c->nbd, bytes, r.start, completion, op->may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE);
 	case REMOTE_FLUSH:
 		return nbd_aio_flush(c->nbd, completion, 0);
+	case REMOTE_READ:
+		return nbd_aio_pread(c->nbd, op->buffer, range_length(r), r.start, completion, 0);
+	case REMOTE_EXTENTS:
+		return nbd_aio_block_status(c->nbd, range_length(r), r.start, extent, completion, 0);
 	case REMOTE_OTHER:
 		return remote_ask_issue(c, op);
 	}
@@ -151,6 +175,8 @@ void remote_nbd_submit(struct remote *base, struct remote_op *op)
 
 	assert(op->done && r->state != CONNECTING && r->state != PARTING && !r->on_closed);
 	assert(op->opcode != REMOTE_WRITE || (op->data && range_length(op->range) > 0));
+	assert(op->opcode != REMOTE_READ || (op->buffer && range_length(op->range) > 0));
+	assert(op->opcode != REMOTE_EXTENTS || (op->extents && op->extents->count == 0));
 	op->rest = op->opcode == REMOTE_ZERO ? op->range : (struct range){ 0, 0 };
 	op->err = 0;
 	if (r->state == UP) {

@@ -105,7 +105,7 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 		r->progress_ns = loop_now_ns();
 		loop_timer_set(r->idle, r->spec.idle_ms);
 		r->spec.on_up(r->spec.arg, &info);
-		if (info.can_multi_conn && r->state == UP && !r->on_closed)
+		if (info.can_multi_conn && !r->spec.is_reader && r->state == UP && !r->on_closed)
 			start_connecting(r);
 	}
 	extents_fini(&info.zero);
@@ -143,6 +143,7 @@ static void start_connecting(struct remote_nbd *r)
 		.connect_wait_ms = is_further ? 0 : r->spec.connect_wait_ms,
 		.handshake_ms = is_further ? FURTHER_HANDSHAKE_MS : r->spec.handshake_ms,
 		.is_further = is_further,
+		.is_reader = r->spec.is_reader,
 		.context = is_further && !r->is_sxm ? NULL : r->context,
 	};
 	r->offload = (struct offload){ .work = work, .done = on_connected };

@@ -15,13 +15,22 @@
 #include "block/extents.h"
 #include "loop/loop.h"
 
-enum remote_opcode { REMOTE_WRITE, REMOTE_ZERO, REMOTE_FLUSH, REMOTE_OTHER /* the remote's own */ };
+enum remote_opcode {
+	REMOTE_WRITE,
+	REMOTE_ZERO,
+	REMOTE_FLUSH,
+	REMOTE_READ,    /* a multiple of min_block_bytes, no longer than max_bytes */
+	REMOTE_EXTENTS, /* what is zero there: may stop early; ENOTSUP or EINVAL where the far side does not tell */
+	REMOTE_OTHER,   /* the remote's own */
+};
 
 struct remote_op {
 	enum remote_opcode opcode;
 	struct range range;       /* bytes; a multiple of min_block_bytes, no longer than max_bytes for WRITE */
 	const void *data;         /* WRITE: stable until done() */
 	bool may_trim;            /* ZERO: holes allowed */
+	void *buffer;             /* READ: the submitter's, touched until done() */
+	struct extents *extents;  /* EXTENTS: the submitter's, appended to until done(); from range.start on, without gaps */
 	/* From the deferred queue. ESHUTDOWN is never the far side's answer but the link's end: on_down or close's done comes. */
 	void (*done)(struct remote_op *op, int err);
 	/* the remote's */
@@ -94,6 +103,9 @@ struct remote_spec {
 	/* Ranges that should read as zero at the far side (the source's holes): zeroed during connection where the far side
 	 * does not say they do already. Copied. */
 	const struct extents *holes;   /* NULL: none; only items that have EXTENT_ZERO count */
+	/* For whoever only reads: a read-only far side will do, nothing is asked or zeroed while connecting, one connection.
+	 * Speaks no x-sxm: mirror_id is NULL. */
+	bool is_reader;
 	unsigned connect_wait_ms;      /* how long a socket that is not there or refuses is tried again (xapi's appears late) */
 	unsigned handshake_ms;         /* how long the peer may take to greet and answer */
 	unsigned dead_ms;              /* no progress for so long with requests in flight: link down */

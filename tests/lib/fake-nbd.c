@@ -229,20 +229,6 @@ static bool answer_question(struct fake_conn *c, uint64_t opcode, uint64_t cooki
 	return put_answer(c, &answers[opcode], cookie);
 }
 
-static bool answer_read(struct fake_conn *c, const struct request *q)
-{
-	struct {
-		uint32_t magic, error;
-		uint64_t cookie;
-	} __attribute__((packed)) reply = { htobe32(0x67446698), 0, q->cookie };
-	uint32_t bytes = be32toh(q->bytes);
-
-	atomic_fetch_add(&c->f->reads, 1);
-	if (c->f->plan.read_hangs)
-		return true;
-	return put(c->fd, &reply, sizeof(reply)) && put(c->fd, c->f->disk + be64toh(q->offset), bytes);
-}
-
 /* False: the connection is over. */
 static bool serve_one(struct fake_conn *c, unsigned *answered)
 {
@@ -265,7 +251,13 @@ static bool serve_one(struct fake_conn *c, unsigned *answered)
 		atomic_fetch_add(&f->written_early, 1);
 	switch (be16toh(q.type)) {
 	case 0:
-		return answer_read(c, &q);
+		atomic_fetch_add(&f->reads, 1);
+		if (f->plan.read_hangs)
+			return true;
+		if (at + bytes > f->plan.size_bytes)
+			return false;
+		reply.error = htobe32(f->plan.read_error);
+		break;
 	case 1:
 		if (at + bytes > f->plan.size_bytes || !get(fd, f->disk + at, bytes))
 			return false;
@@ -295,7 +287,9 @@ static bool serve_one(struct fake_conn *c, unsigned *answered)
 		return false;
 	if (f->plan.hang_after && *answered > f->plan.hang_after)
 		return true;
-	return put(fd, &reply, sizeof(reply));
+	if (!put(fd, &reply, sizeof(reply)))
+		return false;
+	return be16toh(q.type) != 0 || reply.error || put(fd, f->disk + at, bytes);
 }
 
 static void *run_conn(void *arg)

@@ -25,6 +25,7 @@ struct fake_nbd_plan {
 	bool is_read_only, can_zero, can_multi_conn;
 	uint32_t min_block, max_block; /* 0 and 0: none stated */
 	uint32_t write_error;       /* NBD's number, for every write */
+	uint32_t read_error;        /* ... for every read */
 	unsigned hang_after;        /* requests answered on a connection, then none any more; 0: no bound */
 	unsigned die_after;         /* ... then the connection is cut */
 	unsigned read_hangs;        /* no read is answered */

@@ -135,6 +135,76 @@ static void a_read_only_far_side_is_refused(void **state)
 	refused_with(*state, &(struct fake_nbd_plan){ .size_bytes = SIZE, .is_read_only = true }, EROFS, "read-only");
 }
 
+static void on_read_done(struct remote_op *op, int err)
+{
+	struct world *w = ((struct test_op *)op)->world;
+
+	w->done++;
+	w->done_err = err;
+	rig_check(w);
+}
+
+static struct remote_spec reader_of(struct world *w, const struct fake_nbd_plan *plan)
+{
+	struct remote_spec spec;
+
+	fake_nbd_start(&w->far, plan, 0);
+	spec = rig_spec(w);
+	spec.is_reader = true;
+	return spec;
+}
+
+static void a_reader_reads_a_read_only_far_side_and_changes_nothing(void **state)
+{
+	struct world *w = *state;
+	struct fake_nbd_plan plan = { .size_bytes = SIZE, .is_read_only = true, .can_zero = true, .can_multi_conn = true };
+	struct remote_spec spec = reader_of(w, &plan);
+	struct extents holes, found;
+	uint8_t data[8192] = { 0 };
+	struct test_op t[2];
+
+	extents_init(&holes, 0);
+	extents_init(&found, 0);
+	extents_add(&holes, (struct range){ 0, SIZE }, EXTENT_ZERO);
+	spec.holes = &holes;
+	for (size_t i = 0; i < SIZE; i++)
+		w->far.disk[i] = (uint8_t)(i >> 9);
+	rig_connect(w, &spec);
+	rig_await(w, &w->ups, 1);
+	t[0] = (struct test_op){ .op = { .opcode = REMOTE_READ, .range = { 12288, 20480 }, .buffer = data, .done = on_read_done }, .world = w };
+	w->remote->ops->submit(w->remote, &t[0].op);
+	rig_await(w, &w->done, 1);
+	assert_int_equal(w->done_err, 0);
+	assert_memory_equal(data, w->far.disk + 12288, sizeof(data));
+	/* One that does not tell what is allocated says so, and the link goes on. */
+	t[1] = (struct test_op){ .op = { .opcode = REMOTE_EXTENTS, .range = { 0, SIZE }, .extents = &found, .done = on_read_done }, .world = w };
+	w->remote->ops->submit(w->remote, &t[1].op);
+	rig_await(w, &w->done, 2);
+	assert_int_not_equal(w->done_err, 0);
+	assert_int_not_equal(w->done_err, ESHUTDOWN);
+	rig_hang_up(w, true);
+	assert_int_equal(w->far.accepted, 1);
+	assert_int_equal(w->far.zeroes + w->far.writes, 0);
+	extents_fini(&holes);
+	extents_fini(&found);
+}
+
+static void a_read_that_fails_there_is_that_reads_alone(void **state)
+{
+	struct world *w = *state;
+	struct remote_spec spec = reader_of(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .read_error = 5 });
+	uint8_t data[4096];
+	struct test_op t = { .op = { .opcode = REMOTE_READ, .range = { 0, 4096 }, .buffer = data, .done = on_read_done }, .world = w };
+
+	rig_connect(w, &spec);
+	rig_await(w, &w->ups, 1);
+	w->remote->ops->submit(w->remote, &t.op);
+	rig_await(w, &w->done, 1);
+	assert_int_equal(w->done_err, EIO);
+	assert_int_equal(w->downs, 0);
+	rig_hang_up(w, true);
+}
+
 static void blocks_larger_than_the_mirrors_are_refused(void **state)
 {
 	struct fake_nbd_plan plan = { .size_bytes = SIZE, .min_block = 65536, .max_block = 1u << 20 };
@@ -330,6 +400,8 @@ int main(void)
 		TEST(a_smaller_far_side_is_refused_with_both_sizes),
 		TEST(a_larger_far_side_is_taken),
 		TEST(a_read_only_far_side_is_refused),
+		TEST(a_reader_reads_a_read_only_far_side_and_changes_nothing),
+		TEST(a_read_that_fails_there_is_that_reads_alone),
 		TEST(blocks_larger_than_the_mirrors_are_refused),
 		TEST(stated_block_sizes_are_passed_on),
 		TEST(holes_of_the_source_are_zeroed_where_nothing_is_known),
