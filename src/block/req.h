@@ -35,6 +35,7 @@ enum {
 	REQ_FUA = 1,      /* WRITE, ZERO, TRIM: durable before it completes */
 	REQ_MAY_TRIM = 2, /* ZERO */
 	REQ_ONE = 4,      /* EXTENTS: one extent is enough */
+	REQ_UNCACHED = 8, /* READ: what the medium holds, as far as it can be had, not what is remembered of it */
 };
 
 #define REQ_MAX_LAYERS 6

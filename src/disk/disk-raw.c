@@ -33,6 +33,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "disk/disk-cache.h"
 #include "disk/disk-extents.h"
 #include "disk/disk-nbd.h"
 #include "disk/disk-zero.h"
@@ -288,6 +289,16 @@ static bool enter_order(struct disk_op *op)
 	return disk_order_enter(&d->order, &op->slot);
 }
 
+static void on_dropped(struct disk_op *op, int err)
+{
+	if (err && err != ENOMEM)
+		keep_sync_error(op->disk, err);
+	if (err)
+		finish(op, err);
+	else
+		step(op);
+}
+
 static void begin(struct disk *d, struct req *r)
 {
 	bool is_fua = r->op != REQ_READ && (r->flags & REQ_FUA);
@@ -308,7 +319,10 @@ static void begin(struct disk *d, struct req *r)
 	op->must_sync = is_fua && (r->op != REQ_WRITE || d->is_cached);
 	if (op->is_writer && !enter_order(op))
 		return;
-	step(op);
+	if (UNLIKELY((r->flags & REQ_UNCACHED) && !op->is_writer && disk_cache_is_between(d, r->range)))
+		disk_cache_drop(op, on_dropped);
+	else
+		step(op);
 }
 
 static void flush(struct disk *d, struct req *r)

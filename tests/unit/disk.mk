@@ -17,3 +17,8 @@ UNIT_TESTS += tests/unit/test-disk-open
 tests_unit_test_disk_open_SOURCES = tests/unit/test-disk-open.c tests/unit/disk-rig.c tests/unit/disk-rig.h
 tests_unit_test_disk_open_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_open_LDADD = libdisk.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test-disk-cache
+tests_unit_test_disk_cache_SOURCES = tests/unit/test-disk-cache.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_cache_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_cache_LDADD = libdisk.la $(UNIT_LIBS)
