@@ -19,7 +19,9 @@ libmirror_la_SOURCES = \
 	mirror/remote-nbd.c mirror/remote.h \
 	mirror/remote-probe.c mirror/remote-probe.h \
 	mirror/remote-up.c \
-	mirror/remote-uri.c mirror/remote-uri.h
+	mirror/remote-uri.c mirror/remote-uri.h \
+	mirror/verify.c mirror/verify.h \
+	mirror/verify-plan.c mirror/verify-plan.h
 libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)
 EXTRA_DIST += mirror/PROTOCOL.x-sxm mirror/README mirror/THEORY

@@ -175,3 +175,22 @@ void mirror_status(const struct layer *l, struct mirror_status *out)
 	core_status(m->core, &out->core);
 	snprintf(out->remote, sizeof(out->remote), "%s", m->uri);
 }
+
+const char *mirror_uri(const struct layer *l)
+{
+	return mirror_of(l)->uri;
+}
+
+bool mirror_is_settled(const struct layer *l, struct range r)
+{
+	const struct mirror *m = mirror_of(l);
+
+	if (mirror_is_over(m))
+		return true;
+	if (!m->is_connected || core_has_far_leg(m->core, r))
+		return false;
+	for (uint64_t at = r.start / CORE_CHUNK_BYTES; at * CORE_CHUNK_BYTES < r.end; at++)
+		if (core_chunk(m->core, at) != CORE_CLEAN)
+			return false;
+	return true;
+}

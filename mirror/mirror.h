@@ -64,6 +64,12 @@ void mirror_status(const struct layer *mirror, struct mirror_status *out);
 /* In sync a guest hears when both sides have its write; from now on, or no longer. */
 void mirror_set_sync(struct layer *mirror, bool is_sync);
 
+/* The far side's URI, whole; borrowed. */
+const char *mirror_uri(const struct layer *mirror);
+/* Whether both sides should hold the same bytes in the range: nothing of it is owed, queued or in flight. Also when nothing will
+ * be sent any more. */
+bool mirror_is_settled(const struct layer *mirror, struct range r);
+
 /* The barrier, one at a time. The gate is held and nothing is in flight above. Sends what is owed, flushes the far side, says
  * goodbye; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred queue. */
 void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg);

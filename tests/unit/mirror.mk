@@ -24,3 +24,12 @@ tests_unit_test_core_map_LDADD = libcore.la $(UNIT_LIBS)
 tests_unit_test_pace_SOURCES = tests/unit/test-pace.c
 tests_unit_test_pace_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_pace_LDADD = libcore.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-verify-plan
+tests_unit_test_verify_plan_SOURCES = tests/unit/test-verify-plan.c
+tests_unit_test_verify_plan_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_verify_plan_LDADD = libmirror.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-verify
+tests_unit_test_verify_SOURCES = tests/unit/test-verify.c tests/lib/fake-nbd.c tests/lib/fake-nbd.h tests/lib/memory-layer.c \
+	tests/lib/memory-layer.h
+tests_unit_test_verify_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_verify_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
