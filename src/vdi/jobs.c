@@ -21,8 +21,9 @@
 static const char *const names[] = {
 	[JOB_RESUME] = "resume", [JOB_ATTACH] = "attach", [JOB_ACTIVATE] = "activate", [JOB_DEACTIVATE] = "deactivate",
 	[JOB_DETACH] = "detach", [JOB_MIRROR] = "mirror", [JOB_SETTLE] = "settle", [JOB_REMOVE] = "remove",
-	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_STOP] = "stop",
 	[JOB_LINK] = "link", [JOB_FOREIGN] = "foreign", [JOB_UNLINGER] = "unlinger", [JOB_DESTROY] = "destroy",
+	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
+	[JOB_STOP] = "stop",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -36,6 +37,8 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_REMOVE] = operation_remove,
 	[JOB_LISTEN] = vdi_begin_listen,
 	[JOB_FORGET] = operation_drop,
+	[JOB_VERIFY] = verification_begin,
+	[JOB_VERIFIED] = verification_ended,
 	[JOB_STOP] = vdi_begin_stop,
 	[JOB_LINK] = far_begin_link,
 	[JOB_FOREIGN] = far_begin_foreign,

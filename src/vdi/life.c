@@ -55,6 +55,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	TAILQ_INIT(&v->domains);
 	TAILQ_INIT(&v->operations);
 	TAILQ_INIT(&v->news);
+	TAILQ_INIT(&v->verifications);
 	jobs_init(v);
 	far_init(v);
 	if (fill(v, spec, e) == 0)
@@ -73,6 +74,7 @@ void vdi_free(struct vdi *v)
 	jobs_drop(v);
 	assert(!v->gate && !v->op && TAILQ_EMPTY(&v->far.links));
 	record_drop_news(v);
+	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
 	loop_timer_free(v->far.linger);
 	owner_clear(&v->owner);
@@ -231,8 +233,13 @@ void vdi_resume(struct vdi *v, vdi_done_fn *done, void *arg)
 
 static void stopped(struct vdi *v)
 {
-	v->job->error = v->step;
 	job_end(v);
+}
+
+static void closed(struct vdi *v)
+{
+	v->job->error = v->step;
+	verification_wait(v, stopped);
 }
 
 static void cut_all(struct vdi *v)
@@ -244,7 +251,7 @@ static void cut_all(struct vdi *v)
 			stack_cut(v, d, cut_all);
 			return;
 		}
-	stack_close(v, stopped);
+	stack_close(v, closed);
 }
 
 void vdi_begin_stop(struct vdi *v)

@@ -11,6 +11,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c \
 	src/vdi/stack.c \
+	src/vdi/verification.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h
 libvdi_la_SOURCES =
 libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la

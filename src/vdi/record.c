@@ -62,18 +62,24 @@ struct operation *record_by_number(const struct vdi *v, uint64_t number)
 	return NULL;
 }
 
+uint64_t record_number(struct vdi *v)
+{
+	struct timespec now;
+	uint64_t number;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	number = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
+	v->last_number = MAX(number, v->last_number + 1);
+	return v->last_number;
+}
+
 struct operation *record_new(struct vdi *v, const char *domain, bool is_copy)
 {
 	struct operation *op = calloc(1, sizeof(*op));
-	struct timespec now;
 
 	if (!op)
 		return NULL;
-	clock_gettime(CLOCK_REALTIME, &now);
-	op->number = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
-	if (op->number <= v->last_number)
-		op->number = v->last_number + 1;
-	v->last_number = op->number;
+	op->number = record_number(v);
 	op->vdi = v;
 	op->is_copy = is_copy;
 	snprintf(op->id, sizeof(op->id), "%s.%" PRIu64, v->id, op->number);
@@ -200,11 +206,20 @@ void record_drop_news(struct vdi *v)
 	}
 }
 
+/* Whether there may be news of it: known, and neither complete nor failed nor over. */
+static bool is_going_on(const struct vdi *v, const char *id)
+{
+	struct vdi_verification_status n;
+	struct vdi_operation_status s;
+
+	if (vdi_operation(v, id, &s) == 0)
+		return !s.is_complete && !s.is_failed && !s.is_ended;
+	return vdi_verification(v, id, &n) == 0 && n.verify.state < VERIFY_COMPLETE;
+}
+
 void vdi_wait_news(struct vdi *v, const char *id, unsigned wait_ms, void (*done)(void *arg), void *arg)
 {
-	struct vdi_operation_status s;
 	struct news *n = calloc(1, sizeof(*n));
-	bool is_known = vdi_operation(v, id, &s) == 0;
 
 	if (!n) {
 		done(arg);
@@ -216,7 +231,7 @@ void vdi_wait_news(struct vdi *v, const char *id, unsigned wait_ms, void (*done)
 	n->arg = arg;
 	snprintf(n->id, sizeof(n->id), "%s", id);
 	TAILQ_INSERT_TAIL(&v->news, n, link);
-	if (is_known && !s.is_complete && !s.is_failed && !s.is_ended && wait_ms)
+	if (wait_ms && is_going_on(v, id))
 		n->timer = loop_timer_new(v->loop, on_time, n);
 	if (n->timer)
 		loop_timer_set(n->timer, wait_ms);

@@ -290,6 +290,7 @@ static void close_after_flush(struct vdi *v)
 void stack_close(struct vdi *v, step_fn *next)
 {
 	v->job->after = next;
+	verification_close(v);
 	stack_flush(v, close_after_flush);
 }
 

@@ -24,6 +24,7 @@
 #define VDI_START_WAIT_MS 10000u       /* mirror.start answers by then, greeted or not */
 #define VDI_RESUME_AGAIN_MS 1000u
 #define VDI_OPERATIONS_KEPT 16u        /* ended ones, in memory */
+#define VDI_VERIFICATIONS_KEPT 4u      /* the living one among them */
 #define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
 #define VDI_LINGER_MS 300000u          /* how long a source whose link is lost may come back to a disk that nobody uses */
 
@@ -128,6 +129,8 @@ enum job_kind {
 	JOB_REMOVE,     /* take a mirror that is over out */
 	JOB_LISTEN,     /* TCP for a domain */
 	JOB_FORGET,     /* drop an ended operation */
+	JOB_VERIFY,     /* begin to compare with a copy */
+	JOB_VERIFIED,   /* that is over */
 	JOB_STOP,       /* the process is asked to go */
 	JOB_LINK,       /* a question of a link */
 	JOB_FOREIGN,    /* somebody without x-sxm is about to write to what a mirror's far end is for */
@@ -160,7 +163,7 @@ struct job {
 	struct error barrier;  /* its outcome */
 	bool barrier_was_good;
 
-	/* JOB_MIRROR: until its start. The operation answers, not the job. */
+	/* JOB_MIRROR: until its start. The operation answers, not the job. JOB_VERIFY. */
 	char *remote;          /* owned */
 	bool is_copy, has_only;
 	struct extents only;
@@ -169,6 +172,7 @@ struct job {
 	struct error start_error;
 	char *out_id;          /* the caller's, until answered */
 	size_t out_bytes;
+	uint64_t rate_bytes;   /* VERIFY */
 
 	/* JOB_ATTACH */
 	char *socket;          /* the caller's, until done */
@@ -208,6 +212,8 @@ struct vdi {
 	struct operation_list operations; /* oldest first */
 	uint64_t last_number;
 	TAILQ_HEAD(, news) news;
+	struct verification *verification; /* the living one; in verifications too */
+	TAILQ_HEAD(, verification) verifications; /* owned; oldest first */
 	char *owed;                /* owned: the sentence the next last deactivation raises */
 	int64_t owed_since;
 
@@ -221,6 +227,7 @@ struct vdi {
 	step_fn *next;
 	struct error step;         /* its outcome, err 0: good */
 	bool is_waiting_abort;     /* it waits for op's mirror_abort() */
+	bool is_waiting_verification; /* ... for the verification's end */
 	struct offload offload;
 	void (*work)(struct vdi *v); /* on a pool thread; touches only what follows */
 	bool open_read_only;
@@ -327,6 +334,7 @@ void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next
 /* --- record.c: what is kept of operations, and who waits for news of them */
 struct operation *record_find(const struct vdi *v, const char *id);
 struct operation *record_by_number(const struct vdi *v, uint64_t number);
+uint64_t record_number(struct vdi *v); /* ms of now; unique among all processes of this disk */
 /* A new operation, not live yet; domain, id and number set. NULL: out of memory. */
 struct operation *record_new(struct vdi *v, const char *domain, bool is_copy);
 void record_free(struct vdi *v, struct operation *op);
@@ -338,6 +346,13 @@ char *record_encode(const struct operation *op); /* heap; NULL: out of memory */
 bool record_says_complete(const char *id, bool *is_there);
 void record_news(struct vdi *v, const char *id);
 void record_drop_news(struct vdi *v); /* everybody hears */
+
+/* --- verification.c */
+void verification_begin(struct vdi *v);     /* JOB_VERIFY */
+void verification_ended(struct vdi *v);     /* JOB_VERIFIED */
+void verification_close(struct vdi *v);     /* the gate is about to be closed: nothing more is read */
+void verification_wait(struct vdi *v, step_fn *next); /* a step: none is alive */
+void verification_drop_all(struct vdi *v);  /* those that are over; none is alive */
 
 /* --- handover.c */
 /* The barrier of v->op: v->step says whether the far side has everything; the mirror is out either way. d: whose clients are

@@ -17,6 +17,7 @@
 #include "loop/loop.h"
 #include "mirror/commit.h"
 #include "mirror/mirror.h"
+#include "mirror/verify.h"
 #include "nbdsrv/nbdsrv.h"
 
 struct vdi;
@@ -81,6 +82,22 @@ void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
 /* Forgets an ended operation (cancels a live one first). */
 void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
 size_t vdi_operations(const struct vdi *v, struct vdi_operation_status *out, size_t max);
+
+/* Compares the disk with a copy of it, in the background. id: at least 64 bytes. done() when it has begun. */
+struct vdi_verify_args {
+	const char *remote;         /* NULL: the far side of the mirror that runs */
+	uint64_t rate_bytes;        /* a second; 0: as fast as it goes */
+	const struct extents *only; /* bytes, in order; NULL: all */
+};
+void vdi_verify(struct vdi *v, const struct vdi_verify_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg);
+void vdi_verify_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
+struct vdi_verification_status {
+	char id[64];
+	struct verify_status verify;
+};
+/* -1: no such verification here. vdi_wait_news() is for these, too. */
+int vdi_verification(const struct vdi *v, const char *id, struct vdi_verification_status *out);
+size_t vdi_verifications(const struct vdi *v, struct vdi_verification_status *out, size_t max);
 
 struct vdi_domain_status {
 	char domain[256], socket[108];

@@ -407,6 +407,98 @@ void fake_finish(int err)
 	loop_defer(fake.loop, &mirror_of(fake.mirror)->finish);
 }
 
+const char *mirror_uri(const struct layer *mirror)
+{
+	(void)mirror;
+	return "nbd://far/mirror";
+}
+
+bool mirror_is_settled(const struct layer *mirror, struct range r)
+{
+	(void)mirror;
+	(void)r;
+	return fake.is_settled;
+}
+
+/* --- verify */
+
+struct verify {
+	struct verify_spec spec;
+	struct verify_status status;
+	struct loop_task over;
+};
+
+static void run_over(struct loop_task *t)
+{
+	struct verify *v = container_of(t, struct verify, over);
+
+	v->spec.on_over(v->spec.arg);
+}
+
+struct verify *verify_new(const struct verify_spec *spec, struct error *e)
+{
+	struct verify *v = calloc(1, sizeof(*v));
+
+	(void)e;
+	trace("verify+");
+	v->spec = *spec;
+	v->over.run = run_over;
+	snprintf(v->status.remote, sizeof(v->status.remote), "%s", spec->uri);
+	fake.verify = v;
+	return v;
+}
+
+void verify_start(struct verify *v)
+{
+	(void)v;
+	trace("compare");
+}
+
+static void end_verify(struct verify *v, enum verify_state s)
+{
+	v->status.state = s;
+	v->spec.on_change(v->spec.arg);
+	if (!fake.is_verify_slow)
+		loop_defer(fake.loop, &v->over);
+}
+
+void verify_cancel(struct verify *v, const struct error *why)
+{
+	if (v->status.state >= VERIFY_COMPLETE)
+		return;
+	trace("stop");
+	if (why)
+		v->status.why = *why;
+	end_verify(v, why ? VERIFY_FAILED : VERIFY_CANCELLED);
+}
+
+void verify_free(struct verify *v)
+{
+	trace("verify-");
+	fake.verify = NULL;
+	free(v);
+}
+
+void verify_status(const struct verify *v, struct verify_status *out)
+{
+	*out = v->status;
+}
+
+void fake_verified(void)
+{
+	end_verify(fake.verify, VERIFY_COMPLETE);
+}
+
+void fake_verify_over(void)
+{
+	loop_defer(fake.loop, &fake.verify->over);
+}
+
+bool fake_ask_settled(struct range r)
+{
+	return fake.verify->spec.is_settled(fake.verify->spec.arg, r);
+}
+
 const char *core_state_name(enum core_state s)
 {
 	(void)s;

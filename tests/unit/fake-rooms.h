@@ -7,10 +7,12 @@
 
 #include "disk/disk.h"
 #include "mirror/mirror.h"
+#include "mirror/verify.h"
 #include "nbdsrv/nbdsrv.h"
 
 struct fake {
-	/* Words, a space after each: open:rw open:ro flush close serve:rw serve:ro tcp cut mirror+ start finish abort mirror- */
+	/* Words, a space after each: open:rw open:ro flush close serve:rw serve:ro tcp cut mirror+ start finish abort mirror-
+	 * verify+ compare stop verify- */
 	char trace[4096];
 	struct loop *loop;
 	int open_err, flush_err, listen_err;
@@ -22,6 +24,9 @@ struct fake {
 	const struct nbdsrv_link_ops *links; /* of the last server that has any */
 	void *links_arg;
 	struct nbdsrv *server;               /* ... that one */
+	struct verify *verify;  /* the living one */
+	bool is_verify_slow;    /* fake_verify_over() ends one that was cancelled */
+	bool is_settled;        /* what a mirror says */
 };
 extern struct fake fake;
 
@@ -40,6 +45,10 @@ struct nbdsrv_link *fake_link(const char *mirror, uint64_t epoch, uint64_t gener
 void fake_ask(struct nbdsrv_link *l, uint64_t opcode, struct fake_answer *answer);
 void fake_hang_up(struct nbdsrv_link *l);
 
+/* It found nothing. */
+void fake_verified(void);
+void fake_verify_over(void);
+bool fake_ask_settled(struct range r);
 /* True once; then the trace is empty. */
 bool fake_traced(const char *words);
 

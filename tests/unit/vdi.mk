@@ -16,3 +16,7 @@ tests_unit_test_far_LDADD = $(VDI_LIBS)
 tests_unit_test_owner_SOURCES = tests/unit/test-owner.c
 tests_unit_test_owner_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_owner_LDADD = libvdiroom.la libcore.la libjson.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-verification
+tests_unit_test_verification_SOURCES = tests/unit/test-verification.c $(VDI_RIG)
+tests_unit_test_verification_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_verification_LDADD = $(VDI_LIBS)
