@@ -23,6 +23,7 @@
 #include "control/report.h"
 
 #define WAIT_MS_MAX 60000
+#define VERIFY_RATE_BYTES INT64_C(200000000)
 
 /* --- what comes in */
 
@@ -41,8 +42,8 @@ static const struct jsonspec request_spec = { "request", sizeof(struct request),
 struct args {
 	char *domain, *host, *remote, *id; /* owned */
 	bool is_read_only, is_copy, is_forced;
-	int64_t port, wait_ms, blocksize;
-	bool has_ranges;
+	int64_t port, wait_ms, blocksize, rate_bytes;
+	bool has_ranges, has_rate;
 	struct jsonspec_ranges ranges;
 };
 #define ARG(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct args, field) }
@@ -60,6 +61,11 @@ ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("blocksize", JS_INT64, blocksize),
+     { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
+       .has = offsetof(struct args, has_ranges) });
+ARGS(verify, OPTION("remote", JS_STRING, remote),
+     { .name = "rate_bytes", .type = JS_INT64, .offset = offsetof(struct args, rate_bytes), .is_optional = true,
+       .has = offsetof(struct args, has_rate) },
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(operation, ARG("id", JS_STRING, id));
@@ -224,7 +230,8 @@ static int ranges_to_extents(struct args *a, struct extents *out, struct error *
 		struct range r;
 
 		if (b->start < 0 || b->length < 1 || b->start > INT64_MAX / a->blocksize - b->length)
-			return error_set(e, EINVAL, "range %zu is not [first block, count] within a disk", i);
+			return error_set(e, EINVAL, "[%" PRId64 ", %" PRId64 "] is not [first, count] of a disk", b->start,
+					 b->length);
 		r.end = (uint64_t)(b->start + b->length) * (uint64_t)a->blocksize;
 		r.start = MAX((uint64_t)b->start * (uint64_t)a->blocksize, end);
 		if (range_is_empty(r))
@@ -295,6 +302,54 @@ static void on_destroy(struct call *c)
 	vdi_forget(c->d->vdi, c->args.id, on_done, c);
 }
 
+static void on_verify(struct call *c)
+{
+	struct vdi_verify_args a = { .remote = c->args.remote };
+	struct error e = { 0 };
+	struct extents only;
+
+	extents_init(&only, 0);
+	c->args.blocksize = 1;
+	if (c->args.has_rate && c->args.rate_bytes < 0)
+		error_set(&e, EINVAL, "rate_bytes is a number of bytes a second, or 0 for no bound");
+	else if (c->args.has_ranges && ranges_to_extents(&c->args, &only, &e) == 0)
+		a.only = &only;
+	a.rate_bytes = (uint64_t)(c->args.has_rate ? c->args.rate_bytes : VERIFY_RATE_BYTES);
+	if (e.err)
+		on_done(c, &e);
+	else
+		vdi_verify(c->d->vdi, &a, c->text, sizeof(c->text), on_done, c);
+	extents_fini(&only);
+}
+
+static void on_verify_news(void *arg)
+{
+	struct call *c = arg;
+	struct vdi_verification_status s;
+
+	if (vdi_verification(c->d->vdi, c->args.id, &s) == -1)
+		fail(c, ENOENT, "this process knows no such verification");
+	else
+		on_done(c, NULL);
+}
+
+static void on_verify_stat(struct call *c)
+{
+	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
+
+	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_verify_news, c);
+}
+
+static char *verify_stat_ok(struct call *c)
+{
+	return report_verification(c->d->vdi, c->args.id);
+}
+
+static void on_verify_cancel(struct call *c)
+{
+	vdi_verify_cancel(c->d->vdi, c->args.id, on_done, c);
+}
+
 static const struct verb verbs[] = {
 	{ "hello", &no_args, on_now, hello_ok },
 	{ "attach", &domain_args, on_attach, attach_ok },
@@ -308,6 +363,9 @@ static const struct verb verbs[] = {
 	{ "mirror.cancel", &operation_args, on_cancel, empty },
 	{ "mirror.destroy", &operation_args, on_destroy, empty },
 	{ "mirror.list", &no_args, on_now, list_ok },
+	{ "verify.start", &verify_args, on_verify, start_ok },
+	{ "verify.stat", &stat_args, on_verify_stat, verify_stat_ok },
+	{ "verify.cancel", &operation_args, on_verify_cancel, empty },
 	{ "status", &no_args, on_now, status_ok },
 };
 

@@ -18,6 +18,7 @@
 
 #define OPERATIONS_MAX 32u
 #define DOMAINS_REPORTED_MAX 256u
+#define VERIFICATIONS_MAX 8u
 
 /* --- hello, attach */
 
@@ -169,6 +170,100 @@ char *report_list(const struct vdi *v)
 	return !list || asprintf(&text, "{\"operations\":%s}", list) == -1 ? NULL : text;
 }
 
+/* --- verifications */
+
+struct verification_report {
+	char *id, *state, *why, *remote;
+	bool is_verified, is_different_cut, is_unsettled_cut;
+	double progress;
+	int64_t total, done, skipped, read, suspect, different_bytes, unsettled_bytes, rate, running_ms;
+	struct jsonspec_ranges different, unsettled;
+};
+#define VERIFICATION(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct verification_report, field) }
+static const struct jsonspec_field verification_fields[] = {
+	VERIFICATION("id", JS_STRING, id), VERIFICATION("state", JS_STRING, state),
+	VERIFICATION("verified", JS_BOOL, is_verified), VERIFICATION("text", JS_STRING, why),
+	VERIFICATION("remote", JS_STRING, remote), VERIFICATION("progress", JS_FLOAT, progress),
+	VERIFICATION("total_bytes", JS_INT64, total), VERIFICATION("done_bytes", JS_INT64, done),
+	VERIFICATION("skipped_bytes", JS_INT64, skipped), VERIFICATION("read_bytes", JS_INT64, read),
+	VERIFICATION("suspect_bytes", JS_INT64, suspect), VERIFICATION("rate_bytes", JS_INT64, rate),
+	VERIFICATION("running_ms", JS_INT64, running_ms),
+	VERIFICATION("different_bytes", JS_INT64, different_bytes), VERIFICATION("different", JS_RANGES, different),
+	VERIFICATION("different_cut", JS_BOOL, is_different_cut),
+	VERIFICATION("unsettled_bytes", JS_INT64, unsettled_bytes), VERIFICATION("unsettled", JS_RANGES, unsettled),
+	VERIFICATION("unsettled_cut", JS_BOOL, is_unsettled_cut), { .name = NULL },
+};
+static const struct jsonspec verification_spec = {
+	"verification", sizeof(struct verification_report), verification_fields
+};
+
+/* A report and what it borrows. */
+struct verification {
+	struct vdi_verification_status status;
+	struct verification_report report;
+	struct jsonspec_range different[VERIFY_DIFFERENT_MAX], unsettled[VERIFY_UNSETTLED_MAX];
+};
+
+static struct jsonspec_ranges fill_ranges(const struct verify_list *l, struct jsonspec_range *out)
+{
+	for (size_t i = 0; i < l->count; i++)
+		out[i] = (struct jsonspec_range){ number(l->item[i].start), number(range_length(l->item[i])) };
+	return (struct jsonspec_ranges){ l->count, out };
+}
+
+static void fill_verification(struct verification *v)
+{
+	const struct verify_status *s = &v->status.verify;
+	const struct verify_result *r = &s->result;
+	uint64_t until = s->ended_ns ? s->ended_ns : loop_now_ns(), ns = s->running_ns ? until - s->running_ns : 0;
+
+	v->report = (struct verification_report){
+		.id = borrow(v->status.id), .state = borrow(verify_state_name(s->state)), .is_verified = s->is_verified,
+		.why = borrow(s->why.text), .remote = borrow(s->remote),
+		.progress = r->total_bytes ? (double)r->done_bytes / (double)r->total_bytes : s->state == VERIFY_COMPLETE,
+		.total = number(r->total_bytes), .done = number(r->done_bytes), .skipped = number(r->skipped_bytes),
+		.read = number(r->read_bytes), .suspect = number(r->suspect_bytes),
+		.rate = ns ? (int64_t)((double)r->read_bytes / ((double)ns / (double)NS_PER_S)) : 0,
+		.running_ms = number(ns / NS_PER_MS),
+		.different_bytes = number(r->different_bytes), .is_different_cut = r->different.is_cut,
+		.different = fill_ranges(&r->different, v->different),
+		.unsettled_bytes = number(r->unsettled_bytes), .is_unsettled_cut = r->unsettled.is_cut,
+		.unsettled = fill_ranges(&r->unsettled, v->unsettled),
+	};
+}
+
+char *report_verification(const struct vdi *v, const char *id)
+{
+	CLEANUP_FREE struct verification *one = calloc(1, sizeof(*one));
+
+	if (!one || vdi_verification(v, id, &one->status) == -1)
+		return NULL;
+	fill_verification(one);
+	return jsonspec_encode(&verification_spec, &one->report);
+}
+
+struct verifications {
+	struct vdi_verification_status status[VERIFICATIONS_MAX];
+	struct verification item[VERIFICATIONS_MAX];
+	struct verification_report report[VERIFICATIONS_MAX];
+	size_t count;
+};
+
+static struct verifications *collect_verifications(const struct vdi *v)
+{
+	struct verifications *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->count = vdi_verifications(v, l->status, VERIFICATIONS_MAX);
+	for (size_t i = 0; i < l->count; i++) {
+		l->item[i].status = l->status[i];
+		fill_verification(&l->item[i]);
+		l->report[i] = l->item[i].report;
+	}
+	return l;
+}
+
 /* --- status */
 
 struct domain_report {
@@ -222,7 +317,7 @@ struct status_report {
 	int64_t pid, size, in_flight, buffers, rss;
 	bool is_open, is_direct, is_read_only;
 	struct owner_report owner;
-	struct jsonspec_records domains, operations;
+	struct jsonspec_records domains, operations, verifications;
 };
 #define STATUS(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct status_report, field) }
 static const struct jsonspec_field status_fields[] = {
@@ -235,6 +330,8 @@ static const struct jsonspec_field status_fields[] = {
 	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct status_report, domains), .sub = &domain_spec },
 	{ .name = "operations", .type = JS_RECORDS, .offset = offsetof(struct status_report, operations),
 	  .sub = &operation_spec },
+	{ .name = "verifications", .type = JS_RECORDS, .offset = offsetof(struct status_report, verifications),
+	  .sub = &verification_spec },
 	{ .name = NULL },
 };
 static const struct jsonspec status_spec = { "status", sizeof(struct status_report), status_fields };
@@ -277,11 +374,12 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 {
 	CLEANUP_FREE struct domain_list *l = calloc(1, sizeof(*l));
 	CLEANUP_FREE struct operations *o = collect(v);
+	CLEANUP_FREE struct verifications *n = collect_verifications(v);
 	struct vdi_status s;
 	struct owner_texts texts;
 	struct status_report r;
 
-	if (!l || !o)
+	if (!l || !o || !n)
 		return NULL;
 	vdi_status(v, &s);
 	r = (struct status_report){
@@ -291,6 +389,7 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 		.is_read_only = s.is_read_only, .owner = owner_of(&s, &texts),
 		.domains = { fill_domains(v, l), l->report },
 		.operations = { o->count, o->report },
+		.verifications = { n->count, n->report },
 	};
 	return jsonspec_encode(&status_spec, &r);
 }

@@ -11,6 +11,8 @@ char *report_hello(const char *id, const char *path);
 char *report_attach(const char *socket, const char *export);
 /* An operation that is not there is failed. */
 char *report_stat(const struct vdi *v, const char *id);
+/* NULL too when it is not there. */
+char *report_verification(const struct vdi *v, const char *id);
 char *report_list(const struct vdi *v);
 char *report_status(const struct vdi *v, const char *id, const char *path);
 
