@@ -1,15 +1,15 @@
 # The pure half, which knows only base/: what the simulation links.
-noinst_LTLIBRARIES += libcore.la libmirror.la
+noinst_LTLIBRARIES += libcore.la libcommit.la libmirror.la
 libcore_la_SOURCES = \
 	mirror/claim.c mirror/claim.h \
-	mirror/commit.c mirror/commit.h mirror/commit-private.h \
-	mirror/commit-far.c mirror/commit-source.c \
 	mirror/core.c mirror/core.h mirror/core-private.h \
 	mirror/core-copy.c mirror/core-far.c mirror/core-write.c \
 	mirror/core-map.c mirror/core-map.h mirror/core-status.c mirror/core-sync.c \
 	mirror/core-marks.c mirror/core-shadow.c \
 	mirror/pace.c mirror/pace.h
 libcore_la_LIBADD = libbase.la
+libcommit_la_SOURCES = mirror/commit.c mirror/commit-far.c mirror/commit-source.c mirror/commit.h mirror/commit-private.h
+libcommit_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
@@ -23,5 +23,5 @@ libmirror_la_SOURCES = \
 	mirror/verify.c mirror/verify.h \
 	mirror/verify-plan.c mirror/verify-plan.h
 libmirror_la_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
-libmirror_la_LIBADD = libcore.la libblock.la $(NBD_LIBS)
+libmirror_la_LIBADD = libcore.la libcommit.la libblock.la $(NBD_LIBS)
 EXTRA_DIST += mirror/PROTOCOL.x-sxm mirror/README mirror/THEORY

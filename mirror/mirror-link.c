@@ -141,7 +141,7 @@ static void tell_up(struct mirror *m, const struct remote_info *info)
 	if (!m->was_up)
 		log_info("mirror: connected to %s, %ju bytes to copy, %u bytes at most in a write, zeroes %s, flush %s%s", m->uri,
 		         (uintmax_t)m->allocated_bytes, info->max_bytes, info->can_zero ? "yes" : "no",
-		         info->can_flush ? "yes" : "no", info->is_sxm ? "" : ", a foreign server: a lost link will not be made anew");
+		         info->can_flush ? "yes" : "no", info->is_sxm ? "" : ", no sxm: a lost link is not made anew");
 	else
 		log_info("mirror: connected to %s again, link %ju", m->uri, (uintmax_t)m->peer.generation);
 }

@@ -4,7 +4,8 @@
  *
  * A volume comes to be in this order: image under a passing name, image under its name, record.  It goes in the reverse order.
  * So a verb killed at any point leaves either a whole volume or a file without a record, which is no volume and which
- * Plugin.diagnostics reports.  Beside an image there may be a file of the datapath's that says whose the disk is: <key>.raw.owner.
+ * Plugin.diagnostics reports.  Beside an image there may be a file of the datapath's that says whose the disk is:
+ * <key>.raw.owner.
  */
 #include "plugins/meta.h"
 

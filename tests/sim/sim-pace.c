@@ -114,6 +114,9 @@ static void perform(struct world *w, const struct core_action *a)
 	case CORE_DO_FLUSH_FAR:
 		put(w, w->now_ns + (w->scene->latency_us + 2000) * US, FLUSHED_FAR, NULL);
 		break;
+	case CORE_DO_FLUSH_HOME: /* of the map, which nobody turned on */
+	case CORE_DO_MARK:
+	case CORE_DO_RETIRE:
 	case CORE_DO_REPORT:
 	case CORE_DO_DROP_LINK:
 		break;

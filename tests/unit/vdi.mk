@@ -1,6 +1,6 @@
 VDI_RIG = tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
 UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner tests/unit/test-far
-VDI_LIBS = libvdiroom.la libcore.la libnbdsrv.la libblock.la libjson.la $(UNIT_LIBS)
+VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libblock.la libjson.la $(UNIT_LIBS)
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
 tests_unit_test_domains_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_domains_LDADD = libvdiroom.la libjson.la $(UNIT_LIBS)
@@ -15,7 +15,7 @@ tests_unit_test_far_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_far_LDADD = $(VDI_LIBS)
 tests_unit_test_owner_SOURCES = tests/unit/test-owner.c
 tests_unit_test_owner_CFLAGS = $(UNIT_CFLAGS)
-tests_unit_test_owner_LDADD = libvdiroom.la libcore.la libjson.la $(UNIT_LIBS)
+tests_unit_test_owner_LDADD = libvdiroom.la libcore.la libcommit.la libjson.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test-verification
 tests_unit_test_verification_SOURCES = tests/unit/test-verification.c $(VDI_RIG)
 tests_unit_test_verification_CFLAGS = $(UNIT_CFLAGS)
