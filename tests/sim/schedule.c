@@ -194,6 +194,8 @@ static void death_event(struct sim *w, struct weather *weather)
 		return;
 	weather->is_held = false;
 	sim_dies(w, sim_dice(w, 2));
+	if (sim_dice(w, 3) == 0)
+		sim_far_crashes(w); /* one rack, one fuse */
 }
 
 /* What can happen, by weight; what cannot just now is time passing. */
@@ -205,8 +207,8 @@ static void happen(struct sim *w, struct weather *weather)
 		{ 20, w->read_count > 0 },
 		{ weather->far_weight, w->away_count > 0 },
 		{ weather->far_weight / 3 + 1, w->is_flushing },
-		{ 3, true }, { 3, true }, { 2, weather->deaths_one_in > 0 },
-		{ 20, w->asked_count > 0 }, { 10, w->is_flushing_home }, { 8, true },
+		{ 3, true }, { 3, true }, { 3, weather->deaths_one_in > 0 },
+		{ 20, w->asked_count > 0 }, { 4, w->is_flushing_home }, { 8, true },
 	};
 	unsigned total = 0, i;
 	uint64_t at;
