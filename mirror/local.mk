@@ -14,6 +14,12 @@ libmirror_la_SOURCES = \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
 	mirror/mirror-link.c mirror/mirror-private.h mirror/mirror-sweep.c \
+	mirror/persist.c mirror/persist.h \
+	mirror/persist-file.c mirror/persist-file.h \
+	mirror/persist-header.c mirror/persist-header.h \
+	mirror/persist-map.c mirror/persist-map.h \
+	mirror/persist-marks.c mirror/persist-marks.h \
+	mirror/persist-open.c mirror/persist-private.h \
 	mirror/remote-ask.c mirror/remote-private.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \

@@ -53,13 +53,14 @@ struct persist_found {
 	bool is_same_boot; /* the map there was written since this host's boot; if not, a new one took its place */
 	bool has_marks;    /* persist_each_marked() says what may be owed, whatever happened to this host */
 	bool names_match;  /* neither of the files there speaks of something else */
-	struct error map_reason, marks_reason; /* why not; ENOENT: there was none; ESTALE: of another mirror, volume, generation */
+	struct error map_reason, marks_reason; /* why not; ENOENT: none was there; ESTALE: of another mirror or content */
 };
 
-/* Makes both files anew, over older ones. NULL + e where the marks cannot be made. A map that cannot be made (tmpfs full) is
- * none: logged, every region falls back on its mark. */
+/* Makes both files anew, over older ones. A map that cannot be made (tmpfs full) is none: logged, every region falls back on
+ * its mark. NULL + e where the marks cannot be made; then both are removed, if they can be. A mirror that goes on without must
+ * never be resumed under this id. */
 struct persist *persist_new(const struct persist_spec *spec, struct error *e);
-/* Takes up what is there and makes what is not. */
+/* Takes up what is there and makes what is not. NULL + e: as with new. */
 struct persist *persist_open(const struct persist_spec *spec, struct persist_found *found, struct error *e);
 
 /* Bit c % 64 of word c / 64 is chunk c. A bit may be read or written only while its region has a map (below): elsewhere the
@@ -71,10 +72,10 @@ uint64_t *persist_unflushed(struct persist *p);
 struct persist_mark {
 	uint64_t region;  /* the first; the caller's */
 	uint64_t count;   /* how many; 0 is 1 */
-	/* From the deferred queue, once; then the memory is the caller's again. err 0: the mark is on the medium. Else it is not,
-	 * the region is not marked, and a write into it must not be submitted while this mirror is to be resumed ever. has_map: the
-	 * region's bits may be used until it is retired. Without, they may not: the region is owed as a whole while marked. For
-	 * several regions: all of them have one (else ask persist_has_map()). With an err it is what counts for kill -9 alone. */
+	/* From the deferred queue, once; then the memory is the caller's again. err 0: at this moment the mark is on the medium.
+	 * Else it is not, and a mirror under which a write into the region is submitted all the same must never be resumed.
+	 * has_map: the region's bits may be used until it is retired. Without, they may not: the region is owed as a whole while
+	 * marked. For several regions: all of them have one (else ask persist_has_map()). */
 	void (*done)(struct persist_mark *m, int err, bool has_map);
 
 	int err;          /* persist.c's, this and what follows */

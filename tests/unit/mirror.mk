@@ -33,3 +33,14 @@ tests_unit_test_verify_SOURCES = tests/unit/test-verify.c tests/lib/fake-nbd.c t
 	tests/lib/memory-layer.h
 tests_unit_test_verify_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_verify_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
+PERSIST_RIG = tests/unit/persist-rig.c tests/unit/persist-rig.h
+UNIT_TESTS += tests/unit/test-persist tests/unit/test-persist-group tests/unit/test-persist-memory
+tests_unit_test_persist_SOURCES = tests/unit/test-persist.c $(PERSIST_RIG)
+tests_unit_test_persist_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_persist_LDADD = libmirror.la $(UNIT_LIBS)
+tests_unit_test_persist_group_SOURCES = tests/unit/test-persist-group.c $(PERSIST_RIG)
+tests_unit_test_persist_group_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_persist_group_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
+tests_unit_test_persist_memory_SOURCES = tests/unit/test-persist-memory.c $(PERSIST_RIG)
+tests_unit_test_persist_memory_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_persist_memory_LDADD = libmirror.la $(UNIT_LIBS)
