@@ -12,3 +12,7 @@ tests_lib_nbd_serve_LDADD = libnbdsrv.la
 check_PROGRAMS += tests/lib/mirror-try
 tests_lib_mirror_try_SOURCES = tests/lib/mirror-try.c
 tests_lib_mirror_try_LDADD = libmirror.la libdisk.la
+# Marks a second, on a directory.
+check_PROGRAMS += tests/lib/persist-try
+tests_lib_persist_try_SOURCES = tests/lib/persist-try.c
+tests_lib_persist_try_LDADD = libmirror.la
