@@ -190,6 +190,8 @@ void core_marks_marked(struct core *c, const struct core_event *ev)
 	uint64_t end = ev->region + ev->count;
 
 	bitmap_clear(m->asked, ev->region, end);
+	if (core_is_over(c))
+		return;
 	if (ev->err) {
 		core_fail(c, ev->err);
 		return;

@@ -13,7 +13,7 @@ libcommit_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
-	mirror/mirror-link.c mirror/mirror-private.h mirror/mirror-sweep.c \
+	mirror/mirror-link.c mirror/mirror-private.h mirror/mirror-map.c mirror/mirror-sweep.c \
 	mirror/persist.c mirror/persist.h \
 	mirror/persist-file.c mirror/persist-file.h \
 	mirror/persist-header.c mirror/persist-header.h \

@@ -117,6 +117,7 @@ void mirror_end_report(struct mirror *m, int err)
 	if (s.was_synced && !m->ready_ns)
 		m->ready_ns = loop_now_ns();
 	note_lateness(m, &s);
+	mirror_map_check(m, &s);
 	if (s.state != m->state)
 		note_state(m, &s);
 	m->has_news = true;

@@ -28,6 +28,7 @@
 #include "base/log.h"
 
 #define TICK_MS 10
+#define SLOW_TICK_MS 1000
 #define COPY_BYTES (CORE_COPY_CHUNKS * CORE_CHUNK_BYTES)
 
 bool mirror_is_over(const struct mirror *m)
@@ -365,9 +366,13 @@ static void perform(struct mirror *m, const struct core_action *a, bool *has_rep
 		mirror_link_flush(m);
 		return;
 	case CORE_DO_FLUSH_HOME:
+		mirror_map_flush_home(m);
+		return;
 	case CORE_DO_MARK:
+		mirror_map_mark(m, a->region, a->count);
+		return;
 	case CORE_DO_RETIRE:
-		assert(!"nobody turned the map on");
+		mirror_map_retire(m, a->region, a->count);
 		return;
 	case CORE_DO_REPORT:
 		*has_report = true;
@@ -385,7 +390,7 @@ static void start_ticking(struct mirror *m)
 {
 	if (m->is_ticking || !m->is_connected || mirror_is_over(m) || (m->state == CORE_BROKEN && !m->on_finished))
 		return;
-	m->is_ticking = true;
+	m->is_ticking = true; /* if slowly so far, no more */
 	loop_timer_set(m->tick, TICK_MS);
 }
 
@@ -401,7 +406,10 @@ static void on_tick(void *arg)
 	core_status(m->core, &s);
 	if (s.state == CORE_SYNCED && s.dirty_bytes == 0 && s.lag_ops == 0) {
 		m->is_ticking = false;
-		loop_timer_clear(m->tick);
+		if (s.marked_regions) /* they retire, after a while */
+			loop_timer_set(m->tick, SLOW_TICK_MS);
+		else
+			loop_timer_clear(m->tick);
 	}
 }
 
@@ -445,6 +453,7 @@ static void free_mirror(struct mirror *m)
 	loop_timer_free(m->tick);
 	if (m->core)
 		core_free(m->core);
+	mirror_map_fini(m);
 	if (m->pool)
 		iobuf_pool_free(m->pool);
 	free(m->copies);
@@ -503,6 +512,14 @@ static int make_parts(struct mirror *m)
 	m->mirror_id = m->spec.mirror_id ? strdup(m->spec.mirror_id) : NULL;
 	if (m->spec.mirror_id && !m->mirror_id)
 		return -1;
+	if (m->spec.map_path) {
+		m->map_path = strdup(m->spec.map_path);
+		m->marks_path = strdup(m->spec.marks_path);
+		m->source_name = strdup(m->spec.source_name);
+		if (!m->map_path || !m->marks_path || !m->source_name)
+			return -1;
+		m->spec.map_path = m->map_path;
+	}
 	return m->core && m->retry && m->pool && m->copies && m->pacer && m->tick && m->uri && copy_only(m) == 0 ? 0 : -1;
 }
 

@@ -306,18 +306,22 @@ void mirror_start(struct layer *l)
 
 	assert(!m->started_ns);
 	m->started_ns = loop_now_ns();
-	if (!mirror_is_over(m))
+	if (mirror_is_over(m))
+		return;
+	if (!m->is_restored)
 		mirror_sweep_start(m);
+	else if (m->keeps_files)
+		mirror_link_start(m);
 }
 
 void mirror_sweep_ended(struct mirror *m)
 {
-	mirror_link_start(m);
+	mirror_map_start(m);
 }
 
 bool mirror_link_is_gone(const struct mirror *m)
 {
-	return !m->remote && !m->sweep && !m->is_waiting && !m->is_numbering;
+	return !m->remote && !m->sweep && !m->is_waiting && !m->is_numbering && mirror_map_is_quiet(m);
 }
 
 void mirror_link_fini(struct mirror *m)

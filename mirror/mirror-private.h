@@ -5,12 +5,15 @@
  *      mirror-layer.c  requests from above <-> the core's events and actions
  *      mirror-sweep.c  what the copy starts from
  *      mirror-link.c   the far side's coming and going
+ *      mirror-map.c    what outlives the process
  *      mirror-end.c    finish, abort, status
  */
 #ifndef SXM_MIRROR_MIRROR_PRIVATE_H
 #define SXM_MIRROR_MIRROR_PRIVATE_H
 
+#include "loop/offload.h"
 #include "mirror/mirror.h"
+#include "mirror/persist.h"
 #include "mirror/remote.h"
 
 /* One guest's WRITE, ZERO, TRIM or FLUSH. Two lives end it: the guest was answered, and the core gave it back. */
@@ -93,6 +96,23 @@ struct mirror {
 	unsigned attempts, links_lost;
 	uint64_t lost_ns, dice;
 
+	/* mirror-map.c */
+	char *map_path, *marks_path, *source_name; /* owned */
+	struct persist *persist;        /* owned; NULL: nothing outlives the process */
+	struct persist_found found;
+	struct offload map_offload;
+	struct error map_error;
+	bool is_map_busy;               /* map_offload is under way */
+	bool is_restored;               /* taken up from files: no sweep */
+	bool is_vouched;                /* map_task is posted, or was */
+	bool keeps_files;               /* they say all that is owed */
+	bool wants_files;               /* the mirror is to be taken up again */
+	struct loop_task map_task, flush_task;
+	unsigned markings;              /* under way */
+	bool is_flushing_home;
+	void (*on_restored)(void *arg, const struct error *e);
+	void *on_restored_arg;
+
 	/* mirror-end.c */
 	struct error cause;             /* the last thing that went wrong */
 	struct error why;               /* FAILED */
@@ -128,6 +148,15 @@ void mirror_link_submit(struct mirror *m, struct remote_op *op);
 void mirror_link_flush(struct mirror *m);
 bool mirror_link_is_gone(const struct mirror *m);
 void mirror_link_fini(struct mirror *m);
+
+/* mirror-map.c */
+void mirror_map_start(struct mirror *m); /* swept; ends in mirror_link_start() */
+void mirror_map_mark(struct mirror *m, uint64_t region, uint64_t count);
+void mirror_map_retire(struct mirror *m, uint64_t region, uint64_t count);
+void mirror_map_flush_home(struct mirror *m);
+void mirror_map_check(struct mirror *m, const struct core_status *s); /* after a step that had news */
+bool mirror_map_is_quiet(const struct mirror *m);
+void mirror_map_fini(struct mirror *m); /* after the core's end */
 
 /* mirror-end.c */
 void mirror_end_init(struct mirror *m);

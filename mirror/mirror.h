@@ -37,6 +37,10 @@ struct mirror_spec {
 	const char *mirror_id;     /* copied; how we are called to an sxm far side; NULL: none is spoken to as such */
 	uint64_t epoch;            /* in which the disk is ours */
 	struct mirror_peer peer;   /* 0, or what was saved last */
+	/* What is owed outlives the process and the host in these files (I11; copied); NULL: it does not. source_name and
+	 * content_generation tell the source and its contents from all others. */
+	const char *map_path, *marks_path, *source_name;
+	uint64_t content_generation;
 	/* Makes it durable, then calls done(done_arg, err) from the loop, if there is a done. NULL: nothing is kept. */
 	void (*save_peer)(void *arg, const struct mirror_peer *p, void (*done)(void *done_arg, int err), void *done_arg);
 	/* The state changed; from the deferred queue. Ask mirror_status(). */
@@ -47,6 +51,11 @@ struct mirror_spec {
 /* NULL + e: bad URI, no memory. Until mirror_start() it only records what is written. layer_close() wants mirror_abort()'s done
  * before, or that mirror_start() was never called; and, as always, that nothing is in flight. */
 struct layer *mirror_new(const struct mirror_spec *spec, struct error *e);
+/* Instead of a sweep: takes up what the files of an earlier process owe; before mirror_start(), before anything is written.
+ * Guests may be let in when done(arg, NULL) comes, from the loop. An error: it cannot be taken up, and was not. */
+void mirror_restore(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg);
+/* Its files stay when it is closed, for one that is restored, as long as they are true. Else they go. */
+void mirror_keep_debt(struct layer *mirror);
 /* Once it stands under the gate and every request that went past it has ended. */
 void mirror_start(struct layer *mirror);
 
