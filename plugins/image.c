@@ -18,6 +18,8 @@
 
 #define MAX_BYTES (INT64_C(1) << 62)
 
+const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, NULL };
+
 static char *join(const char *dir, const char *before, const char *key, const char *after)
 {
 	char *path;
@@ -119,18 +121,29 @@ int image_claim(const char *dir, const char *key, struct error *e)
 	return path ? lock_try(path, e) : out_of_memory(e);
 }
 
+static int unlink_beside(const char *path, const char *suffix, struct error *e)
+{
+	CLEANUP_FREE char *file = NULL;
+
+	if (asprintf(&file, "%s%s", path, suffix) < 0) {
+		file = NULL;
+		return out_of_memory(e);
+	}
+	return unlink(file) == -1 && errno != ENOENT ? error_errno(e, errno, "remove %s", file) : 0;
+}
+
 int image_unlink(const char *dir, const char *key, struct error *e)
 {
 	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_FREE char *owner = join(dir, "", key, ".raw" IMAGE_OWNER_SUFFIX);
 	int err;
 
-	if (!path || !owner)
+	if (!path)
 		return out_of_memory(e);
 	if (unlink(path) == -1 && errno != ENOENT)
 		return error_errno(e, errno, "remove %s", path);
-	if (unlink(owner) == -1 && errno != ENOENT)
-		return error_errno(e, errno, "remove %s", owner);
+	for (const char *const *suffix = image_beside; *suffix; suffix++)
+		if (unlink_beside(path, *suffix, e) == -1)
+			return -1;
 	err = sync_dir(dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;
 }

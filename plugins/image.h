@@ -9,6 +9,8 @@
 
 #define IMAGE_ALIGNMENT 512
 #define IMAGE_OWNER_SUFFIX ".owner" /* the datapath's file beside an image: whose the disk is */
+#define IMAGE_MARKS_SUFFIX ".marks" /* another: what a mirror of it may owe */
+extern const char *const image_beside[]; /* both, and NULL */
 
 char *image_path(const char *dir, const char *key); /* heap */
 
@@ -21,7 +23,7 @@ int image_create(const char *dir, const char *key, int64_t bytes, struct error *
 int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e);
 /* Before it is removed: a descriptor that keeps everybody else off it. ENOENT: it is not there. EBUSY: somebody has it open. */
 int image_claim(const char *dir, const char *key, struct error *e);
-/* The file that says whose it is goes with it. Good when it is not there. */
+/* What lies beside it goes with it. Good when it is not there. */
 int image_unlink(const char *dir, const char *key, struct error *e);
 
 struct image_info {

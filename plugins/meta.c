@@ -4,8 +4,8 @@
  *
  * A volume comes to be in this order: image under a passing name, image under its name, record.  It goes in the reverse order.
  * So a verb killed at any point leaves either a whole volume or a file without a record, which is no volume and which
- * Plugin.diagnostics reports.  Beside an image there may be a file of the datapath's that says whose the disk is:
- * <key>.raw.owner.
+ * Plugin.diagnostics reports.  Beside an image there may be files of the datapath's: whose the disk is
+ * (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).
  */
 #include "plugins/meta.h"
 
@@ -242,19 +242,45 @@ static bool is_record(const char *dir UNUSED, const char *name, char *key)
 	return split_name(name, ".json", key);
 }
 
+/* Has it, in its middle, the name of what is replaced by rename? */
+static bool is_half_written(const char *name)
+{
+	if (strstr(name, ".json."))
+		return true;
+	for (const char *const *suffix = image_beside; *suffix; suffix++) {
+		const char *at = strstr(name, *suffix);
+
+		if (at && at[strlen(*suffix)] == '.')
+			return true;
+	}
+	return false;
+}
+
+/* Is name that of a file beside an image? Then key holds the image's. */
+static bool split_beside(const char *name, char key[static KEY_MAX + 1])
+{
+	for (const char *const *suffix = image_beside; *suffix; suffix++) {
+		char tail[32];
+
+		snprintf(tail, sizeof(tail), ".raw%s", *suffix);
+		if (split_name(name, tail, key))
+			return true;
+	}
+	return false;
+}
+
 static bool is_leftover(const char *dir, const char *name, char *key)
 {
 	CLEANUP_FREE char *record = NULL;
 	char stem[KEY_MAX + 1];
 	size_t bytes = strlen(name);
-	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 &&
-			   (strstr(name, ".json.") || strstr(name, IMAGE_OWNER_SUFFIX "."))) ||
+	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name)) ||
 			  (*name == '.' && bytes > 8 && strcmp(name + bytes - 8, ".raw.new") == 0);
 
 	snprintf(key, NAME_MAX + 1, "%s", name);
 	if (is_passing)
 		return true;
-	if (split_name(name, ".raw" IMAGE_OWNER_SUFFIX, stem)) {
+	if (split_beside(name, stem)) {
 		record = image_path(dir, stem);
 		return record && access(record, F_OK) == -1 && errno == ENOENT;
 	}

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "vdi/debt.h"
 #include "vdi/vdi-private.h"
 
 /* --- new and free */
@@ -219,8 +220,10 @@ void vdi_begin_resume(struct vdi *v)
 		job_end(v);
 	else if (r.operation && *r.operation)
 		operation_bury(v, &r, open_again);
-	else
+	else {
+		debt_forget_map(v->run_dir);
 		open_again(v);
+	}
 	domains_clear(&r);
 }
 
@@ -289,6 +292,8 @@ bool vdi_is_needed(const char *run_dir)
 		path = NULL;
 	if (path && !is_needed)
 		unlink(path);
+	if (!is_needed)
+		debt_forget_map(run_dir);
 	return is_needed;
 }
 

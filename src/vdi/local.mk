@@ -1,6 +1,7 @@
 # The room alone, for tests that put fakes below it.
 noinst_LTLIBRARIES += libvdiroom.la libvdi.la
 libvdiroom_la_SOURCES = \
+	src/vdi/debt.c src/vdi/debt.h \
 	src/vdi/domains.c src/vdi/domains.h \
 	src/vdi/far.c src/vdi/far-ask.c \
 	src/vdi/handover.c \

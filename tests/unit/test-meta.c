@@ -77,18 +77,23 @@ static void volumes_are_listed_in_order_and_other_files_are_not(void **state UNU
 	put("a.raw.owner", "{}"); /* a's */
 	put("e.raw.owner", "{}"); /* nobody's */
 	put("a.raw.owner.77.tmp", "");
+	put("a.raw.marks", "");
+	put("f.raw.marks", "");
+	put("a.raw.marks.78.tmp", "");
 	assert_int_equal(meta_list(dir, &keys, &e), 0);
 	assert_int_equal(keys.count, 2);
 	assert_string_equal(keys.item[0], "a");
 	assert_string_equal(keys.item[1], "b");
 	meta_list_clear(&keys);
 	assert_int_equal(meta_leftovers(dir, &leftovers, &e), 0);
-	assert_int_equal(leftovers.count, 5);
+	assert_int_equal(leftovers.count, 7);
 	assert_string_equal(leftovers.item[0], ".d.raw.new");
 	assert_string_equal(leftovers.item[1], "a.json.77.tmp");
-	assert_string_equal(leftovers.item[2], "a.raw.owner.77.tmp");
-	assert_string_equal(leftovers.item[3], "c.raw");
-	assert_string_equal(leftovers.item[4], "e.raw.owner");
+	assert_string_equal(leftovers.item[2], "a.raw.marks.78.tmp");
+	assert_string_equal(leftovers.item[3], "a.raw.owner.77.tmp");
+	assert_string_equal(leftovers.item[4], "c.raw");
+	assert_string_equal(leftovers.item[5], "e.raw.owner");
+	assert_string_equal(leftovers.item[6], "f.raw.marks");
 	meta_list_clear(&leftovers);
 }
 
@@ -253,6 +258,27 @@ static void a_lock_on_what_is_not_there_is_an_error_and_makes_nothing(void **sta
 
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
 
+static void what_lies_beside_an_image_goes_with_it(void **state UNUSED)
+{
+	struct error e = { 0 };
+
+	for (int i = 0; i < 2; i++) { /* repeated, with nothing there any more */
+		assert_int_equal(i ? 0 : image_create(dir, "a", 512, &e), 0);
+		if (i == 0) {
+			put("a.raw.owner", "{}");
+			put("a.raw.marks", "");
+			put("b.raw.marks", ""); /* another's */
+		}
+		assert_int_equal(image_unlink(dir, "a", &e), 0);
+	}
+	for (const char *const *name = (const char *const[]){ "a.raw", "a.raw.owner", "a.raw.marks", NULL }; *name; name++) {
+		char path[256];
+
+		snprintf(path, sizeof(path), "%s/%s", dir, *name);
+		assert_int_equal(access(path, F_OK), -1);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +290,7 @@ int main(void)
 		IN_DIR(a_damaged_record_is_kept_when_a_new_one_replaces_it),
 		IN_DIR(sizes_are_rounded_up_and_absurd_ones_refused),
 		IN_DIR(an_image_in_use_is_neither_resized_nor_claimed),
+		IN_DIR(what_lies_beside_an_image_goes_with_it),
 		IN_DIR(a_lock_holds_through_the_replacement_of_its_file),
 		IN_DIR(a_lock_on_what_is_not_there_is_an_error_and_makes_nothing),
 	};

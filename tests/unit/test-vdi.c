@@ -3,7 +3,9 @@
  * A disk's life over fakes of the rooms below: what is opened, served, and found again.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/unit/vdi-rig.h"
 
@@ -120,6 +122,44 @@ static void who_was_active_is_served_again(void **state)
 	assert_int_equal(rig_detach("u0_b"), 0);
 }
 
+static void put_map(void)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/map", rig_dir);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fclose(f);
+}
+
+static bool has_map(void)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/map", rig_dir);
+	return access(path, F_OK) == 0;
+}
+
+static void a_map_that_no_operation_needs_goes(void **state)
+{
+	(void)state;
+	assert_int_equal(rig_activate("1", false), 0);
+	rig_stop();
+	put_map();
+	assert_true(vdi_is_needed(rig_dir)); /* there will be a successor: it decides */
+	assert_true(has_map());
+	rig_begin();
+	assert_false(has_map());
+	assert_int_equal(rig_deactivate("1"), 0);
+	assert_int_equal(rig_detach("1"), 0);
+	rig_stop();
+	put_map();
+	assert_false(vdi_is_needed(rig_dir));
+	assert_false(has_map());
+	rig_begin();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -130,6 +170,7 @@ int main(void)
 		RIG_TEST(parallel_deactivations_get_one_answer_each),
 		RIG_TEST(a_flush_that_fails_is_raised),
 		RIG_TEST(who_was_active_is_served_again),
+		RIG_TEST(a_map_that_no_operation_needs_goes),
 	};
 
 	return rig_group("vdi", tests, ARRAY_LEN(tests));

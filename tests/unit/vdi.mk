@@ -20,3 +20,7 @@ UNIT_TESTS += tests/unit/test-verification
 tests_unit_test_verification_SOURCES = tests/unit/test-verification.c $(VDI_RIG)
 tests_unit_test_verification_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_verification_LDADD = $(VDI_LIBS)
+UNIT_TESTS += tests/unit/test-debt
+tests_unit_test_debt_SOURCES = tests/unit/test-debt.c
+tests_unit_test_debt_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_debt_LDADD = libvdiroom.la libcore.la libcommit.la libjson.la $(UNIT_LIBS)

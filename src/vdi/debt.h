@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * debt - where a mirror of this disk keeps what it owes (mirror/persist.h), and that nothing stale stays there
+ *
+ *      map      SXM_RUN_DIR/<id>/map
+ *      marks    <image>.marks; of what is no file (a block device): SXM_STATE_DIR/<id>.marks
+ *
+ * All of it blocks: in the pool, or where the loop does not run.
+ */
+#ifndef SXM_VDI_DEBT_H
+#define SXM_VDI_DEBT_H
+
+#include "base/error.h"
+
+#define DEBT_MAP_FILE "map"
+#define DEBT_MARKS_SUFFIX ".marks"
+
+struct debt {
+	char *map, *marks; /* owned; paths */
+};
+/* run_dir: SXM_RUN_DIR/<id>. Makes SXM_STATE_DIR where it is needed. -1 + e; debt_clear() is safe then. */
+int debt_find(const char *run_dir, const char *image, struct debt *d, struct error *e);
+void debt_clear(struct debt *d);
+
+/* No mirror of this disk is to be resumed: both files go, as far as they can. */
+void debt_forget(const char *run_dir, const char *image);
+/* No mirror of this disk runs, nor did when its process died. The marks stay: whether one is to be resumed after the end of its
+ * host is not known in SXM_RUN_DIR. This one is for the loop, too: it is one unlink() on a tmpfs. */
+void debt_forget_map(const char *run_dir);
+
+#endif
