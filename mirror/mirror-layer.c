@@ -29,7 +29,6 @@
 
 #define TICK_MS 10
 #define SLOW_TICK_MS 1000
-#define COPY_BYTES (CORE_COPY_CHUNKS * CORE_CHUNK_BYTES)
 
 bool mirror_is_over(const struct mirror *m)
 {
@@ -213,7 +212,7 @@ static void on_copy_read(struct req *r)
 	if (err)
 		error_errno(&m->cause, err, "this disk could not be read at %ju", (uintmax_t)c->op->range.start);
 	else
-		c->op->zeros = find_zeros(c->data->data, range_length(c->op->range));
+		c->op->zeros = find_zeros(c->data, range_length(c->op->range));
 	mirror_step(m, (struct core_event){ .type = CORE_COPY_READ_DONE, .op = c->op, .err = err });
 	mirror_end_check(m);
 }
@@ -221,23 +220,22 @@ static void on_copy_read(struct req *r)
 static void read_copy(struct copy *c)
 {
 	struct mirror *m = c->m;
+	size_t number = (size_t)(c - m->copies), slot = number % MIRROR_SLAB_COPIES * MIRROR_SLOT_BYTES;
+	struct iobuf **slab = &m->slab[number / MIRROR_SLAB_COPIES];
 
-	assert(!c->read && range_length(c->op->range) <= COPY_BYTES);
-	/* The last life's buffer will do if it is large enough. */
-	if (c->data && c->data->capacity < range_length(c->op->range)) {
-		iobuf_return(c->data);
-		c->data = NULL;
-	}
-	if (!c->data)
-		c->data = iobuf_get(m->pool, range_length(c->op->range));
-	c->read = c->data ? req_get() : NULL;
+	assert(!c->read && range_length(c->op->range) <= MIRROR_SLOT_BYTES);
+	if (!*slab)
+		*slab = iobuf_get(m->pool, MIRROR_SLAB_BYTES);
+	c->read = *slab ? req_get() : NULL;
 	if (!c->read) {
 		TAILQ_INSERT_TAIL(&m->starved, c, link);
 		return;
 	}
+	c->data = (*slab)->data + slot;
 	c->read->op = REQ_READ;
 	c->read->range = c->op->range;
-	c->read->data = c->data;
+	c->read->data = *slab;
+	c->read->data_offset = (uint32_t)slot;
 	c->read->done = on_copy_read;
 	c->read->arg = c;
 	layer_submit(m->layer.below, c->read);
@@ -315,7 +313,7 @@ static void submit_far(struct mirror *m, struct core_op *op)
 		c->is_far_busy = true;
 		far = &c->far;
 		*far = (struct remote_op){ .done = on_copy_far_done };
-		data = c->data->data;
+		data = c->data;
 	} else {
 		struct guest *g = container_of(op, struct guest, op);
 
@@ -443,10 +441,10 @@ static void free_mirror(struct mirror *m)
 		TAILQ_REMOVE(&m->free_guests, g, link);
 		free(g);
 	}
-	for (unsigned i = 0; i < m->copies_used; i++) {
+	for (unsigned i = 0; i < m->copies_used; i++)
 		assert(!m->copies[i].is_far_busy && !m->copies[i].read);
-		iobuf_return(m->copies[i].data);
-	}
+	for (unsigned i = 0; i < MIRROR_SLABS; i++)
+		iobuf_return(m->slab[i]);
 	mirror_link_fini(m);
 	loop_defer_cancel(m->spec.loop, &m->news);
 	loop_timer_free(m->pacer);
@@ -502,7 +500,7 @@ static int make_parts(struct mirror *m)
 	};
 
 	m->core = core_new(&spec);
-	m->pool = iobuf_pool_new((size_t)CORE_COPIES_MAX * COPY_BYTES);
+	m->pool = iobuf_pool_new((size_t)MIRROR_SLABS * MIRROR_SLAB_BYTES);
 	m->copies = calloc(CORE_COPIES_MAX, sizeof(*m->copies));
 	m->retry = loop_timer_new(m->spec.loop, mirror_link_retry, m);
 	m->pacer = loop_timer_new(m->spec.loop, answer_due, m);

@@ -81,11 +81,31 @@ size_t iobuf_pool_used(const struct iobuf_pool *p)
 	return p->used_bytes;
 }
 
-static void *map_large(size_t bytes)
+static void *map(size_t bytes)
 {
 	void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return data == MAP_FAILED ? NULL : data;
+}
+
+/* Where it fits, in huge pages: what is one piece of memory is one piece for the device. If there are none, in small ones. */
+static void *map_large(size_t bytes)
+{
+	uint8_t *data, *start;
+	size_t before;
+
+	if (bytes % IOBUF_HUGE_BYTES != 0)
+		return map(bytes);
+	data = map(bytes + IOBUF_HUGE_BYTES);
+	if (!data)
+		return NULL;
+	before = -(uintptr_t)data % IOBUF_HUGE_BYTES;
+	start = data + before;
+	if (before)
+		munmap(data, before);
+	munmap(start + bytes, IOBUF_HUGE_BYTES - before);
+	madvise(start, bytes, MADV_HUGEPAGE);
+	return start;
 }
 
 /* What a request of so many bytes costs: its class, or whole pages. */

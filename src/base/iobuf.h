@@ -19,6 +19,7 @@
 #include "base/compiler.h"
 
 #define IOBUF_ALIGN 4096u /* bytes; what O_DIRECT asks at most */
+#define IOBUF_HUGE_BYTES (2 * MiB) /* a buffer of a multiple of it lies in huge pages, if the system gives any */
 
 struct iobuf_pool;
 

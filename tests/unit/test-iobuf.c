@@ -16,7 +16,7 @@
 
 static void buffers_are_aligned_and_large_enough(void **state)
 {
-	static const size_t sizes[] = { 0, 1, 512, 4096, 4097, 65536, MiB, MiB + 1, 3 * MiB };
+	static const size_t sizes[] = { 0, 1, 512, 4096, 4097, 65536, MiB, MiB + 1, 2 * MiB, 3 * MiB, 4 * MiB };
 	struct iobuf_pool *p = iobuf_pool_new(16 * MiB);
 
 	(void)state;
@@ -27,6 +27,8 @@ static void buffers_are_aligned_and_large_enough(void **state)
 			assert_non_null(b);
 			assert_true(b->capacity >= sizes[i]);
 			assert_int_equal((uintptr_t)b->data % IOBUF_ALIGN, 0);
+			if (b->capacity % IOBUF_HUGE_BYTES == 0)
+				assert_int_equal((uintptr_t)b->data % IOBUF_HUGE_BYTES, 0);
 			memset(b->data, 0x5a, b->capacity);
 			assert_int_equal(iobuf_pool_used(p), b->capacity);
 			iobuf_return(b);
