@@ -126,7 +126,7 @@ struct remote;
 struct remote_ops {
 	void (*submit)(struct remote *r, struct remote_op *op); /* between on_up and on_down */
 	void (*ask)(struct remote *r, struct remote_ask *a);    /* likewise; one WAIT at a time. NULL: speaks no x-sxm */
-	/* Once. is_polite: everything but a WAIT was answered, say DISC and let the peer close (bounded); else cut at once:
+	/* Once. is_polite: everything but a WAIT was answered, say DISC (bounded); else cut at once:
 	 * operations in flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone
 	 * then; on_down is not called any more. Works while connecting, and is the only way out after on_failed or on_down. */
 	void (*close)(struct remote *r, bool is_polite, void (*done)(void *arg), void *arg);

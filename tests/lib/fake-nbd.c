@@ -45,6 +45,7 @@ struct fake_nbd_private {
 	pthread_t thread;
 	struct fake_conn conn[CONNS_MAX];
 	unsigned conns;
+	bool is_over; /* no thread is left */
 };
 
 struct request {
@@ -361,17 +362,33 @@ void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsign
 		abort();
 }
 
+static void end_threads(struct fake_nbd *f, bool is_forced)
+{
+	struct fake_nbd_private *own = f->own;
+
+	if (own->is_over)
+		return;
+	own->is_over = true;
+	close(own->stop[1]);
+	pthread_join(own->thread, NULL);
+	for (unsigned i = 0; i < own->conns; i++) {
+		if (is_forced)
+			shutdown(own->conn[i].fd, SHUT_RDWR);
+		pthread_join(own->conn[i].thread, NULL);
+		close(own->conn[i].fd);
+	}
+}
+
+void fake_nbd_await_end(struct fake_nbd *f)
+{
+	end_threads(f, false);
+}
+
 void fake_nbd_stop(struct fake_nbd *f)
 {
 	struct fake_nbd_private *own = f->own;
 
-	close(own->stop[1]);
-	pthread_join(own->thread, NULL);
-	for (unsigned i = 0; i < own->conns; i++) {
-		shutdown(own->conn[i].fd, SHUT_RDWR);
-		pthread_join(own->conn[i].thread, NULL);
-		close(own->conn[i].fd);
-	}
+	end_threads(f, true);
 	if (own->listener >= 0)
 		close(own->listener);
 	close(own->stop[0]);

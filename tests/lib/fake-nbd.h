@@ -61,6 +61,8 @@ struct fake_nbd {
 
 /* delay_ms: the socket appears only then. */
 void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsigned delay_ms);
+/* The clients have closed, or are about to: waits until all they sent is taken in. Nobody may connect any more. */
+void fake_nbd_await_end(struct fake_nbd *f);
 void fake_nbd_stop(struct fake_nbd *f);
 
 #endif

@@ -212,6 +212,7 @@ static void finish_well(struct world *w)
 		fail_msg("%s", w->finish_error.text);
 	assert_memory_equal(w->disk.bytes, w->far.disk, SIZE);
 	assert_true(atomic_load(&w->far.flushes) > 0);
+	fake_nbd_await_end(&w->far);
 	assert_true(atomic_load(&w->far.goodbyes) > 0);
 }
 

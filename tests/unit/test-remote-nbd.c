@@ -45,6 +45,7 @@ static void writes_zeroes_and_flushes_arrive(void **state)
 	assert_int_equal(w->far.no_holes, 1);
 	assert_int_equal(w->far.flushes, 1);
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 	assert_int_equal(w->downs, 0);
 }
@@ -369,6 +370,7 @@ static void several_connections_are_used_where_allowed(void **state)
 	rig_await(w, &w->done, 64);
 	assert_int_equal(w->done_err, 0);
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_true(atomic_load(&w->far.goodbyes) >= 3);
 }
 
@@ -384,6 +386,7 @@ static void further_connections_that_do_not_greet_hold_nothing_up(void **state)
 	rig_await(w, &w->done, 1);
 	assert_int_equal(w->done_err, 0);
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 }
 
