@@ -23,11 +23,14 @@
  * within I9's limits could help.
  *
  * The rate is bytes acknowledged over time with something to do. It falls only on samples in which the queue was half full:
- * a far side that was given little to do has shown nothing.
+ * a far side that was given little to do has shown nothing. The first sample is a short one if much came in it: until there is
+ * a rate, a fast far side is given little.
  */
 #include "mirror/pace.h"
 
 #define SAMPLE_NS (100 * NS_PER_MS)
+#define FIRST_SAMPLE_NS (10 * NS_PER_MS)
+#define FIRST_SAMPLE_BYTES (4 * MiB)
 #define WINDOW_NS (20 * NS_PER_MS)
 #define PASS_NS (100 * NS_PER_MS)
 #define LATENCY_TURN_NS (5 * NS_PER_S)
@@ -66,6 +69,13 @@ static void close_sample(struct pace *p)
 	p->was_loaded = false;
 }
 
+static bool is_sample_over(const struct pace *p)
+{
+	if (!p->rate_bytes && p->sample_acked_bytes >= FIRST_SAMPLE_BYTES)
+		return p->sample_busy_ns >= FIRST_SAMPLE_NS;
+	return p->sample_busy_ns >= SAMPLE_NS;
+}
+
 static void note_latency(struct pace *p, uint64_t now_ns, uint64_t latency_ns)
 {
 	latency_ns = MAX(latency_ns, UINT64_C(1));
@@ -84,7 +94,7 @@ void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latenc
 	count_busy(p, now_ns);
 	p->sample_acked_bytes += bytes;
 	p->pass_acked_bytes += bytes;
-	if (p->sample_busy_ns >= SAMPLE_NS)
+	if (is_sample_over(p))
 		close_sample(p);
 }
 
