@@ -27,6 +27,7 @@
 
 #define FLUSH_EVERY_NS NS_PER_S           /* SYNCED: so that the barrier's flush is short */
 #define FLUSH_EVERY_BYTES (64 * MiB)
+#define FLUSH_LAST_BYTES (4 * MiB)        /* SYNCING: towards the end of the pass, for the same reason */
 
 #define TO(state) (1u << (state))
 static const unsigned moves[] = {
@@ -45,8 +46,11 @@ static void set_state(struct core *c, enum core_state next)
 	assert(moves[c->state] & TO(next));
 	c->state = next;
 	c->has_news = true;
-	if (next == CORE_SYNCED)
-		c->was_synced = true;
+	if (next != CORE_SYNCED)
+		return;
+	if (!c->was_synced)
+		c->flushed_ns = 0; /* at once: a barrier that comes a little later may find it done */
+	c->was_synced = true;
 }
 
 struct core *core_new(const struct core_spec *spec)
@@ -444,6 +448,8 @@ static bool is_flush_due(const struct core *c)
 	if (!c->unflushed_bytes)
 		return false;
 	if (c->unflushed_bytes >= FLUSH_EVERY_BYTES)
+		return true;
+	if (c->state == CORE_SYNCING && c->unflushed_bytes >= MAX(core_owed_bytes(c), FLUSH_LAST_BYTES))
 		return true;
 	return c->state == CORE_SYNCED && (!c->flushed_ns || c->now_ns - c->flushed_ns >= FLUSH_EVERY_NS);
 }
