@@ -162,7 +162,7 @@ uint64_t bitmap_clear(struct bitmap *b, uint64_t first, uint64_t end)
 	uint64_t changed = 0, words;
 
 	assert(first <= end && end <= b->bits);
-	if (first == end)
+	if (first == end || !b->count)
 		return 0;
 	words = (end - 1) / 64 + 1;
 	for (uint64_t word = next_word(b, first / 64); word < words; word = next_word(b, word + 1)) {
@@ -181,7 +181,7 @@ uint64_t bitmap_next(const struct bitmap *b, uint64_t from)
 {
 	uint64_t word, bits;
 
-	if (from >= b->bits)
+	if (from >= b->bits || !b->count)
 		return b->bits;
 	word = from / 64;
 	bits = word_at(b, word) & (UINT64_MAX << (from % 64));
