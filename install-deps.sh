@@ -45,7 +45,7 @@ lists_for_dnf() {
 	needed="gcc make autoconf automake libtool pkgconf-pkg-config libnbd-devel libuv-devel json-c-devel libuuid-devel xxhash-devel"
 	optional="perl-podlators liburing-devel libssh2-devel"
 	tests="libcmocka-devel libasan libubsan libnbd nbdkit nbdkit-nbd-plugin qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs
-	       iproute python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz systemd"
+	       iproute iproute-tc python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz systemd"
 }
 is_there_dnf() { rpm -q --quiet --whatprovides "$1" >/dev/null 2>&1; }
 install_dnf() { dnf -q -y install "$@"; }

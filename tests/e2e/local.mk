@@ -1,6 +1,7 @@
 # Whole programs against each other. A test that needs root or a tool that is not there skips itself (77).
 E2E_TESTS = \
 	tests/e2e/test-bad-input.sh \
+	tests/e2e/test-barrier.sh \
 	tests/e2e/test-demo.sh \
 	tests/e2e/test-guest.sh \
 	tests/e2e/test-install-deps.sh \

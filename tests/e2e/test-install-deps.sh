@@ -71,7 +71,7 @@ in_on() { printf "$1 %s\n" "${@:2}" >>"$world/on"; }
 in_off() { printf "$1 %s\n" "${@:2}" >>"$world/off"; }
 without() { sed -i "/ $1\$/d" "$world/on" "$world/off"; }
 base="gcc make autoconf automake libtool pkgconf-pkg-config libuuid-devel perl-podlators libasan libubsan libnbd nbdkit nbdkit-nbd-plugin
-      qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs iproute python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz
+      qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs iproute iproute-tc python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz
       systemd dnf-plugins-core epel-release"
 devel="libnbd-devel libuv-devel json-c-devel xxhash-devel liburing-devel libcmocka-devel"
 
