@@ -25,11 +25,33 @@ void layer_init(struct layer *l, const struct layer_ops *ops, struct layer *belo
 	*l = (struct layer){ .ops = ops, .below = below, .geometry = *g, .idle_task = { .run = announce_idle } };
 }
 
+static bool is_write(enum req_op op)
+{
+	return op == REQ_WRITE || op == REQ_ZERO || op == REQ_TRIM;
+}
+
+static void tell_begin(struct layer *l, struct req *r)
+{
+	r->watch_number = l->watch_number;
+	if (is_write(r->op))
+		l->watch->on_begin(l->watch, r);
+}
+
+static void tell_end(struct layer *l, struct req *r)
+{
+	if (r->watch_number != l->watch_number)
+		l->watch->on_stranger_end(l->watch);
+	else if (is_write(r->op))
+		l->watch->on_end(l->watch, r);
+}
+
 static void count_in(struct layer *l, struct req *r)
 {
 	assert(r->depth < REQ_MAX_LAYERS);
 	r->path[r->depth++] = l;
 	l->in_flight++;
+	if (UNLIKELY(l->watch != NULL))
+		tell_begin(l, r);
 }
 
 void layer_count_out(struct req *r)
@@ -38,14 +60,11 @@ void layer_count_out(struct req *r)
 		struct layer *l = r->path[--r->depth];
 
 		assert(l->in_flight > 0);
+		if (UNLIKELY(l->watch != NULL))
+			tell_end(l, r);
 		if (--l->in_flight == 0 && l->on_idle)
 			loop_defer(req_loop(), &l->idle_task);
 	}
-}
-
-static bool is_write(enum req_op op)
-{
-	return op == REQ_WRITE || op == REQ_ZERO || op == REQ_TRIM;
 }
 
 static int check(const struct layer *l, const struct req *r)
@@ -103,4 +122,11 @@ void layer_close(struct layer *l)
 {
 	assert(l->in_flight == 0 && !l->on_idle);
 	l->ops->close(l);
+}
+
+void layer_set_watch(struct layer *l, struct layer_watch *w)
+{
+	assert(!w || !l->watch);
+	l->watch = w;
+	l->watch_number++;
 }

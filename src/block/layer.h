@@ -32,6 +32,13 @@ struct layer_ops {
 	void (*close)(struct layer *l); /* frees the layer; nothing is in flight */
 };
 
+/* Told of the writes (WRITE, ZERO, TRIM) of one layer: see watch.h. */
+struct layer_watch {
+	void (*on_begin)(struct layer_watch *w, const struct req *r);
+	void (*on_end)(struct layer_watch *w, const struct req *r);
+	void (*on_stranger_end)(struct layer_watch *w); /* of any request that was in flight when the watch was set */
+};
+
 struct layer {
 	const struct layer_ops *ops;
 	struct layer *below; /* borrowed from vdi; NULL at the bottom */
@@ -40,6 +47,8 @@ struct layer {
 	void (*on_idle)(struct layer *l, void *arg); /* one drain waiter at a time */
 	void *on_idle_arg;
 	struct loop_task idle_task; /* layer.c's */
+	struct layer_watch *watch;  /* borrowed; NULL: none */
+	uint32_t watch_number;      /* of this watch: a request that carries it began under it */
 };
 
 void layer_init(struct layer *l, const struct layer_ops *ops, struct layer *below, const struct geometry *g);
@@ -50,6 +59,8 @@ void layer_forward(struct layer *below, struct req *r);
  * It does not stop new requests: hold the gate first. */
 void layer_drain(struct layer *l, void (*on_idle)(struct layer *l, void *arg), void *arg);
 void layer_close(struct layer *l);
+/* One layer of a stack, at most. NULL: no more. */
+void layer_set_watch(struct layer *l, struct layer_watch *w);
 
 /* req.c's: r has ended, the layers it was counted in let it go. */
 void layer_count_out(struct req *r);

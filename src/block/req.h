@@ -61,6 +61,7 @@ struct req {
 	struct layer *path[REQ_MAX_LAYERS];
 	uint8_t depth;
 	bool is_in_flight;
+	uint32_t watch_number;   /* of the watch that was told of it */
 };
 TAILQ_HEAD(req_list, req);
 

@@ -8,3 +8,7 @@ tests_unit_test_loop_LDADD = libloop.la $(UNIT_LIBS)
 tests_unit_test_layer_SOURCES = tests/unit/test-layer.c
 tests_unit_test_layer_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_layer_LDADD = libblock.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-watch
+tests_unit_test_watch_SOURCES = tests/unit/test-watch.c
+tests_unit_test_watch_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_watch_LDADD = libblock.la $(UNIT_LIBS)
