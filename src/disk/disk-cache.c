@@ -28,6 +28,8 @@ struct job {
 
 bool disk_cache_is_between(const struct disk *d, struct range r)
 {
+	if (d->file->is_nbd)
+		return false; /* fd is not what is read, and what stands behind an export is its server's */
 	return !d->file->is_direct || r.end > d->file->tail_start;
 }
 
