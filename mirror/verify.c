@@ -15,6 +15,10 @@
  * the image below it goes unnoticed.  Each read asks for the medium, not the page cache (REQ_UNCACHED).  The far side answers
  * from what it has: another sxm reads with O_DIRECT, another server as it likes.
  *
+ * What a guest writes while a piece is being read would make the sides look different.  A watch on the top of the stack says of
+ * each chunk whether a write was under way before the reading or began during it; whether what it sent is still on its way to the
+ * far side, the mirror says (is_settled).  Both are asked before and after.
+ *
  * Guests come first.  While other requests than ours are in flight one piece is under way at a time, else several.
  *
  * Can fail: either side's reads, the link.  Any of it ends the verification with a sentence; nothing is concluded from it.
@@ -28,6 +32,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "block/watch.h"
 #include "mirror/remote.h"
 
 #define EXTENTS_MAX 4096u
@@ -41,6 +46,7 @@ struct slot {
 	uint8_t *there;             /* owned */
 	struct remote_op far;
 	uint64_t quiet;             /* suspects that were settled before the reading */
+	uint64_t stamp[VERIFY_PIECE_CHUNKS]; /* of these, by the watch */
 	unsigned waiting;           /* for so many answers */
 	int here_err, there_err;
 };
@@ -65,6 +71,7 @@ struct verify {
 	struct iobuf_pool *pool;    /* owned */
 	struct slot slot[VERIFY_PIECES_MAX];
 	struct asking asking;
+	struct watch *watch;        /* owned, from start to end */
 	unsigned reads_here;        /* requests of ours in flight on this side */
 	uint64_t guest_ns;          /* when others were seen */
 	struct loop_timer *timer;   /* owned */
@@ -154,6 +161,8 @@ static void set_state(struct verify *v, enum verify_state state)
 static void end(struct verify *v, enum verify_state state)
 {
 	loop_timer_clear(v->timer);
+	watch_free(v->watch, true);
+	v->watch = NULL;
 	v->ended_ns = loop_now_ns();
 	set_state(v, state);
 	log_end(v);
@@ -192,21 +201,56 @@ static void fail_there(struct verify *v, int err, uint64_t at)
 
 /* --- a piece */
 
-static uint64_t find_settled(const struct verify *v, const struct verify_piece *piece)
+static struct range chunk_of(const struct verify_piece *piece, unsigned i)
+{
+	uint64_t at = piece->range.start + i * VERIFY_CHUNK_BYTES;
+
+	return range_clip((struct range){ at, at + VERIFY_CHUNK_BYTES }, piece->range);
+}
+
+static bool is_settled(const struct verify *v, struct range r)
+{
+	return watch_is_quiet(v->watch, r) && (!v->spec.is_settled || v->spec.is_settled(v->spec.arg, r));
+}
+
+/* Of the suspects in `left`, those nobody is changing now. */
+static uint64_t find_settled(const struct verify *v, const struct verify_piece *piece, uint64_t left)
 {
 	uint64_t settled = 0;
 
-	if (!piece->suspects || !v->spec.is_settled || v->spec.is_settled(v->spec.arg, piece->range))
-		return piece->suspects;
-	for (uint64_t left = piece->suspects; left; left &= left - 1) {
+	if (!left || is_settled(v, piece->range))
+		return left;
+	for (; left; left &= left - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(left);
-		uint64_t at = piece->range.start + i * VERIFY_CHUNK_BYTES;
-		struct range chunk = range_clip((struct range){ at, at + VERIFY_CHUNK_BYTES }, piece->range);
 
-		if (v->spec.is_settled(v->spec.arg, chunk))
+		if (is_settled(v, chunk_of(piece, i)))
 			settled |= UINT64_C(1) << i;
 	}
 	return settled;
+}
+
+static void begin_quiet(struct slot *s)
+{
+	s->quiet = find_settled(s->v, s->piece, s->piece->suspects);
+	for (uint64_t left = s->quiet; left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(left);
+
+		s->stamp[i] = watch_stamp(s->v->watch, chunk_of(s->piece, i));
+	}
+}
+
+/* Those that were and are settled, and in which nothing has begun in between. */
+static uint64_t end_quiet(const struct slot *s)
+{
+	uint64_t quiet = find_settled(s->v, s->piece, s->quiet);
+
+	for (uint64_t left = quiet; left; left &= left - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(left);
+
+		if (s->stamp[i] != watch_stamp(s->v->watch, chunk_of(s->piece, i)))
+			quiet &= ~(UINT64_C(1) << i);
+	}
+	return quiet;
 }
 
 static void arrived(struct slot *s)
@@ -221,7 +265,7 @@ static void arrived(struct slot *s)
 	else if (!is_over(v) && s->there_err)
 		fail_there(v, s->there_err, at);
 	else if (!is_over(v))
-		verify_plan_read(v->plan, s->piece, s->here->data, s->there, s->quiet & find_settled(v, s->piece), loop_now_ns());
+		verify_plan_read(v->plan, s->piece, s->here->data, s->there, end_quiet(s), loop_now_ns());
 	s->piece = s->there_err == ESHUTDOWN ? s->piece : NULL; /* not read: nothing is to be said of it */
 	check_over(v);
 	pump(v);
@@ -274,7 +318,7 @@ static void read_piece(struct verify *v, struct verify_piece *piece)
 	s->piece = piece;
 	s->waiting = 2;
 	s->here_err = s->there_err = 0;
-	s->quiet = find_settled(v, piece);
+	begin_quiet(s);
 	*r = (struct req){
 		.op = REQ_READ, .flags = REQ_UNCACHED, .range = piece->range, .data = s->here, .done = on_here, .arg = s,
 	};
@@ -440,7 +484,11 @@ void verify_start(struct verify *v)
 	};
 
 	v->started_ns = loop_now_ns();
-	v->remote = remote_nbd_new(&spec, &v->why);
+	v->watch = watch_new(v->spec.top);
+	if (v->watch)
+		v->remote = remote_nbd_new(&spec, &v->why);
+	else
+		error_set(&v->why, ENOMEM, "out of memory");
 	if (!v->remote)
 		end(v, VERIFY_FAILED);
 }

@@ -27,7 +27,8 @@ struct verify_spec {
 	unsigned handshake_ms;      /* 0: 20000 */
 	unsigned dead_ms;           /* 0: 30000 */
 	unsigned tries, pause_ms;   /* see verify-plan.h */
-	/* Whether nobody is changing the range here, and nothing of it is still on its way to the far side. NULL: nobody is. */
+	/* Whether nothing of the range is owed to the far side, or on its way. NULL: there is no mirror. Who writes here is seen
+	 * at the top layer. */
 	bool (*is_settled)(void *arg, struct range r);
 	/* The state changed; from the loop. */
 	void (*on_change)(void *arg);

@@ -35,12 +35,34 @@ struct world {
 	bool is_settled;
 	unsigned settled_asks, settled_for; /* is_settled for so many asks, then not */
 	uint64_t in_flight_guests;
+	bool is_rewriting;   /* a guest writes what is there already, while it is being read again */
+	struct iobuf_pool *pool;
 };
+
+static void on_rewritten(struct req *r)
+{
+	iobuf_return(r->data);
+	req_put(r);
+}
+
+static void rewrite(struct world *w, struct range range)
+{
+	struct req *r = req_get();
+
+	r->op = REQ_WRITE;
+	r->range = range;
+	r->data = iobuf_get(w->pool, range_length(range));
+	memcpy(r->data->data, memory_layer_bytes(w->memory) + range.start, range_length(range));
+	r->done = on_rewritten;
+	layer_submit(&w->top, r);
+}
 
 static void submit(struct layer *l, struct req *r)
 {
 	struct world *w = container_of(l, struct world, top);
 
+	if (r->op == REQ_READ && w->is_rewriting && range_length(r->range) == CHUNK)
+		rewrite(w, r->range);
 	if (r->op == REQ_READ) {
 		w->reads++;
 		w->cached_reads += !(r->flags & REQ_UNCACHED);
@@ -99,6 +121,7 @@ static int setup(void **state)
 	w->alarm = loop_timer_new(w->loop, on_alarm, w);
 	w->memory = memory_layer_new(SIZE);
 	layer_init(&w->top, &top_ops, w->memory, &w->memory->geometry);
+	w->pool = iobuf_pool_new(MiB);
 	w->fail_at = UINT64_MAX;
 	w->is_settled = true;
 	w->settled_for = UINT32_MAX;
@@ -119,6 +142,7 @@ static int teardown(void **state)
 		fake_nbd_stop(&w->far);
 	layer_close(&w->top);
 	layer_close(w->memory);
+	iobuf_pool_free(w->pool);
 	loop_timer_free(w->alarm);
 	req_fini();
 	loop_free(w->loop);
@@ -226,6 +250,19 @@ static void settled_before_is_not_settled_after(void **state)
 	w->far.disk[0] ^= 1;
 	assert_int_equal(finish(w)->different_bytes, 0);
 	assert_int_equal(w->s.result.unsettled_bytes, CHUNK);
+}
+
+/* Neither before nor after, and the same contents each time. */
+static void a_write_during_the_reading_is_noticed(void **state)
+{
+	struct world *w = *state;
+
+	w->is_rewriting = true;
+	start(w, &plain);
+	w->far.disk[0] ^= 1;
+	w->far.disk[SIZE - 1] ^= 1;
+	assert_int_equal(finish(w)->different_bytes, 0);
+	assert_int_equal(w->s.result.unsettled_bytes, 2 * CHUNK);
 }
 
 static void guests_leave_room_for_one_piece(void **state)
@@ -387,6 +424,7 @@ int main(void)
 		TEST(differences_are_found),
 		TEST(what_is_still_on_its_way_is_unsettled),
 		TEST(settled_before_is_not_settled_after),
+		TEST(a_write_during_the_reading_is_noticed),
 		TEST(guests_leave_room_for_one_piece),
 		TEST(a_far_side_with_small_requests_is_asked_in_small_ones),
 		TEST(a_read_error_here_is_told),
