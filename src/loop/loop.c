@@ -236,6 +236,10 @@ void loop_defer_cancel(struct loop *l, struct loop_task *t)
 	t->is_posted = false;
 }
 
+static int start_watch(struct loop_watch *w);
+
+/* A socket with an error pending (its peer left and had not read everything) is an error to libuv, which stops watching it. It
+ * may still have bytes to be read, and the error goes with the next call that returns it: so it is watched on. */
 static void on_poll(uv_poll_t *poll, int status, int uv_events)
 {
 	struct loop_watch *w = poll->data;
@@ -247,6 +251,8 @@ static void on_poll(uv_poll_t *poll, int status, int uv_events)
 		events |= LOOP_OUT;
 	if (status < 0 || (uv_events & UV_DISCONNECT))
 		events |= LOOP_HUP;
+	if (UNLIKELY(status < 0) && w->events)
+		start_watch(w);
 	w->fn(w->arg, events);
 }
 

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "loop/loop.h"
@@ -150,6 +151,47 @@ static void on_timer(void *arg)
 	loop_stop(the_loop);
 }
 
+static void on_late(void *arg)
+{
+	(void)arg;
+	fail_msg("nothing more was reported");
+}
+
+static int pair_fds[2];
+static unsigned read_bytes;
+
+static void on_broken(void *arg, int events)
+{
+	char byte;
+	ssize_t n = read(pair_fds[0], &byte, 1);
+
+	(void)arg;
+	assert_true(events & (LOOP_IN | LOOP_HUP));
+	read_bytes += n > 0;
+	if (n <= 0)
+		loop_stop(the_loop);
+}
+
+/* The peer left and had not read everything: an error is pending on the socket, and what it had sent before is there. */
+static void a_broken_socket_is_reported_until_it_is_read_to_its_end(void **state)
+{
+	struct loop_timer *late = loop_timer_new(the_loop, on_late, NULL);
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair_fds), 0);
+	assert_int_equal(write(pair_fds[0], "unread", 6), 6);
+	assert_int_equal(write(pair_fds[1], "abc", 3), 3);
+	close(pair_fds[1]);
+	read_bytes = 0;
+	watch = loop_watch_new(the_loop, pair_fds[0], LOOP_IN, on_broken, NULL);
+	loop_timer_set(late, 5000);
+	loop_run(the_loop);
+	assert_int_equal(read_bytes, 3);
+	loop_watch_free(watch);
+	loop_timer_free(late);
+	close(pair_fds[0]);
+}
+
 static void a_timer_is_not_early(void **state)
 {
 	(void)state;
@@ -233,6 +275,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tasks_run_in_order_and_never_in_the_posters_stack, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_hook_that_defers_is_run_again_before_sleep, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_watch_may_be_freed_from_its_own_callback, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_broken_socket_is_reported_until_it_is_read_to_its_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_timer_is_not_early, setup, teardown),
 		cmocka_unit_test_setup_teardown(blocking_work_leaves_the_loops_thread_and_comes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(pollers_are_asked_only_while_work_is_expected, setup, teardown),
