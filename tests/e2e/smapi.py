@@ -64,7 +64,7 @@ class Host:
                 pass
         return found
 
-    def end(self):
+    def end_processes(self):
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self.processes():
                 try:
@@ -74,6 +74,9 @@ class Host:
             end = time.monotonic() + 3
             while self.processes() and time.monotonic() < end:
                 time.sleep(0.02)
+
+    def end(self):
+        self.end_processes()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def run(self, verb, stdin, args=("--json",), **options):
