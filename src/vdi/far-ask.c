@@ -64,6 +64,12 @@ static bool has_living_twin(const struct vdi *v, const struct far_link *l)
 	return false;
 }
 
+/* Of another process below nobody knows what it keeps in its memory. */
+static bool may_cache(const struct vdi *v)
+{
+	return strcmp(disk_engine_name(v->disk), "nbd") == 0;
+}
+
 static void admit(struct vdi *v)
 {
 	const struct commit_record *r = &v->owner.record;
@@ -78,7 +84,8 @@ static void admit(struct vdi *v)
 	far_put_u64(q, r->generation);
 	far_put_u64(q, v->far.boot);
 	far_put_u64(q, v->far.process);
-	far_put(q, 0);
+	far_put(q, may_cache(v));
+	far_put_u64(q, r->since);
 	answered(v);
 }
 

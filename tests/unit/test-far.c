@@ -70,9 +70,9 @@ static void a_link_is_let_in_when_that_is_on_record(void **state)
 	l = fake_link("m", 7, 3);
 	a = asked(l, XSXM_HELLO);
 	assert_true(rig_is_owned("\"state\":\"receiving\"") && rig_is_owned("\"generation\":\"3\"") && rig_is_owned("\"epoch\":\"7\""));
-	assert_int_equal(a.count, 11);
+	assert_int_equal(a.count, 13);
 	assert_true(a.field[0] == COMMIT_STATUS_OK && a.field[1] == COMMIT_RECEIVING && u64(&a, 2) == 7 && u64(&a, 4) == 3);
-	assert_true(u64(&a, 6) && u64(&a, 8) && a.field[10] == 0);
+	assert_true(u64(&a, 6) && u64(&a, 8) && a.field[10] == 0 && u64(&a, 11) == 3);
 	assert_non_null(l->digest);
 	assert_int_equal(fake.plain, NBDSRV_PLAIN_READS);
 	assert_true(fake_traced("open:rw serve:rw flush "));
