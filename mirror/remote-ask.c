@@ -208,6 +208,28 @@ int64_t remote_ask_issue(struct conn *c, struct remote_op *op)
 	return nbd_aio_pread(c->nbd, c->owner->looked, c->owner->look_bytes, 0, completion, 0);
 }
 
+/* --- the digest: each request by itself, for the far side sees no more of a long ZERO */
+
+void remote_ask_fold(struct remote_nbd *r, const struct remote_op *op)
+{
+	if (!r->is_sxm || r->is_digest_void || (op->opcode != REMOTE_WRITE && op->opcode != REMOTE_ZERO))
+		return;
+	if (op->err)
+		r->is_digest_void = true;
+	else if (op->opcode == REMOTE_WRITE)
+		digest_add(&r->digest, DIGEST_WRITE, op->range.start, range_length(op->range), op->data);
+	else
+		digest_add(&r->digest, DIGEST_ZERO, op->part.start, range_length(op->part), NULL);
+}
+
+bool remote_ask_digest(struct remote *base, struct digest *out)
+{
+	const struct remote_nbd *r = remote_nbd_of(base);
+
+	*out = r->digest;
+	return r->is_sxm && !r->is_digest_void;
+}
+
 /* --- a quiet link */
 
 static void on_pinged(struct remote_ask *a, int err)

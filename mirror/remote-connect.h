@@ -33,6 +33,8 @@ struct remote_connect {
 	/* the outcome */
 	struct nbd_handle *nbd;      /* owned; ready. NULL after a failure */
 	struct remote_info info;     /* info.zero is owned here */
+	struct digest digest;        /* of what was written */
+	bool is_digest_void;
 };
 
 /* -1 + e, and nothing is left open. */

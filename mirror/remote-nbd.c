@@ -111,6 +111,7 @@ static int64_t issue(struct conn *c, struct remote_op *op)
 		bytes = MIN(range_length(op->rest), ZERO_MAX_BYTES);
 		r.start = op->rest.start;
 		op->rest.start += bytes;
+		op->part = (struct range){ r.start, op->rest.start };
 		return nbd_aio_zero(c->nbd, bytes, r.start, completion, op->may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE);
 	case REMOTE_FLUSH:
 		return nbd_aio_flush(c->nbd, completion, 0);
@@ -325,6 +326,7 @@ static void settle(struct loop_task *t)
 
 	while ((op = TAILQ_FIRST(&r->done))) {
 		TAILQ_REMOVE(&r->done, op, link);
+		remote_ask_fold(r, op);
 		if (op->err == 0 && !range_is_empty(op->rest) && r->state == UP)
 			send_op(r, op);
 		else

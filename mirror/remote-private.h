@@ -40,6 +40,8 @@ struct remote_nbd {
 	struct extents holes;         /* owned */
 	enum link_state state;
 	bool is_sxm;                  /* the far side chose the context and took our HELLO */
+	struct digest digest;         /* of what was acknowledged */
+	bool is_digest_void;
 
 	struct conn conn[CONNECTIONS_MAX];
 	unsigned connections;
@@ -85,6 +87,8 @@ void remote_nbd_close_conn(struct conn *c);
 void remote_nbd_free(struct remote_nbd *r);
 
 /* --- remote-ask.c */
+void remote_ask_fold(struct remote_nbd *r, const struct remote_op *op); /* what has ended; before its done() */
+bool remote_ask_digest(struct remote *base, struct digest *out);
 /* The context's name, heap. NULL + e: an id that cannot be one. */
 char *remote_ask_context(const struct remote_spec *spec, struct error *e);
 /* Admits a fresh connection; fills c->info. Blocks, as remote_connect() does. -1 + e. */

@@ -186,10 +186,12 @@ static int land(struct zeroing *z, struct extents *zeroed, struct error *e)
 	z->first = (z->first + 1) % ZEROES_IN_FLIGHT;
 	z->count--;
 	if (err) {
+		z->c->is_digest_void = true;
 		log_debug("the far side does not zero at %ju: %s", (uintmax_t)f->range.start, error_name(err));
 		z->is_over = true;
 		return 0;
 	}
+	digest_add(&z->c->digest, DIGEST_ZERO, f->range.start, range_length(f->range), NULL);
 	if (extents_add(zeroed, f->range, EXTENT_ZERO) != 0)
 		z->is_over = true;
 	now_ns = loop_now_ns();

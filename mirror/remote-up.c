@@ -101,6 +101,8 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 		r->is_sxm = info.is_sxm;
 		if (r->is_sxm)
 			r->spec.dead_ms = MIN(r->spec.dead_ms, DEAD_SXM_MS);
+		r->digest = r->connect.digest;
+		r->is_digest_void = r->connect.is_digest_void;
 		r->look_bytes = info.min_block_bytes;
 		r->progress_ns = loop_now_ns();
 		loop_timer_set(r->idle, r->spec.idle_ms);
@@ -150,7 +152,12 @@ static void start_connecting(struct remote_nbd *r)
 	r->is_connecting = offload_submit(r->spec.loop, &r->offload) == 0;
 }
 
-static const struct remote_ops ops = { .submit = remote_nbd_submit, .ask = remote_ask_submit, .close = remote_nbd_close };
+static const struct remote_ops ops = {
+	.submit = remote_nbd_submit,
+	.ask = remote_ask_submit,
+	.digest = remote_ask_digest,
+	.close = remote_nbd_close,
+};
 
 static int copy_spec(struct remote_nbd *r, struct error *e)
 {

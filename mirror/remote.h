@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/range.h"
+#include "block/digest.h"
 #include "block/extents.h"
 #include "loop/loop.h"
 
@@ -36,7 +37,7 @@ struct remote_op {
 	/* the remote's */
 	void *private_;
 	bool is_question;         /* OTHER: it stands in a remote_ask */
-	struct range rest;        /* ZERO: what of range is still to be asked for */
+	struct range part, rest;  /* ZERO: what of range is being asked for, what is still to be */
 	int err;
 	TAILQ_ENTRY(remote_op) link;
 };
@@ -126,6 +127,9 @@ struct remote;
 struct remote_ops {
 	void (*submit)(struct remote *r, struct remote_op *op); /* between on_up and on_down */
 	void (*ask)(struct remote *r, struct remote_ask *a);    /* likewise; one WAIT at a time. NULL: speaks no x-sxm */
+	/* Of all that was acknowledged on this link, the zeroes written while it was made included (PROTOCOL.x-sxm, 3). False: an
+	 * operation failed, so that nobody knows what arrived, or the far side is no sxm. */
+	bool (*digest)(struct remote *r, struct digest *out);
 	/* Once. is_polite: everything but a WAIT was answered, say DISC (bounded); else cut at once:
 	 * operations in flight end with ESHUTDOWN first. done(), from the deferred queue, is the last callback, and r is gone
 	 * then; on_down is not called any more. Works while connecting, and is the only way out after on_failed or on_down. */

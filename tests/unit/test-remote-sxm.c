@@ -390,6 +390,68 @@ static void a_further_connection_that_is_no_sxm_is_left_out(void **state)
 	assert_int_equal(w->far.written_early, 0);
 }
 
+static void the_digest_is_of_what_was_acknowledged(void **state)
+{
+	static const struct fake_sxm sxm = { .answer = { HELLO_ANSWER } };
+	struct world *w = *state;
+	struct digest wanted = { 0 }, got;
+	struct remote_spec spec;
+	struct extents holes;
+	struct test_op t[3];
+	char data[8192];
+
+	fake_nbd_start(&w->far, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_zero = true, .sxm = &sxm }, 0);
+	spec = rig_spec(w);
+	spec.mirror_id = "m";
+	spec.epoch = spec.generation = 1;
+	extents_init(&holes, 0);
+	extents_add(&holes, (struct range){ 1 << 20, SIZE }, EXTENT_ZERO);
+	spec.holes = &holes;
+	rig_connect(w, &spec);
+	extents_fini(&holes);
+	rig_await(w, &w->ups, 1);
+	memset(data, 0x5a, sizeof(data));
+	rig_submit(w, &t[0], REMOTE_WRITE, (struct range){ 4096, 12288 }, data);
+	rig_submit(w, &t[1], REMOTE_ZERO, (struct range){ 65536, 131072 }, NULL);
+	rig_submit(w, &t[2], REMOTE_FLUSH, (struct range){ 0, 0 }, NULL);
+	rig_await(w, &w->done, 3);
+	digest_add(&wanted, DIGEST_ZERO, 65536, 65536, NULL);
+	digest_add(&wanted, DIGEST_ZERO, 1 << 20, SIZE - (1 << 20), NULL);
+	digest_add(&wanted, DIGEST_WRITE, 4096, 8192, data);
+	assert_true(w->remote->ops->digest(w->remote, &got));
+	assert_true(digest_equal(&got, &wanted));
+	rig_hang_up(w, true);
+}
+
+static void an_error_voids_the_digest(void **state)
+{
+	static const struct fake_sxm sxm = { .answer = { HELLO_ANSWER } };
+	struct world *w = *state;
+	struct digest got;
+	struct test_op t;
+	char data[4096] = { 0 };
+
+	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .write_error = 28, .sxm = &sxm });
+	rig_await(w, &w->ups, 1);
+	assert_true(w->remote->ops->digest(w->remote, &got));
+	rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
+	rig_await(w, &w->done, 1);
+	assert_int_equal(w->done_err, ENOSPC);
+	assert_false(w->remote->ops->digest(w->remote, &got));
+	rig_hang_up(w, true);
+}
+
+static void a_foreign_far_side_has_no_digest(void **state)
+{
+	struct world *w = *state;
+	struct digest got;
+
+	start_sxm(w, &plain);
+	rig_await(w, &w->ups, 1);
+	assert_false(w->remote->ops->digest(w->remote, &got));
+	rig_hang_up(w, true);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
@@ -417,6 +479,9 @@ int main(void)
 		TEST(a_quiet_link_stays_up_while_its_peer_lives),
 		TEST(further_connections_say_hello_too),
 		TEST(a_further_connection_that_is_no_sxm_is_left_out),
+		TEST(the_digest_is_of_what_was_acknowledged),
+		TEST(an_error_voids_the_digest),
+		TEST(a_foreign_far_side_has_no_digest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
