@@ -26,7 +26,7 @@ static bool is_finish_over(const struct mirror *m, struct error *e)
 {
 	*e = (struct error){ 0 };
 	if (m->state == CORE_FINISHED)
-		return mirror_link_is_gone(m);
+		return m->is_sxm || mirror_link_is_gone(m);
 	if (m->state == CORE_FAILED)
 		*e = m->why;
 	else if (m->state == CORE_ENDED)
@@ -81,6 +81,12 @@ void mirror_end_check(struct mirror *m)
 		loop_defer(m->spec.loop, &m->news);
 }
 
+void mirror_end_news(struct mirror *m)
+{
+	m->has_news = true;
+	loop_defer(m->spec.loop, &m->news);
+}
+
 static void note_lateness(struct mirror *m, const struct core_status *s)
 {
 	if (s->is_lagging == m->is_lagging)
@@ -99,6 +105,8 @@ static void note_state(struct mirror *m, const struct core_status *s)
 	if (!mirror_is_over(m))
 		return;
 	m->ended_ns = loop_now_ns();
+	if (m->state == CORE_FINISHED && !m->is_sxm)
+		mirror_link_drop(m, 0);
 	if (m->state != CORE_FAILED)
 		return;
 	m->why = m->cause;
@@ -120,8 +128,7 @@ void mirror_end_report(struct mirror *m, int err)
 	mirror_map_check(m, &s);
 	if (s.state != m->state)
 		note_state(m, &s);
-	m->has_news = true;
-	loop_defer(m->spec.loop, &m->news);
+	mirror_end_news(m);
 }
 
 void mirror_set_sync(struct layer *l, bool is_sync)
@@ -155,8 +162,8 @@ void mirror_abort(struct layer *l, void (*done)(void *arg), void *arg)
 	STAILQ_INSERT_TAIL(&m->aborts, w, link);
 	if (!mirror_is_over(m))
 		mirror_step(m, (struct core_event){ .type = CORE_ABORT });
-	/* The core asks to drop a link it knows; one that is still being made is ours. */
-	mirror_link_drop(m, ECANCELED);
+	/* The core asks to drop a link it knows; one that is still being made is ours, and so is one that was kept. */
+	mirror_link_drop(m, m->state == CORE_FINISHED ? 0 : ECANCELED);
 	mirror_end_check(m);
 }
 
@@ -171,8 +178,8 @@ void mirror_status(const struct layer *l, struct mirror_status *out)
 		.ready_ns = m->ready_ns,
 		.ended_ns = m->ended_ns,
 		.source_allocated_bytes = m->allocated_bytes,
-		.links_lost = m->links_lost,
 	};
+	mirror_link_status(m, out);
 	core_status(m->core, &out->core);
 	snprintf(out->remote, sizeof(out->remote), "%s", m->uri);
 }

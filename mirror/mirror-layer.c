@@ -489,6 +489,7 @@ static int copy_only(struct mirror *m)
 static int make_parts(struct mirror *m)
 {
 	struct core_spec spec = {
+		.keeps_link = m->spec.mirror_id != NULL,
 		.size_bytes = m->layer.geometry.size_bytes,
 		.lag_bytes = m->spec.lag_bytes,
 		.lag_ms = m->spec.lag_ms,

@@ -31,14 +31,25 @@
 
 static void connect_anew(struct mirror *m);
 
-static bool is_wanted(const struct mirror *m)
+/* After the barrier the commit goes over it, and what comes of it. */
+static bool is_kept(const struct mirror *m)
 {
-	return m->state == CORE_BROKEN || m->state == CORE_CONNECTING;
+	return m->state == CORE_FINISHED && m->is_sxm && STAILQ_EMPTY(&m->aborts);
 }
 
-/* Without a link it is over. */
+static bool is_wanted(const struct mirror *m)
+{
+	return m->state == CORE_BROKEN || m->state == CORE_CONNECTING || is_kept(m);
+}
+
+/* Without a link it is over; but for the commit, which may be asked for again. */
 static void give_up(struct mirror *m)
 {
+	if (is_kept(m)) {
+		log_warn("mirror to %s: %s", m->uri, m->cause.text);
+		mirror_end_news(m);
+		return;
+	}
 	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = m->cause.err ? m->cause.err : ENOTCONN });
 }
 
@@ -163,15 +174,27 @@ static void on_up(void *arg, const struct remote_info *info)
 		},
 	};
 
-	if (mirror_is_over(m))
+	if (mirror_is_over(m) && !is_kept(m))
 		return; /* its close is under way */
 	if (!m->was_up)
 		mirror_sweep_meet(m, &info->zero);
 	tell_up(m, info);
 	m->is_connected = m->is_up = m->was_up = true;
+	m->is_sxm = info->is_sxm;
 	m->attempts = 0;
 	note_peer(m, info);
-	mirror_step(m, ev);
+	m->up = ev;
+	if (m->state != CORE_FINISHED)
+		mirror_step(m, ev);
+	mirror_end_news(m);
+}
+
+static void on_heard(void *arg, uint32_t status, uint32_t state, uint64_t epoch)
+{
+	struct mirror *m = arg;
+
+	if (m->spec.on_heard)
+		m->spec.on_heard(m->spec.arg, status, state, epoch);
 }
 
 /* No later attempt would do better. */
@@ -206,6 +229,7 @@ static void on_down(void *arg, int err)
 	if (m->state == CORE_BROKEN)
 		log_warn("mirror to %s: %s; the guest goes on alone, the link is made anew", m->uri, m->cause.text);
 	close_link(m, false);
+	mirror_end_news(m);
 }
 
 static void open_link(struct mirror *m)
@@ -221,6 +245,7 @@ static void open_link(struct mirror *m)
 		.mirror_id = m->mirror_id,
 		.epoch = m->spec.epoch,
 		.generation = m->peer.generation,
+		.on_heard = on_heard,
 		.on_up = on_up,
 		.on_failed = on_failed,
 		.on_down = on_down,
@@ -298,6 +323,65 @@ void mirror_link_flush(struct mirror *m)
 {
 	m->flush = (struct remote_op){ .opcode = REMOTE_FLUSH, .done = on_far_flushed };
 	mirror_link_submit(m, &m->flush);
+}
+
+/* --- the commit */
+
+bool mirror_ask(struct layer *l, struct remote_ask *a)
+{
+	struct mirror *m = mirror_of(l);
+
+	if (!m->is_up || m->is_closing || !m->remote->ops->ask)
+		return false;
+	m->remote->ops->ask(m->remote, a);
+	return true;
+}
+
+bool mirror_digest(const struct layer *l, struct digest *out)
+{
+	const struct mirror *m = mirror_of(l);
+
+	return m->is_up && !m->is_closing && m->remote->ops->digest && m->remote->ops->digest(m->remote, out);
+}
+
+static bool is_reaching(const struct mirror *m)
+{
+	return !m->is_up && (m->remote || m->is_waiting || m->is_numbering);
+}
+
+void mirror_reach(struct layer *l)
+{
+	struct mirror *m = mirror_of(l);
+
+	if (m->is_up || is_reaching(m) || !is_kept(m))
+		return;
+	m->lost_ns = loop_now_ns();
+	m->attempts = 0;
+	connect_anew(m);
+}
+
+void mirror_go_on(struct layer *l, uint64_t epoch)
+{
+	struct mirror *m = mirror_of(l);
+
+	assert(m->state == CORE_FINISHED);
+	m->spec.epoch = epoch;
+	mirror_step(m, (struct core_event){ .type = CORE_GO_ON });
+	if (m->state != CORE_BROKEN)
+		return;
+	m->lost_ns = loop_now_ns();
+	if (m->is_up)
+		mirror_step(m, m->up); /* made after the barrier: news to the core */
+	else if (!is_reaching(m))
+		connect_anew(m);
+}
+
+void mirror_link_status(const struct mirror *m, struct mirror_status *out)
+{
+	out->links_lost = m->links_lost;
+	out->is_sxm = m->is_sxm;
+	out->is_up = m->is_up && !m->is_closing;
+	out->is_reaching = is_reaching(m);
 }
 
 void mirror_start(struct layer *l)

@@ -98,6 +98,8 @@ struct mirror {
 	bool is_up;
 	bool was_up;                    /* once, in this process's life or in one before it: things were sent */
 	bool is_connected;              /* once, in this process's life */
+	bool is_sxm;                    /* the far side, as it was last met */
+	struct core_event up;           /* of the link that stands: the core hears of it when it wants one */
 	bool is_numbering;              /* save_peer is under way for the next link */
 	bool is_waiting;                /* the back-off runs */
 	struct loop_timer *retry;       /* owned */
@@ -155,6 +157,7 @@ void mirror_link_drop(struct mirror *m, int err);
 void mirror_link_submit(struct mirror *m, struct remote_op *op);
 void mirror_link_flush(struct mirror *m);
 bool mirror_link_is_gone(const struct mirror *m);
+void mirror_link_status(const struct mirror *m, struct mirror_status *out);
 void mirror_link_fini(struct mirror *m);
 
 /* mirror-map.c */
@@ -170,5 +173,6 @@ void mirror_map_fini(struct mirror *m); /* after the core's end */
 void mirror_end_init(struct mirror *m);
 void mirror_end_report(struct mirror *m, int err); /* the core's REPORT, after the step */
 void mirror_end_check(struct mirror *m);           /* somebody may have been waiting for what just ended */
+void mirror_end_news(struct mirror *m);            /* on_change is owed */
 
 #endif

@@ -14,6 +14,9 @@
 #include "loop/loop.h"
 #include "mirror/core.h"
 
+struct digest;
+struct remote_ask;
+
 /* What a mirror must find again to go on with its links after its process has died (I12). */
 struct mirror_peer {
 	uint64_t generation;             /* of the last link that was made, or begun */
@@ -43,7 +46,10 @@ struct mirror_spec {
 	uint64_t content_generation;
 	/* Makes it durable, then calls done(done_arg, err) from the loop, if there is a done. NULL: nothing is kept. */
 	void (*save_peer)(void *arg, const struct mirror_peer *p, void (*done)(void *done_arg, int err), void *done_arg);
-	/* The state changed; from the deferred queue. Ask mirror_status(). */
+	/* What an sxm far side said of its volume when a link was made or refused: status, state and epoch of HELLO's answer.
+	 * NULL: nobody wants to know. It must not call back into the mirror. */
+	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);
+	/* The state changed, or the link came or went; from the deferred queue. Ask mirror_status(). */
 	void (*on_change)(void *arg);
 	void *arg;
 };
@@ -67,6 +73,9 @@ struct mirror_status {
 	uint64_t started_ns, ready_ns, ended_ns; /* loop_now_ns(); 0: not yet */
 	uint64_t source_allocated_bytes; /* data extents at start */
 	unsigned links_lost;
+	bool is_sxm;           /* the far side, as it was last met */
+	bool is_up;            /* there is a link */
+	bool is_reaching;      /* there is none, and one is being made */
 };
 void mirror_status(const struct layer *mirror, struct mirror_status *out);
 
@@ -80,8 +89,18 @@ const char *mirror_uri(const struct layer *mirror);
 bool mirror_is_settled(const struct layer *mirror, struct range r);
 
 /* The barrier, one at a time. The gate is held and nothing is in flight above. Sends what is owed, flushes the far side, says
- * goodbye; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred queue. */
+ * goodbye to a foreign one; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred
+ * queue. To an sxm far side the link stays, and is made anew where it is lost: the commit goes over it. */
 void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg);
+/* The commit's half of it, for whoever owns the disk; each of these only where status says is_sxm. */
+/* Asks over the link. False: there is none, done() is not called. */
+bool mirror_ask(struct layer *mirror, struct remote_ask *a);
+/* Of what was acknowledged on the link. False: not known (remote.h). */
+bool mirror_digest(const struct layer *mirror, struct digest *out);
+/* Finished: a link that was given up is made anew, if none is up or being made. */
+void mirror_reach(struct layer *mirror);
+/* Finished, and the far side gave the disk back: mirroring goes on, in the epoch in which the disk is ours again. */
+void mirror_go_on(struct layer *mirror, uint64_t epoch);
 /* Ends the operation where it stands, or does nothing to one that has ended; done() when the far side touches nothing any more.
  * Idempotent, also while one is under way (each done() is called); guests go on. A finish under way ends first, with an error. */
 void mirror_abort(struct layer *mirror, void (*done)(void *arg), void *arg);

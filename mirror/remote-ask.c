@@ -138,7 +138,12 @@ static int say_hello(struct remote_connect *c, struct remote_ask *a, struct erro
 		return error_errno(e, nbd_get_errno() ? nbd_get_errno() : EIO, "the far side cannot be asked");
 	if (remote_connect_await(c, cookie, loop_now_ns() + c->handshake_ms * NS_PER_MS, &err, e) == -1)
 		return -1;
-	return remote_ask_check(a, verdict(a, err), e);
+	err = verdict(a, err);
+	c->has_heard = !err;
+	c->status = a->field[0];
+	c->state = a->field[1];
+	c->epoch = remote_ask_u64(a, 2);
+	return remote_ask_check(a, err, e);
 }
 
 int remote_ask_hello(struct remote_connect *c, struct error *e)
@@ -147,7 +152,7 @@ int remote_ask_hello(struct remote_connect *c, struct error *e)
 
 	if (say_hello(c, &a, e) == -1)
 		return error_prefix(e, "HELLO");
-	if (a.field[1] != REMOTE_IS_RECEIVING && a.field[1] != REMOTE_IS_ELIGIBLE)
+	if (a.field[1] != REMOTE_IS_RECEIVING && a.field[1] != REMOTE_IS_ELIGIBLE && a.field[1] != REMOTE_IS_RELEASED)
 		return error_set(e, EPROTO, "HELLO: the far volume is %s, and yet the link was admitted", state_name(a.field[1]));
 	c->info.is_sxm = true;
 	c->info.state = (enum remote_state)a.field[1];

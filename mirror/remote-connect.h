@@ -33,6 +33,9 @@ struct remote_connect {
 	/* the outcome */
 	struct nbd_handle *nbd;      /* owned; ready. NULL after a failure */
 	struct remote_info info;     /* info.zero is owned here */
+	bool has_heard;              /* HELLO was answered: field 0, 1, and 2 and 3 */
+	uint32_t status, state;
+	uint64_t epoch;
 	struct digest digest;        /* of what was written */
 	bool is_digest_void;
 };

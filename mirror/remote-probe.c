@@ -206,7 +206,7 @@ static int zero_holes(struct remote_connect *c, const struct extents *known, str
 {
 	struct zeroing z = { .c = c, .known = known, .step_bytes = ZERO_FIRST_BYTES, .deadline_ns = loop_now_ns() + BUDGET_NS };
 
-	if (!c->holes || !c->info.can_zero || c->info.state == REMOTE_IS_ELIGIBLE)
+	if (!c->holes || !c->info.can_zero || (c->info.is_sxm && c->info.state != REMOTE_IS_RECEIVING))
 		return 0;
 	for (launch(&z); z.count; launch(&z))
 		if (land(&z, zeroed, e) == -1)

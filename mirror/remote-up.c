@@ -92,6 +92,8 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 	struct remote_info info = r->connect.info;
 
 	r->connect.info = (struct remote_info){ 0 };
+	if (r->connect.has_heard && r->spec.on_heard)
+		r->spec.on_heard(r->spec.arg, r->connect.status, r->connect.state, r->connect.epoch);
 	if (nbd && adopt(r, nbd) == -1)
 		error_errno(&r->connect_error, ENOMEM, "cannot watch the link");
 	if (!r->connections) {

@@ -92,7 +92,7 @@ struct remote_info {
 	/* The far side is an sxm that said HELLO; else all this is 0. */
 	bool is_sxm;
 	bool is_caching;          /* what it acknowledged is in a process's memory until a flush */
-	enum remote_state state;  /* IS_RECEIVING; or IS_ELIGIBLE: it has been committed to, and takes no write before RECLAIM */
+	enum remote_state state;  /* IS_RECEIVING; IS_ELIGIBLE: committed to, no write before RECLAIM; IS_RELEASED: no write at all */
 	uint64_t epoch, generation;
 	uint64_t boot, process;   /* of that machine's life, that process's: as at an earlier link, nothing was lost there */
 };
@@ -117,6 +117,8 @@ struct remote_spec {
 	const char *mirror_id;
 	uint64_t epoch, generation;
 	/* Exactly one of these ends the connecting; then link_down at most once, after link_up. From the loop. */
+	/* Before it, HELLO's answer, if one came: what the far side said of its volume. NULL: nobody wants to know. */
+	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);
 	void (*on_up)(void *arg, const struct remote_info *info);
 	void (*on_failed)(void *arg, const struct error *e);
 	void (*on_down)(void *arg, int err); /* all operations have been failed before */
