@@ -92,7 +92,7 @@ struct remote_info {
 	/* The far side is an sxm that said HELLO; else all this is 0. */
 	bool is_sxm;
 	bool is_caching;          /* what it acknowledged is in a process's memory until a flush */
-	enum remote_state state;  /* IS_RECEIVING; IS_ELIGIBLE: committed to, no write before RECLAIM; IS_RELEASED: no write at all */
+	enum remote_state state;  /* IS_RECEIVING; IS_ELIGIBLE: committed to, no write before RECLAIM; IS_RELEASED: no write */
 	uint64_t epoch, generation;
 	uint64_t boot, process;   /* of that machine's life, that process's: as at an earlier link, nothing was lost there */
 };

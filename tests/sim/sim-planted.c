@@ -54,7 +54,8 @@ static bool is_caught(const char *name, struct sim *w, uint64_t most)
 			taken[at] = taken[at - 1];
 		taken[at] = n;
 	}
-	printf("%-24s caught, median of %u hunts %llu schedules: %s\n", name, HUNTS, (unsigned long long)taken[HUNTS / 2], w->broken);
+	printf("%-24s caught, median of %u hunts %llu schedules: %s\n", name, HUNTS, (unsigned long long)taken[HUNTS / 2],
+	       w->broken);
 	return true;
 }
 

@@ -70,6 +70,7 @@ static void an_sxm_far_side_is_greeted_before_anything_else(void **state)
 	assert_true(w->info.epoch == (UINT64_C(1) << 32 | 2) && w->info.generation == 9);
 	assert_true(w->info.boot == (UINT64_C(3) << 32 | 4) && w->info.process == (UINT64_C(5) << 32 | 6));
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 }
 
@@ -235,6 +236,7 @@ static void questions_are_answered_among_writes(void **state)
 	rig_await(w, &w->done, 6);
 	assert_true(wait.is_done && wait.err == 0 && wait.ask.field[1] == REMOTE_NEWS_TAKEN && end.err == 0);
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 }
 
@@ -267,6 +269,7 @@ static void a_wait_is_no_request_in_flight(void **state)
 	rig_hang_up(w, true);
 	assert_true(wait.is_done);
 	assert_int_equal(wait.err, ESHUTDOWN);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 }
 
@@ -348,6 +351,7 @@ static void a_quiet_link_stays_up_while_its_peer_lives(void **state)
 	w->alarm = alarm;
 	assert_int_equal(w->downs, 0);
 	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 }
 

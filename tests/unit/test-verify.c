@@ -203,6 +203,7 @@ static void equal_sides_are_verified_and_nothing_is_changed(void **state)
 	assert_int_equal(w->s.result.done_bytes, SIZE);
 	assert_int_equal(w->far.reads, SIZE / VERIFY_PIECE_BYTES);
 	assert_int_equal(w->far.writes + w->far.zeroes, 0);
+	fake_nbd_await_end(&w->far);
 	assert_int_equal(w->far.goodbyes, 1);
 	assert_int_equal(w->cached_reads, 0);
 	assert_int_equal(w->changes, 2);
