@@ -58,7 +58,7 @@ void linger_look(struct vdi *v)
 	} else if (!v->far.linger && !v->far.is_linger_over) {
 		v->far.linger = loop_timer_new(v->loop, on_time, v);
 		if (v->far.linger)
-			loop_timer_set(v->far.linger, VDI_LINGER_MS);
+			loop_timer_set(v->far.linger, v->far.linger_ms);
 	}
 	if (!linger_is_wanted(v) || v->far.is_linger_over)
 		job_add(v, JOB_UNLINGER, "", NULL, NULL);

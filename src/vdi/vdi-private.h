@@ -26,7 +26,7 @@
 #define VDI_OPERATIONS_KEPT 16u        /* ended ones, in memory */
 #define VDI_VERIFICATIONS_KEPT 4u      /* the living one among them */
 #define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
-#define VDI_LINGER_MS 300000u          /* how long a source whose link is lost may come back to a disk that nobody uses */
+#define VDI_LINGER_MS 300000u          /* vdi_spec.linger_ms, where it is not given */
 
 struct listener {
 	char host[64];
@@ -73,6 +73,7 @@ struct far {
 	uint64_t boot, process;    /* this machine's life, and this process's */
 	int64_t unlinked_s;        /* since when there is no link; 0: the record's file tells */
 	struct loop_timer *linger; /* owned */
+	unsigned linger_ms;
 	bool is_linger_over;
 };
 

@@ -27,6 +27,7 @@ struct vdi_spec {
 	const char *id;         /* copied; names the directory in SXM_RUN_DIR and the export */
 	const char *path;       /* copied; the image */
 	const char *run_dir;    /* copied; SXM_RUN_DIR/<id>, exists */
+	unsigned linger_ms;     /* how long a source whose link is lost may come back to a disk nobody uses; 0: 5 minutes */
 	void (*on_empty)(void *arg); /* nothing attached, nothing running: the process may end */
 	void *arg;
 };

@@ -304,6 +304,22 @@ def test_destroying_what_is_eligible_gives_it_back_first():
     assert link.is_closed()
 
 
+def test_what_is_not_complete_may_go():
+    """As xapi cleans up: the far end is still attached, and its link alive."""
+    disk = Disk()
+    link = disk.linked(1)
+    news = link.send_ask(xsxm.WAIT)
+    host.call("Volume.destroy", sr=sr, key=disk.key)
+    assert link.answer(news).fields[1] == xsxm.ENDED and link.is_closed()
+    assert not os.path.exists(disk.image) and not os.path.exists(disk.image + ".owner")
+    disk = Disk()
+    disk.linked(1)
+    disk.let_go("MIR1")
+    host.call("Volume.destroy", sr=sr, key=disk.key)
+    assert not os.path.exists(disk.image + ".owner")
+    until_true("the processes to end", lambda: not host.processes())
+
+
 def test_what_may_be_the_only_copy_is_not_destroyed():
     disk = Disk()
     commit(disk).close()

@@ -319,6 +319,20 @@ static void what_lingers_is_taken_up_after_a_restart(void **state)
 	UNTIL(vdi_is_empty(rig_vdi));
 }
 
+static void without_a_link_it_lingers_for_a_while_only(void **state)
+{
+	(void)state;
+	rig_stop();
+	rig_linger_ms = 20;
+	rig_begin();
+	fake_hang_up(commit());
+	assert_int_equal(rig_detach("MIR1"), 0);
+	UNTIL(vdi_is_empty(rig_vdi));
+	assert_true(rig_is_owned("\"state\":\"eligible\"")); /* whoever starts from it has it */
+	assert_int_equal(rig_activate("3", false), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\""));
+}
+
 static void a_restart_goes_on_receiving(void **state)
 {
 	struct nbdsrv_link *l;
@@ -455,6 +469,7 @@ int main(void)
 		RIG_TEST(the_source_may_end_it),
 		RIG_TEST(after_a_commit_the_link_stays_when_its_domain_goes),
 		RIG_TEST(what_lingers_is_taken_up_after_a_restart),
+		RIG_TEST(without_a_link_it_lingers_for_a_while_only),
 		RIG_TEST(a_restart_goes_on_receiving),
 		RIG_TEST(what_cannot_be_on_record_is_not_answered_with_ok),
 		RIG_TEST(a_question_of_a_link_that_is_gone_changes_nothing),
