@@ -5,8 +5,11 @@ left when a process is killed between two steps. The source is played by tests/l
 import concurrent.futures
 import json
 import os
+import shutil
 import signal
 import socket
+import struct
+import subprocess
 import sys
 import time
 
@@ -31,6 +34,14 @@ class Disk:
         if is_far:
             self.socket = self.attach("MIR1")
             self.activate("MIR1")
+
+    @classmethod
+    def over(cls, image):
+        disk = cls.__new__(cls)
+        disk.uri, disk.image = "sxm://" + image, image
+        disk.socket = disk.attach("MIR1")
+        disk.activate("MIR1")
+        return disk
 
     def attach(self, domain):
         return nbd_of(host.call("Datapath.attach", uri=self.uri, domain=domain))[0]
@@ -172,6 +183,35 @@ def test_a_stopped_source_is_shut_out_by_a_newer_link():
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def test_a_newer_link_waits_for_what_the_older_has_in_flight():
+    """Each write below takes 300 ms; nbdkit is asked directly whether it has landed."""
+    if not shutil.which("nbdkit"):
+        return
+    below, image = os.path.join(host.dir, "below"), os.path.join(host.dir, "slow.nbd")
+    nbdkit = subprocess.Popen(["nbdkit", "-f", "-U", below, "--filter=delay", "memory", "16M", "delay-write=300ms"])
+    try:
+        until_true("nbdkit", lambda: os.path.exists(below))
+        with open(image, "w", encoding="utf-8") as f:
+            f.write(f"nbd+unix:///?socket={below}\n")
+        disk = Disk.over(image)
+        old, new = disk.linked(1), disk.link(2)
+        for at in range(0, 8 * 65536, 65536):
+            old.send(xsxm.WRITE, at, 65536, b"\x0d" * 65536)
+        old.sock.sendall(struct.pack(">IHHQQIB", 0x25609513, 0, xsxm.WRITE, 99, 8 * 65536, 65536, 0x0d))  # and part of one
+        until_true("them to be in flight", lambda: disk.control("status")["ok"]["in_flight"] == 8)
+        answer = new.hello()
+        expect(answer, xsxm.OK, xsxm.RECEIVING, 7)
+        direct = Link(below)
+        assert direct.read(0, 8 * 65536) == b"\x0d" * (8 * 65536), "answered before the older writes had landed"
+        assert direct.read(8 * 65536, 65536) == bytes(65536), "half a write was taken"
+        assert old.is_closed()
+        direct.close()
+        disk.let_go("MIR1")
+    finally:
+        nbdkit.kill()
+        nbdkit.wait()
 
 
 def test_commit_ends_the_writing_and_reclaim_begins_it_again():
