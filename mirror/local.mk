@@ -20,7 +20,7 @@ libmirror_la_SOURCES = \
 	mirror/persist-map.c mirror/persist-map.h \
 	mirror/persist-marks.c mirror/persist-marks.h \
 	mirror/persist-open.c mirror/persist-private.h \
-	mirror/remote-ask.c mirror/remote-private.h \
+	mirror/remote-answer.c mirror/remote-ask.c mirror/remote-private.h \
 	mirror/remote-connect.c mirror/remote-connect.h \
 	mirror/remote-nbd.c mirror/remote.h \
 	mirror/remote-probe.c mirror/remote-probe.h \

@@ -80,6 +80,7 @@ static inline uint64_t remote_ask_u64(const struct remote_ask *a, unsigned at)
 
 /* What an answer to an ask amounts to: 0: OK. -1 + e: a sentence. */
 int remote_ask_check(const struct remote_ask *a, int err, struct error *e);
+const char *remote_state_name(uint32_t state); /* for people: "being received" */
 
 struct remote_info {
 	uint64_t size_bytes;

@@ -2,14 +2,17 @@
  *
  * handover - the barrier: after it the far side has every write a guest was told is done
  *
- *      hold the gate -> drain -> mirror_finish --good--> refuse -> cut the domain's clients -> mirror out -> wake
- *                                      '-------bad----> abort -> mirror out -> wake (guests go on)
+ *      hold the gate -> drain -> mirror_finish --good--> commit (an sxm) -> refuse -> cut the domain's clients -> wake
+ *                                      |                 part (foreign)  -> refuse -> cut -> mirror out -> wake
+ *                                      '-------bad----> withdraw -> abort -> mirror out -> wake (guests go on)
  *
  * Requests that wait at the gate during a good barrier are refused, never let through: they would change this disk after the
- * other side took over.  A bad barrier leaves the guest as it was, without a mirror; the deactivation raises, once.
+ * other side took over.  A bad barrier leaves the guest as it was, without a mirror; the deactivation raises, once.  After a
+ * commit the mirror stays, with its link, until the far side was taken or given back (source.c); this disk is read only.
  *
- * Can fail: mirror_finish() (link lost, no progress), a cancellation meanwhile.
- * Invariant: a good answer means that nothing was submitted to the disk after the far side's flush began.
+ * Can fail: mirror_finish() (link lost, no progress), the commit, a cancellation meanwhile.
+ * Invariant: a good answer means that nothing was submitted to the disk after the far side's flush began, and that the record
+ * says so where the far side has one.
  */
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -37,20 +40,44 @@ static void out_after_bad(struct vdi *v)
 	done(v);
 }
 
-static void cut(struct vdi *v)
+static void given(struct vdi *v)
 {
-	operation_take_out(v, out_after_good);
+	if (v->step.err)
+		log_error("after a good barrier: %s", v->step.text);
+	stack_wake(v); /* for readers: the record lets nobody write */
+	error_clear(&v->step);
+	done(v);
 }
 
-static void finished(struct vdi *v)
+static void cut(struct vdi *v)
+{
+	struct operation *op = v->op;
+
+	if (op->is_given)
+		operation_record(v, given);
+	else
+		operation_take_out(v, out_after_good);
+}
+
+static void give_up(struct vdi *v)
+{
+	operation_give_up(v, &v->job->barrier, out_after_bad);
+}
+
+static void fail(struct vdi *v, const struct error *why)
+{
+	v->job->barrier = *why;
+	source_withdraw(v, give_up);
+}
+
+static void committed(struct vdi *v)
 {
 	struct job *j = v->job;
 	unsigned long long ms = (loop_now_ns() - j->started_ns) / NS_PER_MS;
 
-	j->barrier = v->step;
-	if (j->barrier.err) {
-		log_warn("barrier of %s failed after %llu ms: %s", v->op->id, ms, j->barrier.text);
-		operation_give_up(v, &j->barrier, out_after_bad);
+	if (v->step.err) {
+		log_warn("barrier of %s failed after %llu ms: %s", v->op->id, ms, v->step.text);
+		fail(v, &v->step);
 		return;
 	}
 	log_info("barrier of %s took %llu ms", v->op->id, ms);
@@ -60,6 +87,27 @@ static void finished(struct vdi *v)
 		stack_cut(v, j->d, cut);
 	else
 		cut(v);
+}
+
+static void parted(struct vdi *v)
+{
+	if (v->step.err) /* the far side has everything, and that is the answer */
+		log_error("after a good barrier: %s", v->step.text);
+	error_clear(&v->step);
+	committed(v);
+}
+
+static void finished(struct vdi *v)
+{
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (v->step.err)
+		committed(v);
+	else if (s.is_sxm)
+		source_commit(v, committed);
+	else
+		source_part(v, parted);
 }
 
 static void on_finished(void *arg, const struct error *e)
@@ -79,8 +127,7 @@ static void quiet(struct vdi *v)
 
 static void has_failed_already(struct vdi *v)
 {
-	v->job->barrier = v->op->why;
-	operation_give_up(v, &v->job->barrier, out_after_bad);
+	fail(v, &v->op->why);
 }
 
 void handover_begin(struct vdi *v, struct domain *d, step_fn *next)

@@ -22,6 +22,7 @@ static const char *const names[] = {
 	[JOB_RESUME] = "resume", [JOB_ATTACH] = "attach", [JOB_ACTIVATE] = "activate", [JOB_DEACTIVATE] = "deactivate",
 	[JOB_DETACH] = "detach", [JOB_MIRROR] = "mirror", [JOB_SETTLE] = "settle", [JOB_REMOVE] = "remove",
 	[JOB_LINK] = "link", [JOB_FOREIGN] = "foreign", [JOB_UNLINGER] = "unlinger", [JOB_DESTROY] = "destroy",
+	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_STOP] = "stop",
 };
@@ -44,6 +45,8 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_FOREIGN] = far_begin_foreign,
 	[JOB_UNLINGER] = linger_begin_end,
 	[JOB_DESTROY] = linger_begin_destroy,
+	[JOB_HEARD] = source_begin_heard,
+	[JOB_LINKED] = source_begin_linked,
 };
 
 static void run(struct loop_task *t)

@@ -122,10 +122,27 @@ static void resumed_badly(struct vdi *v)
 	job_end(v);
 }
 
+/* A handover was under way: the guest goes on here, and that is on record before it is served. */
+static bool has_to_withdraw(struct vdi *v, struct commit_verdict *verdict)
+{
+	const struct commit_activation a = { .domain = COMMIT_GUEST };
+
+	if (v->step.err || v->owner.record.state != COMMIT_OFFERED || !vdi_has_writer(v, NULL, false))
+		return false;
+	*verdict = commit_activate(&v->owner.record, &a);
+	log_warn("%s: %s", v->path, commit_why_text(verdict->why));
+	return verdict->does == COMMIT_ALLOW && verdict->is_changed;
+}
+
 static void resumed(struct vdi *v)
 {
 	struct job *j = v->job;
+	struct commit_verdict verdict;
 
+	if (has_to_withdraw(v, &verdict)) {
+		stack_own(v, &verdict.next, resumed);
+		return;
+	}
 	if (v->step.err)
 		j->error = v->step;
 	while (!j->error.err && (j->d = next_unserved(v)))
@@ -264,7 +281,9 @@ void vdi_begin_stop(struct vdi *v)
 
 	log_info("asked to stop");
 	error_set(&why, ESHUTDOWN, "the datapath process was asked to stop");
-	if (v->op)
+	if (v->op && v->op->is_given)
+		source_let_go(v, cut_all);
+	else if (v->op)
 		operation_give_up(v, &why, cut_all);
 	else
 		cut_all(v);

@@ -116,6 +116,10 @@ static void refused(struct vdi *v)
 
 static void may_go(struct vdi *v)
 {
+	if (!v->step.err && v->op) {
+		source_let_go(v, may_go);
+		return;
+	}
 	if (v->step.err) {
 		v->job->error = v->step;
 		stack_release(v, refused);
@@ -155,7 +159,11 @@ static void judge(struct vdi *v)
 		stack_release(v, refused);
 		return;
 	}
-	verdict = commit_destroy(&v->owner.record, &d);
+	if (v->owner.record.role == COMMIT_ROLE_SOURCE && d.unlinked_s >= COMMIT_UNLINKED_DESTROY_S)
+		verdict = commit_source_settle(&v->owner.record); /* unresolved for a day: nobody asks for it any more */
+	else
+		verdict.next = v->owner.record;
+	verdict = commit_destroy(&verdict.next, &d);
 	if (verdict.does != COMMIT_ALLOW && verdict.does != COMMIT_WAIT)
 		refuse(v, verdict.why);
 	else if (verdict.is_changed)
@@ -173,6 +181,9 @@ void linger_begin_destroy(struct vdi *v)
 	TAILQ_FOREACH(d, &v->domains, link)
 		if (!d->is_detached)
 			error_set(&v->job->error, EBUSY, "%s is attached for domain %s; detach it first", v->path, d->name);
+	if (v->op && !v->op->is_given)
+		error_set(&v->job->error, EBUSY, "%s: %s %s of it is running; cancel it first", v->path,
+			  v->op->is_copy ? "copy" : "mirror", v->op->id);
 	if (v->job->error.err)
 		job_end(v);
 	else

@@ -11,6 +11,8 @@ libvdiroom_la_SOURCES = \
 	src/vdi/operation.c \
 	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c \
+	src/vdi/settle.c \
+	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \
 	src/vdi/verification.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h

@@ -5,7 +5,7 @@
  *      JOB_MIRROR   open for writing -> hold, drain -> mirror under the gate -> wake -> mirror_start -> save
  *                   the starter hears when the far side was reached, or could not be, or after VDI_START_WAIT_MS
  *      on_change    takes notes and queues:  in sync -> JOB_SETTLE     failed, or a copy is over -> JOB_REMOVE
- *      JOB_SETTLE   a guest writes: "told" into domains.json, then complete=true.  Nobody writes: the barrier, then complete
+ *      JOB_SETTLE   settle.c
  *      JOB_REMOVE   abort -> hold, drain -> mirror out -> wake -> record -> save -> close the disk where nobody needs it
  *
  * Can fail: everything about the far side; then nothing of the operation is left in the stack, its record says why, and where
@@ -55,7 +55,7 @@ void operation_look(struct vdi *v)
 	struct mirror_status s;
 	struct job *j;
 
-	if (!op || op->is_copy || op->is_told || op->is_settling || op->is_removing)
+	if (!op || op->is_copy || op->is_told || op->is_given || op->is_settling || op->is_removing)
 		return;
 	mirror_status(op->mirror, &s);
 	if (!s.core.was_synced || s.core.state == CORE_FAILED)
@@ -110,6 +110,7 @@ static void on_change(void *arg)
 		op->is_synced_logged = true;
 		log_info("mirror %s in sync after %.1f s", op->id, (double)(loop_now_ns() - s.started_ns) / (double)NS_PER_S);
 	}
+	source_look(op);
 	operation_look(op->vdi);
 	record_news(op->vdi, op->id);
 }
@@ -166,11 +167,14 @@ static struct operation *make(struct vdi *v, struct error *e)
 		.arg = op,
 	};
 
-	if (op)
+	if (op) {
 		op->is_inserting = true;
-	if (op)
 		op->timer = loop_timer_new(v->loop, on_timer, op);
-	if (!op || !op->timer) {
+		op->reach = loop_timer_new(v->loop, source_reach_is_over, op);
+		if (!op->is_copy)
+			source_fill(op, &spec);
+	}
+	if (!op || !op->timer || !op->reach) {
 		error_set(e, ENOMEM, "out of memory");
 	} else {
 		op->mirror = mirror_new(&spec, e);
@@ -182,6 +186,22 @@ static struct operation *make(struct vdi *v, struct error *e)
 	return NULL;
 }
 
+/* v->op has a mirror that was never started. */
+static void owned(struct vdi *v)
+{
+	struct operation *op = v->op;
+
+	if (!v->op->is_copy && v->step.err) {
+		v->job->error = v->step;
+		v->op = NULL;
+		layer_close(take_ptr(&op->mirror));
+		record_free(v, op);
+		stack_release(v, job_end);
+		return;
+	}
+	stack_quiet(v, insert);
+}
+
 static void opened(struct vdi *v)
 {
 	struct error e = { 0 };
@@ -190,11 +210,17 @@ static void opened(struct vdi *v)
 		refuse(v, &v->step);
 		return;
 	}
+	if (!v->job->is_copy && source_check(v, &e) == -1) {
+		refuse(v, &e);
+		return;
+	}
 	v->op = make(v, &e);
 	if (!v->op)
 		refuse(v, &e);
+	else if (v->op->is_copy)
+		owned(v);
 	else
-		stack_quiet(v, insert);
+		source_begin(v, owned);
 }
 
 static int check(const struct vdi *v, const struct job *j, struct error *e)
@@ -261,10 +287,26 @@ static void end(struct vdi *v, struct operation *op)
 	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);
 }
 
+static void saved(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->saved);
+
+	next(v);
+}
+
+void operation_record(struct vdi *v, step_fn *next)
+{
+	char *text = record_encode(v->op);
+
+	v->job->saved = next;
+	stack_write(v, text ? record_path(v->op->id) : NULL, text, saved);
+}
+
 static void take_out(struct vdi *v)
 {
 	struct operation *op = take_ptr(&v->op);
 
+	loop_timer_clear(op->reach);
 	mirror_status(op->mirror, &op->last);
 	gate_set_below(v->gate, v->disk);
 	layer_close(take_ptr(&op->mirror));
@@ -334,7 +376,7 @@ static void owe(struct vdi *v, const struct operation *op)
 {
 	char *text;
 
-	if (!op->is_told || op->is_cancelled || v->owed || v->job->kind == JOB_DEACTIVATE)
+	if (!op->is_told || op->is_cancelled || v->owed || v->job->kind == JOB_DEACTIVATE || v->owner.record.is_ended)
 		return;
 	if (asprintf(&text, "the mirror %s had been complete and has failed since: %s", op->id, op->why.text) == -1)
 		return;
@@ -364,63 +406,33 @@ static void copy_quiet(struct vdi *v)
 	operation_take_out(v, removed);
 }
 
+static void remove_failed(struct vdi *v)
+{
+	struct error why = { 0 };
+
+	error_set(&why, ECANCELED, "it was cancelled");
+	operation_give_up(v, &why, removed);
+}
+
 void operation_remove(struct vdi *v)
 {
 	struct operation *op = v->op;
-	struct error why = { 0 };
 
 	if (!op || op->number != v->job->number) { /* a barrier was faster */
 		job_end(v);
 		return;
 	}
+	if (op->is_cancelled && !op->is_copy) {
+		source_settle(v, op->id, remove_failed);
+		return;
+	}
 	if (op->is_failed || op->is_cancelled) {
-		error_set(&why, ECANCELED, "it was cancelled");
-		operation_give_up(v, &why, removed);
+		remove_failed(v);
 		return;
 	}
 	assert(op->is_copy);
 	op->is_complete = true;
 	stack_quiet(v, copy_quiet);
-}
-
-/* --- JOB_SETTLE */
-
-static void settled(struct vdi *v)
-{
-	stack_release(v, job_end);
-}
-
-static void told(struct vdi *v)
-{
-	struct operation *op = v->op;
-
-	op->is_settling = false;
-	if (v->step.err) {
-		op->is_told = false;
-		log_error("%s is in sync, and cannot say so before it is written down: %s", op->id, v->step.text);
-		loop_timer_set(op->timer, VDI_RESUME_AGAIN_MS);
-	} else {
-		op->is_said = true;
-		record_news(v, op->id);
-	}
-	job_end(v);
-}
-
-void operation_settle(struct vdi *v)
-{
-	struct operation *op = v->op;
-
-	if (!op || op->number != v->job->number || op->is_failed || op->is_aborting) {
-		job_end(v);
-	} else if (vdi_has_writer(v, NULL, true)) {
-		op->is_told = true;
-		stack_save(v, told);
-	} else if (vdi_has_writer(v, NULL, false)) {
-		op->is_settling = false; /* dom0's: the next deactivation looks again */
-		job_end(v);
-	} else {
-		handover_begin(v, NULL, settled);
-	}
 }
 
 /* --- cancel, forget */
@@ -447,7 +459,20 @@ void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 static void dropped(struct vdi *v)
 {
 	v->job->error = v->step;
-	job_end(v);
+	stack_release(v, job_end);
+}
+
+static void drop(struct vdi *v)
+{
+	stack_write(v, record_path(v->job->id), NULL, dropped);
+}
+
+static void settle_dropped(struct vdi *v)
+{
+	if (v->step.err) /* the image may be gone */
+		drop(v);
+	else
+		source_settle(v, v->job->id, drop);
 }
 
 void operation_drop(struct vdi *v)
@@ -456,7 +481,10 @@ void operation_drop(struct vdi *v)
 
 	if (op && op->is_ended)
 		record_free(v, op);
-	stack_write(v, record_path(v->job->id), NULL, dropped);
+	if (v->op)
+		drop(v); /* one that lives is settled by its own end */
+	else
+		stack_open(v, true, settle_dropped);
 }
 
 void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)

@@ -13,6 +13,7 @@
 #include "block/layer.h"
 #include "disk/disk.h"
 #include "loop/offload.h"
+#include "mirror/remote.h"
 #include "nbdsrv/nbdsrv.h"
 #include "vdi/domains.h"
 #include "vdi/owner.h"
@@ -98,6 +99,12 @@ struct operation {
 	bool is_settling;     /* a JOB_SETTLE is queued */
 	bool is_removing;     /* a JOB_REMOVE is queued */
 	struct error why;     /* is_failed */
+	bool is_given;        /* committed: the far side has the disk, and the link stays until it was taken or given back */
+	struct remote_ask ask, wait; /* of a step; the one that is always open where the far side is an sxm */
+	bool is_waiting_news; /* wait is open */
+	bool was_up;          /* the link, when it was looked at last */
+	unsigned links_met;   /* the number of the link that was asked last */
+	struct loop_timer *reach; /* owned: how long a step waits for a link */
 	struct layer *mirror; /* owned; NULL once ended */
 	struct mirror_status last; /* as it was when it ended */
 	bool is_inserting;    /* the mirror is not under the gate yet */
@@ -137,6 +144,8 @@ enum job_kind {
 	JOB_FOREIGN,    /* somebody without x-sxm is about to write to what a mirror's far end is for */
 	JOB_UNLINGER,   /* what lingers, and need not any more */
 	JOB_DESTROY,    /* the volume is to go */
+	JOB_HEARD,      /* the far side said something of its record */
+	JOB_LINKED,     /* the link to it came or went */
 };
 
 typedef void step_fn(struct vdi *v);
@@ -157,7 +166,7 @@ struct job {
 	uint64_t started_ns;
 	struct error error;    /* the answer; err 0: good */
 	step_fn *after;        /* of a step made of steps: stack.c's, handover.c's and operation.c's, one each */
-	step_fn *handed_over, *taken_out, *given_up, *owned, *left;
+	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved;
 	struct commit_verdict verdict;
 	struct commit_record record; /* to be durable: stack_own()'s */
 	struct domain *cut;    /* whose server is being shut down */
@@ -178,6 +187,16 @@ struct job {
 	/* JOB_ATTACH */
 	char *socket;          /* the caller's, until done */
 	size_t socket_bytes;
+
+	/* JOB_HEARD */
+	enum commit_status heard_status;
+	enum commit_state heard_state;
+	uint64_t heard_epoch;
+	enum commit_meaning meaning;
+
+	/* the commit */
+	unsigned tries;
+	bool is_prepared, was_offered, was_asked_back;
 
 	/* JOB_LINK */
 	struct question *question; /* borrowed */
@@ -228,6 +247,7 @@ struct vdi {
 	step_fn *next;
 	struct error step;         /* its outcome, err 0: good */
 	bool is_waiting_abort;     /* it waits for op's mirror_abort() */
+	bool is_waiting_link;      /* ... for the next link, or that there will be none */
 	bool is_waiting_verification; /* ... for the verification's end */
 	struct offload offload;
 	void (*work)(struct vdi *v); /* on a pool thread; touches only what follows */
@@ -317,9 +337,42 @@ bool linger_is_wanted(const struct vdi *v);
 /* After a change of the record, of links or of what lingers. */
 void linger_look(struct vdi *v);
 
+/* --- source-news.c */
+void source_queue_heard(struct operation *op, enum commit_status status, enum commit_state state, uint64_t epoch);
+/* From on_change(): asks for news, notes that the link came or went. */
+void source_look(struct operation *op);
+void source_begin_heard(struct vdi *v);  /* JOB_HEARD */
+void source_begin_linked(struct vdi *v); /* JOB_LINKED */
+void source_let_go(struct vdi *v, step_fn *next);   /* a given disk's operation ends here */
+
+/* --- source.c */
+/* Makes a verdict's record durable, or goes on at once. */
+void source_decide(struct vdi *v, const struct commit_verdict *verdict, step_fn *next);
+/* Asks over the link; what remote_ask_check() says is the step's error, the answer in v->op->ask. */
+void source_ask(struct vdi *v, enum remote_question question, step_fn *next);
+void source_look_for_link(struct vdi *v); /* a step waits for one: is it there? */
+void source_back(struct vdi *v);          /* the record says that the disk is owned again: the mirror goes on; then committed() */
+/* Whether a mirror of this disk may begin. -1 + e. */
+int source_check(const struct vdi *v, struct error *e);
+void source_fill(struct operation *op, struct mirror_spec *spec);
+void source_reach_is_over(void *op); /* its timer's */
+bool source_is_linked(const struct vdi *v);
+/* Steps; v->step says how they ended. */
+void source_begin(struct vdi *v, step_fn *next);    /* on record: v->op is this disk's mirror */
+void source_tell(struct vdi *v, step_fn *next);     /* on record: complete=true may be answered */
+/* All was sent and flushed: the far side, an sxm, gets the disk; v->op->is_given then. */
+void source_commit(struct vdi *v, step_fn *next);
+void source_part(struct vdi *v, step_fn *next);     /* ... a foreign one: nothing is owed any more */
+/* The barrier has failed: on record, and the far side hears where it can. v->step means nothing afterwards. */
+void source_withdraw(struct vdi *v, step_fn *next);
+/* Nothing is owed any more for the mirror of this name. */
+void source_settle(struct vdi *v, const char *id, step_fn *next);
+/* Asks for the disk back. Whether it was given: the record says. */
+void source_reclaim(struct vdi *v, step_fn *next);
+
 /* --- operation.c: its steps */
 void operation_begin(struct vdi *v);        /* JOB_MIRROR */
-void operation_settle(struct vdi *v);       /* JOB_SETTLE */
+void operation_settle(struct vdi *v);       /* JOB_SETTLE: settle.c */
 void operation_remove(struct vdi *v);       /* JOB_REMOVE */
 void operation_drop(struct vdi *v);         /* JOB_FORGET */
 /* After a change of who writes: an operation in sync may be told, or finish. */
@@ -327,6 +380,7 @@ void operation_look(struct vdi *v);
 /* Ends v->op. The gate is held or refusing, the mirror finished or aborted: drains, takes the mirror out, wakes the gate,
  * writes the record and domains.json. v->step says how the writing went. */
 void operation_take_out(struct vdi *v, step_fn *next);
+void operation_record(struct vdi *v, step_fn *next); /* writes its record, as it is now */
 /* v->op fails by `why`: aborts it and takes it out, whatever the gate does. */
 void operation_give_up(struct vdi *v, const struct error *why, step_fn *next);
 /* At resume: an operation of the dead predecessor becomes a failed record, and a debt where complete may have been told. */

@@ -215,19 +215,46 @@ static enum commit_domain kind_of(const char *domain)
 	return domains_is_guest(domain) ? COMMIT_GUEST : COMMIT_DOM0;
 }
 
+/* A guest that starts here settles what a mirror that is no more still owed. */
+static struct commit_verdict judge(const struct vdi *v, bool is_linked)
+{
+	const struct job *j = v->job;
+	const struct commit_activation a = {
+		.domain = kind_of(j->domain), .is_read_only = j->is_read_only, .is_forced = j->is_forced, .is_linked = is_linked,
+	};
+	struct commit_verdict settled = { .next = v->owner.record }, verdict;
+
+	if (a.domain == COMMIT_GUEST && !j->is_read_only && !j->d->is_active && !v->op && v->owner.record.is_told)
+		settled = commit_source_settle(&v->owner.record);
+	verdict = commit_activate(&settled.next, &a);
+	verdict.is_changed |= settled.is_changed;
+	return verdict;
+}
+
+static void opened(struct vdi *v);
+
+static void asked_back(struct vdi *v)
+{
+	v->job->was_asked_back = true;
+	error_clear(&v->step);
+	opened(v);
+}
+
 static void opened(struct vdi *v)
 {
 	struct job *j = v->job;
-	const struct commit_activation a = {
-		.domain = kind_of(j->domain), .is_read_only = j->is_read_only, .is_forced = j->is_forced,
-	};
 
 	if (v->step.err) {
 		j->error = v->step;
 		stack_release(v, undone);
 		return;
 	}
-	j->verdict = commit_activate(&v->owner.record, &a);
+	/* Given: it is asked back, where a link is or can be made. */
+	j->verdict = judge(v, v->op && v->op->is_given && !j->was_asked_back);
+	if (j->verdict.does == COMMIT_ASK_RECLAIM) {
+		source_reclaim(v, asked_back);
+		return;
+	}
 	if (j->verdict.does != COMMIT_ALLOW) {
 		error_set(&j->error, EPERM, "%s: %s", v->path, commit_why_text(j->verdict.why));
 		stack_release(v, undone);
@@ -337,41 +364,65 @@ static void handed_over(struct vdi *v)
 	raised(v);
 }
 
-static void raise_owed(struct vdi *v)
+static void save_raised(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	stack_save(v, raised);
+}
+
+static void raise_owed(struct vdi *v, const struct commit_verdict *verdict)
 {
 	CLEANUP_FREE char *owed = take_ptr(&v->owed);
 
-	error_set(&v->job->error, EIO, "%s", owed);
-	stack_save(v, raised);
+	if (owed)
+		error_set(&v->job->error, EIO, "%s", owed);
+	else
+		error_set(&v->job->error, EIO, "the mirror %s had been complete, and was never handed over",
+			  v->owner.record.mirror);
+	if (verdict->is_changed)
+		stack_own(v, &verdict->next, save_raised);
+	else
+		save_raised(v);
+}
+
+static void give_up_shared(struct vdi *v)
+{
+	operation_give_up(v, &v->job->error, raised);
 }
 
 static void shared(struct vdi *v)
 {
-	struct job *j = v->job;
-
-	error_set(&j->error, EBUSY, "the mirror was complete, but another domain still has the disk active for writing");
-	operation_give_up(v, &j->error, raised);
+	error_set(&v->job->error, EBUSY, "the mirror was complete, but another domain still has the disk active for writing");
+	source_withdraw(v, give_up_shared);
 }
 
 void vdi_begin_deactivate(struct vdi *v)
 {
 	struct job *j = v->job;
-	bool is_writer;
+	struct commit_verdict verdict;
+	bool is_live;
 
 	j->d = vdi_find(v, j->domain);
 	if (!j->d || !j->d->is_active) {
 		job_end(v);
 		return;
 	}
-	is_writer = !j->d->is_read_only && vdi_counts_as_guest(v, j->d);
-	if (v->owed && (int64_t)time(NULL) - v->owed_since > VDI_OWED_S)
+	if (j->d->is_read_only || !vdi_counts_as_guest(v, j->d)) {
+		far_leave(v, cut);
+		return;
+	}
+	is_live = v->op && v->op->is_told && !v->op->is_given;
+	verdict = commit_deactivate(&v->owner.record, is_live, (int64_t)time(NULL));
+	if (v->owed && ((verdict.does == COMMIT_ALLOW && v->owner.record.is_told) ||
+			(int64_t)time(NULL) - v->owed_since > VDI_OWED_S))
 		free(take_ptr(&v->owed));
-	if (is_writer && v->owed)
-		raise_owed(v);
-	else if (is_writer && v->op && v->op->is_told && vdi_has_writer(v, j->d, false))
+	if (is_live && verdict.does == COMMIT_BARRIER && vdi_has_writer(v, j->d, false))
 		shared(v);
-	else if (is_writer && v->op && v->op->is_told)
+	else if (is_live && verdict.does == COMMIT_BARRIER)
 		handover_begin(v, j->d, handed_over);
+	else if (v->owed || verdict.does == COMMIT_RAISE)
+		raise_owed(v, &verdict);
 	else
 		far_leave(v, cut);
 }

@@ -280,6 +280,8 @@ struct mirror {
 	void (*finished)(void *arg, const struct error *e);
 	void *finished_arg;
 	bool is_aborted;
+	struct remote_ask *ask;
+	struct loop_task asked;
 	void (*aborted)(void *arg);
 	void *aborted_arg;
 };
@@ -328,12 +330,105 @@ static void run_finish(struct loop_task *t)
 	finished(m->finished_arg, fake.finish_err ? &e : NULL);
 }
 
+static void end_wait(int err)
+{
+	struct remote_ask *a = fake.wait;
+
+	fake.wait = NULL;
+	if (a)
+		a->done(a, err);
+}
+
 static void run_abort(struct loop_task *t)
 {
 	struct mirror *m = container_of(t, struct mirror, abort);
 
 	m->is_aborted = true;
+	end_wait(ESHUTDOWN);
 	m->aborted(m->aborted_arg);
+}
+
+static void run_asked(struct loop_task *t)
+{
+	struct mirror *m = container_of(t, struct mirror, asked);
+	struct remote_ask *a = m->ask;
+	const struct fake_says *s = &fake.says[a->question];
+
+	m->ask = NULL;
+	memcpy(a->field, s->field, sizeof(s->field));
+	a->count = ARRAY_LEN(s->field);
+	if (s->err == ESHUTDOWN)
+		fake.status.is_up = false;
+	a->done(a, s->err);
+}
+
+bool mirror_ask(struct layer *l, struct remote_ask *a)
+{
+	static const char *const words[] = { "hello", "wait", "prepare", "commit", "reclaim", "released", "end", "ping" };
+	struct mirror *m = mirror_of(l);
+
+	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED)
+		return false;
+	trace(words[a->question]);
+	if (a->question == REMOTE_ASK_WAIT) {
+		assert(!fake.wait);
+		fake.wait = a;
+		return true;
+	}
+	assert(!m->ask);
+	m->ask = a;
+	m->asked.run = run_asked;
+	loop_defer(fake.loop, &m->asked);
+	return true;
+}
+
+bool mirror_digest(const struct layer *l, struct digest *out)
+{
+	(void)l;
+	*out = fake.digest;
+	return !fake.is_digest_void;
+}
+
+void mirror_reach(struct layer *l)
+{
+	(void)l;
+	trace("reach");
+}
+
+void mirror_go_on(struct layer *l, uint64_t epoch)
+{
+	(void)l;
+	trace("go-on");
+	fake.epoch = epoch;
+	fake.status.core.state = CORE_SYNCED;
+}
+
+void fake_link_up(void)
+{
+	fake.status.is_sxm = fake.status.is_up = true;
+	fake.status.is_reaching = false;
+	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
+}
+
+void fake_link_down(bool is_reaching)
+{
+	fake.status.is_up = false;
+	fake.status.is_reaching = is_reaching;
+	fake.status.links_lost++;
+	end_wait(ESHUTDOWN);
+	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
+}
+
+void fake_news(uint32_t news, uint64_t epoch)
+{
+	struct remote_ask *a = fake.wait;
+
+	assert(a);
+	a->field[1] = news;
+	a->field[2] = (uint32_t)(epoch >> 32);
+	a->field[3] = (uint32_t)epoch;
+	a->count = 4;
+	end_wait(0);
 }
 
 struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
@@ -348,6 +443,9 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	m->change.run = run_change;
 	m->finish.run = run_finish;
 	m->abort.run = run_abort;
+	fake.on_heard = spec->on_heard;
+	fake.heard_arg = spec->arg;
+	fake.epoch = spec->epoch;
 	memset(&fake.status, 0, sizeof(fake.status));
 	fake.mirror = &m->layer;
 	return fake.mirror;

@@ -6,7 +6,9 @@
 #define SXM_TESTS_FAKE_ROOMS_H
 
 #include "disk/disk.h"
+#include "block/digest.h"
 #include "mirror/mirror.h"
+#include "mirror/remote.h"
 #include "mirror/verify.h"
 #include "nbdsrv/nbdsrv.h"
 
@@ -19,6 +21,17 @@ struct fake {
 	struct layer *mirror;   /* the living one */
 	struct mirror_status status;
 	bool is_finish_slow;    /* fake_finish() ends it */
+	/* What the far side answers, by question; WAIT: when fake_news() says. Questions are in the trace: prepare commit ... */
+	struct fake_says {
+		int err;        /* of the ask */
+		uint32_t field[10];
+	} says[8];
+	struct digest digest;   /* of the link */
+	bool is_digest_void;
+	struct remote_ask *wait; /* the open one */
+	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);
+	void *heard_arg;
+	uint64_t epoch;         /* the mirror's */
 	int finish_err;
 	enum nbdsrv_plain plain;             /* as it was said last, to any server */
 	const struct nbdsrv_link_ops *links; /* of the last server that has any */
@@ -36,6 +49,10 @@ void fake_change(enum core_state s, bool is_connected, bool was_synced);
 void fake_fail(const char *why);
 /* Ends a slow mirror_finish(). */
 void fake_finish(int err);
+/* The far side is an sxm, its link is there. */
+void fake_link_up(void);
+void fake_link_down(bool is_reaching);
+void fake_news(uint32_t news, uint64_t epoch);
 /* A connection that chose x-sxm; what it asks ends in *answer. It is on the last server made. */
 struct fake_answer {
 	unsigned count; /* of fields; 0: not answered */

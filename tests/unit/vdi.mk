@@ -1,4 +1,4 @@
-VDI_RIG = tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
+VDI_RIG = mirror/remote-answer.c tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
 UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner tests/unit/test-far
 VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libblock.la libjson.la $(UNIT_LIBS)
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
@@ -24,3 +24,7 @@ UNIT_TESTS += tests/unit/test-debt
 tests_unit_test_debt_SOURCES = tests/unit/test-debt.c
 tests_unit_test_debt_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_debt_LDADD = libvdiroom.la libcore.la libcommit.la libjson.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-source
+tests_unit_test_source_SOURCES = tests/unit/test-source.c $(VDI_RIG)
+tests_unit_test_source_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_source_LDADD = $(VDI_LIBS)

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * source - this disk as the source of a mirror: its record, and what the far side is asked and says (mirror/commit.h decides)
+ *
+ *      begin    on record: this mirror's, and the numbers of its links
+ *      told     on record before complete=true is in any answer
+ *      commit   offered on record -> PREPARE, the digests compared -> COMMIT -> given on record          (sent and flushed)
+ *                   '---- link lost: wait for the next, ask again ----'
+ *      withdraw owned again on record, two epochs on -> RECLAIM, END, where there is a link              (no barrier)
+ *      reclaim  RECLAIM -> owned again on record -> the mirror goes on                                   (a guest is back)
+ *
+ * What is here is the order: nothing is asked, answered or allowed that the record does not allow, and the record is durable
+ * first.  What the far side says unasked is source-news.c's.
+ *
+ * Numbers of links are reserved in bulk: the record is ahead of what was used, so that a link can be made anew in the middle
+ * of a job, a barrier's above all, without writing.
+ *
+ * Can fail: the medium, the link, the far side, a digest that differs.  Then the source owns the disk, or, where it is given,
+ * nobody writes here.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "block/digest.h"
+#include "vdi/vdi-private.h"
+
+#define LINKS_RESERVED (UINT64_C(1) << 20) /* with a second between them, twelve days of attempts */
+#define REACH_MS 15000u                    /* how long a step waits for the next link */
+#define TRIES 3u                           /* links on which the commit is asked for */
+
+static const struct commit_record *record(const struct vdi *v)
+{
+	return &v->owner.record;
+}
+
+static void fail_step(struct vdi *v, int err, const char *text)
+{
+	error_set(&v->step, err, "%s", text);
+}
+
+/* Makes a verdict's record durable, or goes on at once. */
+void source_decide(struct vdi *v, const struct commit_verdict *verdict, step_fn *next)
+{
+	error_clear(&v->step);
+	if (verdict->is_changed)
+		stack_own(v, &verdict->next, next);
+	else
+		next(v);
+}
+
+/* --- steps: a question, and the next link */
+
+static void on_asked(struct remote_ask *a, int err)
+{
+	struct operation *op = container_of(a, struct operation, ask);
+
+	remote_ask_check(a, err, &op->vdi->step);
+	stack_step_end(op->vdi);
+}
+
+void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
+{
+	struct operation *op = v->op;
+
+	stack_step_begin(v, next);
+	op->ask = (struct remote_ask){ .question = question, .done = on_asked };
+	if (op->mirror && mirror_ask(op->mirror, &op->ask))
+		return;
+	fail_step(v, ESHUTDOWN, "there is no link to the far side");
+	stack_step_end(v);
+}
+
+static bool was_cut_off(const struct vdi *v)
+{
+	return v->step.err == ESHUTDOWN;
+}
+
+static void end_reaching(struct vdi *v)
+{
+	v->is_waiting_link = false;
+	loop_timer_clear(v->op->reach);
+	stack_step_end(v);
+}
+
+void source_look_for_link(struct vdi *v)
+{
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (s.is_up || !s.is_reaching || v->op->is_aborting)
+		end_reaching(v);
+}
+
+void source_reach_is_over(void *arg)
+{
+	struct operation *op = arg;
+
+	if (op->vdi->is_waiting_link && op->vdi->op == op)
+		end_reaching(op->vdi);
+}
+
+/* Ends when there is a link, or none is to be had. */
+static void reach(struct vdi *v, step_fn *next)
+{
+	stack_step_begin(v, next);
+	mirror_reach(v->op->mirror);
+	v->is_waiting_link = true;
+	loop_timer_set(v->op->reach, REACH_MS);
+	source_look_for_link(v);
+}
+
+/* --- begin */
+
+static void save_peer(void *arg, const struct mirror_peer *p, void (*done)(void *done_arg, int err), void *done_arg)
+{
+	struct operation *op = arg;
+
+	if (done)
+		done(done_arg, p->generation <= record(op->vdi)->generation ? 0 : ENOSPC);
+}
+
+static void on_heard(void *arg, uint32_t status, uint32_t state, uint64_t epoch)
+{
+	struct operation *op = arg;
+	enum commit_meaning meaning;
+
+	commit_source_heard(record(op->vdi), status, state, epoch, &meaning);
+	if (meaning > COMMIT_MEANS_ELIGIBLE)
+		source_queue_heard(op, status, state, epoch);
+}
+
+void source_fill(struct operation *op, struct mirror_spec *spec)
+{
+	spec->mirror_id = op->id;
+	spec->epoch = record(op->vdi)->epoch;
+	spec->save_peer = save_peer;
+	spec->on_heard = on_heard;
+}
+
+int source_check(const struct vdi *v, struct error *e)
+{
+	struct commit_verdict verdict;
+
+	verdict = commit_source_begin(record(v), "x");
+	if (verdict.does == COMMIT_ALLOW)
+		return 0;
+	return error_set(e, EPERM, "%s: %s", v->path, commit_why_text(verdict.why));
+}
+
+void source_begin(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = commit_source_begin(record(v), v->op->id);
+
+	assert(verdict.does == COMMIT_ALLOW); /* source_check() */
+	verdict.next.generation = LINKS_RESERVED;
+	if (verdict.shuts_out)
+		far_shut_out(v, NULL);
+	source_decide(v, &verdict, next);
+}
+
+/* --- told */
+
+void source_tell(struct vdi *v, step_fn *next)
+{
+	struct commit_record r = *record(v);
+	struct commit_verdict verdict;
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (!s.is_sxm && r.state == COMMIT_OWNED)
+		r = commit_source_unfenced(&r).next;
+	verdict = commit_source_tell(&r);
+	if (verdict.does != COMMIT_ALLOW) {
+		error_set(&v->step, EPERM, "%s", commit_why_text(verdict.why));
+		next(v);
+	} else {
+		verdict.is_changed |= r.is_unfenced != record(v)->is_unfenced;
+		source_decide(v, &verdict, next);
+	}
+}
+
+/* --- commit */
+
+static void commit_over(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->committed);
+
+	next(v);
+}
+
+static void commit_failed(struct vdi *v, const char *what)
+{
+	error_prefix(&v->step, "%s", what);
+	commit_over(v);
+}
+
+static void given(struct vdi *v)
+{
+	if (v->step.err) {
+		commit_failed(v, "the far side has the disk, and that could not be written down here");
+		return;
+	}
+	v->op->is_given = true;
+	log_info("%s: the far side has this disk, epoch %" PRIu64 "; it is not written here any more", v->op->id,
+		 record(v)->epoch);
+	commit_over(v);
+}
+
+static void prepare(struct vdi *v);
+static void commit(struct vdi *v);
+
+static void reached(struct vdi *v)
+{
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (s.is_up && ++v->job->tries < TRIES) {
+		if (v->job->is_prepared)
+			commit(v);
+		else
+			prepare(v);
+		return;
+	}
+	fail_step(v, ENOTCONN, "the link to the far side was lost and is not there again");
+	commit_failed(v, "commit");
+}
+
+static void committed(struct vdi *v)
+{
+	const struct remote_ask *a = &v->op->ask;
+	struct commit_verdict verdict;
+
+	if (was_cut_off(v) && !v->op->is_aborting) {
+		reach(v, reached);
+		return;
+	}
+	if (v->step.err) {
+		commit_failed(v, "COMMIT");
+		return;
+	}
+	verdict = commit_source_give(record(v), remote_ask_u64(a, 2));
+	if (verdict.does != COMMIT_ALLOW) {
+		fail_step(v, EPROTO, "the far side answers with an epoch that it was not offered");
+		commit_failed(v, "COMMIT");
+		return;
+	}
+	source_decide(v, &verdict, given);
+}
+
+static void commit(struct vdi *v)
+{
+	source_ask(v, REMOTE_ASK_COMMIT, committed);
+}
+
+/* -1 + the step's error: the far side has not got what was sent. */
+static int compare(struct vdi *v)
+{
+	const struct remote_ask *a = &v->op->ask;
+	struct digest there = { .count = remote_ask_u64(a, 4), .high = remote_ask_u64(a, 6), .low = remote_ask_u64(a, 8) }, here;
+
+	if (!mirror_digest(v->op->mirror, &here)) {
+		log_info("%s: an operation failed on this link and was repeated: digests are not compared", v->op->id);
+		return 0;
+	}
+	if (digest_equal(&here, &there)) {
+		log_info("%s: link verified, %" PRIu64 " operations", v->op->id, here.count);
+		return 0;
+	}
+	log_error("%s: THE FAR SIDE DOES NOT HAVE WHAT WAS SENT: %" PRIu64 " operations acknowledged to this side, digest %016"
+		  PRIx64 "%016" PRIx64 "; %" PRIu64 " arrived there, digest %016" PRIx64 "%016" PRIx64, v->op->id, here.count,
+		  here.high, here.low, there.count, there.high, there.low);
+	return error_set(&v->step, EBADMSG, "the far side does not have what was sent: %" PRIu64 " operations here, %" PRIu64
+			 " there, or other bytes", here.count, there.count);
+}
+
+static void prepared(struct vdi *v)
+{
+	if (was_cut_off(v) && !v->op->is_aborting) {
+		reach(v, reached);
+		return;
+	}
+	if (v->step.err || compare(v) == -1) {
+		commit_failed(v, "PREPARE");
+		return;
+	}
+	v->job->is_prepared = true;
+	commit(v);
+}
+
+static void prepare(struct vdi *v)
+{
+	source_ask(v, REMOTE_ASK_PREPARE, prepared);
+}
+
+static void offered(struct vdi *v)
+{
+	if (v->step.err)
+		commit_failed(v, "the handover could not be written down");
+	else
+		prepare(v);
+}
+
+void source_commit(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = commit_source_offer(record(v));
+
+	v->job->committed = next;
+	if (verdict.does != COMMIT_ALLOW) {
+		fail_step(v, EPERM, commit_why_text(verdict.why));
+		commit_failed(v, "the disk cannot be handed over");
+		return;
+	}
+	source_decide(v, &verdict, offered);
+}
+
+void source_part(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = commit_source_unfenced(record(v));
+
+	verdict = commit_source_give_unfenced(&verdict.next);
+	verdict.is_changed = verdict.does == COMMIT_ALLOW;
+	source_decide(v, &verdict, next);
+}
+
+static void is_settled(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->committed);
+
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	next(v);
+}
+
+void source_settle(struct vdi *v, const char *id, step_fn *next)
+{
+	const struct commit_record *r = record(v);
+	struct commit_verdict verdict = { .next = *r };
+
+	v->job->committed = next;
+	if (r->role == COMMIT_ROLE_SOURCE && strcmp(r->mirror, id) == 0)
+		verdict = commit_source_settle(r);
+	source_decide(v, &verdict, is_settled);
+}
+
+/* --- withdraw */
+
+static void withdrawn_over(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->committed);
+
+	if (v->step.err)
+		log_info("%s: the far side was not told: %s", v->op->id, v->step.text);
+	next(v);
+}
+
+static void reclaimed_for_end(struct vdi *v)
+{
+	if (v->step.err)
+		withdrawn_over(v);
+	else
+		source_ask(v, REMOTE_ASK_END, withdrawn_over);
+}
+
+/* It must not stay eligible there, and need not wait for us. */
+static void withdrawn(struct vdi *v)
+{
+	struct mirror_status s;
+
+	if (v->step.err) {
+		log_error("%s: its handover could not be withdrawn on record: this disk is not written to: %s", v->op->id,
+			  v->step.text);
+		far_refuse_plain(v);
+	}
+	mirror_status(v->op->mirror, &s);
+	if (v->step.err || !s.is_sxm || !s.is_up) {
+		error_clear(&v->step);
+		withdrawn_over(v);
+	} else if (v->job->was_offered) {
+		source_ask(v, REMOTE_ASK_RECLAIM, reclaimed_for_end);
+	} else {
+		source_ask(v, REMOTE_ASK_END, withdrawn_over);
+	}
+}
+
+void source_withdraw(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = commit_source_barrier_failed(record(v));
+
+	v->job->committed = next;
+	v->job->was_offered = record(v)->state == COMMIT_OFFERED;
+	if (verdict.why == COMMIT_WHY_WITHDRAWN)
+		log_warn("%s: %s", v->op->id, commit_why_text(verdict.why));
+	source_decide(v, &verdict, withdrawn);
+}
+
+/* --- reclaim: a guest is to start here again */
+
+bool source_is_linked(const struct vdi *v)
+{
+	struct mirror_status s;
+
+	if (!v->op || !v->op->is_given)
+		return false;
+	mirror_status(v->op->mirror, &s);
+	return s.is_up;
+}
+
+static void reclaim_over(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->committed);
+
+	next(v);
+}
+
+void source_back(struct vdi *v)
+{
+	struct operation *op = v->op;
+
+	if (!v->step.err && record(v)->state == COMMIT_OWNED) {
+		log_info("%s: this disk is owned here again, epoch %" PRIu64 "; the mirror goes on", op->id, record(v)->epoch);
+		op->is_given = op->is_complete = false;
+		mirror_go_on(op->mirror, record(v)->epoch);
+	}
+	reclaim_over(v);
+}
+
+static void reclaimed(struct vdi *v)
+{
+	const struct remote_ask *a = &v->op->ask;
+	enum commit_meaning meaning;
+	struct commit_verdict verdict;
+
+	if (v->step.err && (v->step.err != EPROTO || a->is_garbled)) {
+		reclaim_over(v);
+		return;
+	}
+	verdict = commit_source_heard(record(v), a->field[0], a->field[1], remote_ask_u64(a, 2), &meaning);
+	if (meaning == COMMIT_MEANS_RECLAIMED || meaning == COMMIT_MEANS_TAKEN)
+		source_decide(v, &verdict, source_back);
+	else
+		reclaim_over(v);
+}
+
+static void ask_back(struct vdi *v)
+{
+	source_ask(v, REMOTE_ASK_RECLAIM, reclaimed);
+}
+
+void source_reclaim(struct vdi *v, step_fn *next)
+{
+	v->job->committed = next;
+	if (source_is_linked(v))
+		ask_back(v);
+	else
+		reach(v, ask_back);
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The disk as the source of a mirror to another sxm, over fakes of the rooms below: the commit, what comes after it, what undoes it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/proc.h"
+#include "tests/unit/vdi-rig.h"
+
+static char id[64];
+
+static struct vdi_operation_status stat_of(void)
+{
+	struct vdi_operation_status s;
+
+	assert_int_equal(vdi_operation(rig_vdi, id, &s), 0);
+	return s;
+}
+
+static void says(enum remote_question q, uint32_t status, uint32_t state, uint32_t epoch)
+{
+	fake.says[q] = (struct fake_says){ .field = { status, state, 0, epoch } };
+}
+
+/* A far side that does what it is asked, from the source's epoch 1. */
+static void begin_mirror(void)
+{
+	const struct vdi_mirror_args args = { .domain = "3", .remote = "nbd://far/x" };
+	struct answer a = { 0 };
+
+	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 1);
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 2);
+	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
+	says(REMOTE_ASK_END, 0, REMOTE_IS_INCOMPLETE, 3);
+	vdi_mirror(rig_vdi, &args, id, sizeof(id), rig_answer, &a);
+	UNTIL(fake.status.started_ns);
+	fake_link_up();
+	fake_change(CORE_SYNCING, true, false);
+	assert_int_equal(rig_answered(&a), 0);
+}
+
+/* In sync under a guest, and said. */
+static void mirror_for_guest(void)
+{
+	assert_int_equal(rig_activate("3", false), 0);
+	begin_mirror();
+	fake_change(CORE_SYNCED, true, true);
+	UNTIL(stat_of().is_complete);
+	assert_true(rig_is_owned("\"told\":true"));
+	fake.trace[0] = '\0';
+}
+
+static void switch_over(void)
+{
+	mirror_for_guest();
+	assert_int_equal(rig_deactivate("3"), 0);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"epoch\":\"2\""));
+	assert_true(fake_traced("finish prepare commit cut flush "));
+	assert_true(stat_of().is_complete && !stat_of().is_ended);
+}
+
+static void the_far_side_has_the_disk_before_the_verb_succeeds(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	assert_int_equal(rig_emptied, 0); /* the link is waited on */
+	fake_news(REMOTE_NEWS_TAKEN, 2);
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
+	UNTIL(rig_emptied);
+	assert_true(fake_traced("abort mirror- flush close "));
+	assert_true(rig_is_owned("\"taken\":true"));
+	assert_int_equal(rig_activate("4", false), EPERM);
+}
+
+static void a_reader_may_stay_and_nobody_may_write(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_activate("u0_1", true), 0);
+	assert_int_equal(fake.plain, NBDSRV_PLAIN_READS);
+}
+
+static void a_digest_that_differs_fails_the_barrier(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake.digest = (struct digest){ .count = 7 };
+	assert_int_equal(rig_deactivate("3"), EBADMSG);
+	assert_true(fake_traced("finish prepare reclaim end abort mirror- "));
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\"") && rig_is_owned("\"raised\":true"));
+	assert_true(stat_of().is_failed);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void a_digest_nobody_knows_is_not_compared(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake.digest = (struct digest){ .count = 7 };
+	fake.is_digest_void = true;
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void a_commit_of_another_epoch_is_none(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 9);
+	assert_int_equal(rig_deactivate("3"), EPROTO);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+}
+
+static void a_far_side_that_cannot_write_it_down_fails_the_barrier(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	says(REMOTE_ASK_COMMIT, REMOTE_SAYS_FAILED, 28, 0);
+	assert_int_equal(rig_deactivate("3"), ENOSPC);
+	assert_true(fake_traced("finish prepare commit reclaim end abort mirror- "));
+}
+
+/* The answer was lost, or the question: it is asked again. */
+static void a_commit_cut_off_is_asked_again_on_the_next_link(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
+	fake.status.is_reaching = true;
+	vdi_deactivate(rig_vdi, "3", rig_answer, &a);
+	UNTIL(strstr(fake.trace, "reach"));
+	assert_true(rig_is_owned("\"state\":\"offered\""));
+	assert_int_equal(a.count, 0);
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 2);
+	fake_link_up();
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(rig_is_owned("\"state\":\"given\""));
+}
+
+static void a_commit_cut_off_for_good_is_withdrawn_and_raised_once(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
+	fake.status.is_reaching = true;
+	vdi_deactivate(rig_vdi, "3", rig_answer, &a);
+	UNTIL(strstr(fake.trace, "reach"));
+	fake_link_down(false);
+	assert_int_equal(rig_answered(&a), ENOTCONN);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\"") && rig_is_owned("\"raised\":true"));
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void a_guest_that_reboots_gets_the_disk_back_and_the_mirror_goes_on(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_true(fake_traced("reclaim go-on serve:rw "));
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	assert_int_equal(fake.epoch, 3);
+	assert_int_equal(fake.plain, NBDSRV_PLAIN_WRITES);
+	/* And the next switchover is one as the first. */
+	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 3);
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 4);
+	assert_int_equal(rig_deactivate("4"), 0);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"epoch\":\"4\""));
+}
+
+static void a_disk_that_was_taken_meanwhile_is_not_given_back(void **state)
+{
+	(void)state;
+	switch_over();
+	says(REMOTE_ASK_RECLAIM, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	assert_int_equal(rig_activate("4", false), EPERM);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"taken\":true"));
+}
+
+static void without_a_link_the_disk_stays_given_and_the_admin_is_told(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	switch_over();
+	fake_link_down(false);
+	vdi_activate(rig_vdi, "4", false, false, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), EPERM);
+	assert_non_null(strstr(a.e.text, "sxm epoch take"));
+	assert_true(rig_is_owned("\"state\":\"given\""));
+}
+
+static void a_link_made_anew_gets_the_disk_back(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	switch_over();
+	fake_link_down(true);
+	vdi_activate(rig_vdi, "4", false, false, rig_answer, &a);
+	UNTIL(strstr(fake.trace, "reach"));
+	fake_link_up();
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\""));
+}
+
+static void what_is_given_back_is_owned_before_that_is_said(void **state)
+{
+	(void)state;
+	switch_over();
+	fake_news(REMOTE_NEWS_RELEASED, 3);
+	UNTIL(strstr(fake.trace, "released"));
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_failed);
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_int_equal(rig_deactivate("4"), 0);
+}
+
+static void an_operation_the_far_side_ended_raises_nothing(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake_news(REMOTE_NEWS_ENDED, 1);
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_failed && rig_is_owned("\"ended\":true"));
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void without_a_writer_it_is_complete_when_it_is_given(void **state)
+{
+	(void)state;
+	begin_mirror();
+	fake_change(CORE_SYNCED, true, true);
+	UNTIL(stat_of().is_complete);
+	assert_true(rig_is_owned("\"state\":\"given\""));
+	assert_true(fake_traced("open:rw mirror+ start wait finish prepare commit "));
+}
+
+static void what_the_next_links_hello_says_is_heard(void **state)
+{
+	(void)state;
+	switch_over();
+	fake_link_down(true);
+	fake.on_heard(fake.heard_arg, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
+}
+
+static void a_process_that_dies_in_between_withdraws_before_it_serves(void **state)
+{
+	char owner[128], *text;
+
+	(void)state;
+	mirror_for_guest();
+	rig_stop();
+	snprintf(owner, sizeof(owner), "%s/fake.owner", rig_dir);
+	text = strdup("{\"state\":\"offered\",\"role\":\"source\",\"epoch\":\"2\",\"mirror\":\"m\",\"generation\":\"9\",\"since\":\"0\","
+	              "\"written\":true,\"told\":true}");
+	assert_int_equal(proc_replace_file(owner, text, strlen(text), 0600, NULL), 0);
+	free(text);
+	rig_begin();
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+/* A dead link is no reason to hurt a guest that is suspended hours later. */
+static void lost_for_an_hour_it_raises_nothing(void **state)
+{
+	char owner[128], text[512];
+
+	(void)state;
+	mirror_for_guest();
+	fake_link_down(true);
+	UNTIL(rig_is_owned("\"lost\":1") || rig_is_owned("\"lost\":2"));
+	fake_fail("the link is gone");
+	UNTIL(stat_of().is_ended);
+	rig_stop();
+	snprintf(owner, sizeof(owner), "%s/fake.owner", rig_dir);
+	snprintf(text, sizeof(text), "{\"state\":\"owned\",\"role\":\"source\",\"epoch\":\"1\",\"mirror\":\"m\",\"generation\":\"9\","
+	         "\"since\":\"0\",\"written\":true,\"told\":true,\"lost\":%lld}", (long long)time(NULL) - 3601);
+	assert_int_equal(proc_replace_file(owner, text, strlen(text), 0600, NULL), 0);
+	rig_begin();
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static int destroy(bool is_forced)
+{
+	struct answer a = { 0 };
+
+	vdi_destroy(rig_vdi, is_forced, rig_answer, &a);
+	return rig_answered(&a);
+}
+
+static void the_source_of_an_unresolved_mirror_is_not_destroyed(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake_link_down(false);
+	fake_fail("the link is gone");
+	UNTIL(stat_of().is_ended);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+	assert_int_equal(rig_detach("3"), 0);
+	assert_int_equal(destroy(false), EPERM);
+	assert_int_equal(rig_activate("4", false), 0); /* it is used: resolved */
+	assert_int_equal(rig_deactivate("4"), 0);
+	assert_int_equal(rig_detach("4"), 0);
+	assert_int_equal(destroy(false), 0);
+}
+
+static void an_operation_that_is_destroyed_resolves_it(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	fake_fail("the link is gone");
+	UNTIL(stat_of().is_ended);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+	assert_int_equal(rig_detach("3"), 0);
+	assert_int_equal(destroy(false), EPERM);
+	vdi_forget(rig_vdi, id, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), 0);
+	assert_int_equal(destroy(false), 0);
+}
+
+static void a_given_disk_may_be_destroyed(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	assert_int_equal(destroy(false), 0);
+	assert_true(stat_of().is_ended && stat_of().is_complete);
+	assert_true(fake_traced("abort mirror- flush close "));
+}
+
+static void a_cancelled_mirror_owes_nothing(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	vdi_cancel(rig_vdi, id, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), 0);
+	assert_false(rig_is_owned("\"told\":true"));
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void a_killed_process_says_complete_of_what_it_gave(void **state)
+{
+	char text[256], path[128];
+
+	(void)state;
+	switch_over();
+	rig_stop();
+	snprintf(text, sizeof(text), "{\"domains\":[],\"operation\":\"%s\",\"operation_domain\":\"3\",\"told\":true}", id);
+	snprintf(path, sizeof(path), "%s/domains.json", rig_dir);
+	assert_int_equal(proc_replace_file(path, text, strlen(text), 0600, NULL), 0);
+	rig_begin();
+	assert_false(rig_is_on_file("operation"));
+	assert_false(rig_is_on_file("owed"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RIG_TEST(the_far_side_has_the_disk_before_the_verb_succeeds),
+		RIG_TEST(a_reader_may_stay_and_nobody_may_write),
+		RIG_TEST(a_digest_that_differs_fails_the_barrier),
+		RIG_TEST(a_digest_nobody_knows_is_not_compared),
+		RIG_TEST(a_commit_of_another_epoch_is_none),
+		RIG_TEST(a_far_side_that_cannot_write_it_down_fails_the_barrier),
+		RIG_TEST(a_commit_cut_off_is_asked_again_on_the_next_link),
+		RIG_TEST(a_commit_cut_off_for_good_is_withdrawn_and_raised_once),
+		RIG_TEST(a_guest_that_reboots_gets_the_disk_back_and_the_mirror_goes_on),
+		RIG_TEST(a_disk_that_was_taken_meanwhile_is_not_given_back),
+		RIG_TEST(without_a_link_the_disk_stays_given_and_the_admin_is_told),
+		RIG_TEST(a_link_made_anew_gets_the_disk_back),
+		RIG_TEST(what_is_given_back_is_owned_before_that_is_said),
+		RIG_TEST(an_operation_the_far_side_ended_raises_nothing),
+		RIG_TEST(without_a_writer_it_is_complete_when_it_is_given),
+		RIG_TEST(what_the_next_links_hello_says_is_heard),
+		RIG_TEST(a_process_that_dies_in_between_withdraws_before_it_serves),
+		RIG_TEST(lost_for_an_hour_it_raises_nothing),
+		RIG_TEST(the_source_of_an_unresolved_mirror_is_not_destroyed),
+		RIG_TEST(an_operation_that_is_destroyed_resolves_it),
+		RIG_TEST(a_given_disk_may_be_destroyed),
+		RIG_TEST(a_cancelled_mirror_owes_nothing),
+		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
+	};
+
+	return rig_group("source", tests, sizeof(tests) / sizeof(*tests));
+}
