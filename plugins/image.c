@@ -18,7 +18,7 @@
 
 #define MAX_BYTES (INT64_C(1) << 62)
 
-const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, NULL };
+const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, IMAGE_JOURNAL_SUFFIX, NULL };
 
 static char *join(const char *dir, const char *before, const char *key, const char *after)
 {

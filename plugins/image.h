@@ -10,7 +10,8 @@
 #define IMAGE_ALIGNMENT 512
 #define IMAGE_OWNER_SUFFIX ".owner" /* the datapath's file beside an image: whose the disk is */
 #define IMAGE_MARKS_SUFFIX ".marks" /* another: what a mirror of it may owe */
-extern const char *const image_beside[]; /* both, and NULL */
+#define IMAGE_JOURNAL_SUFFIX ".mirror" /* and how to go on with that */
+extern const char *const image_beside[]; /* all of them, and NULL */
 
 char *image_path(const char *dir, const char *key); /* heap */
 

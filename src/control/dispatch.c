@@ -40,7 +40,7 @@ static const struct jsonspec_field request_fields[] = {
 static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
 
 struct args {
-	char *domain, *host, *remote, *id; /* owned */
+	char *domain, *host, *remote, *id, *mode; /* owned */
 	bool is_read_only, is_copy, is_forced;
 	int64_t port, wait_ms, blocksize, rate_bytes;
 	bool has_ranges, has_rate;
@@ -60,7 +60,7 @@ ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is
 ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
-     OPTION("blocksize", JS_INT64, blocksize),
+     OPTION("mode", JS_STRING, mode), OPTION("blocksize", JS_INT64, blocksize),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(verify, OPTION("remote", JS_STRING, remote),
@@ -69,6 +69,7 @@ ARGS(verify, OPTION("remote", JS_STRING, remote),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(operation, ARG("id", JS_STRING, id));
+ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
 
 struct verb;
@@ -243,6 +244,24 @@ static int ranges_to_extents(struct args *a, struct extents *out, struct error *
 	return 0;
 }
 
+static bool is_sync(const char *mode, struct error *e)
+{
+	if (strcmp(mode, "sync") != 0 && strcmp(mode, "lag") != 0)
+		error_set(e, EINVAL, "%.32s is no mode: lag (a guest hears when its own disk has a write), or sync (both)", mode);
+	return strcmp(mode, "sync") == 0;
+}
+
+static void on_mode(struct call *c)
+{
+	struct error e = { 0 };
+	bool wants_sync = is_sync(c->args.mode, &e);
+
+	if (e.err)
+		on_done(c, &e);
+	else
+		vdi_set_sync(c->d->vdi, c->args.id, wants_sync, on_done, c);
+}
+
 static void on_start(struct call *c)
 {
 	struct extents only;
@@ -250,6 +269,13 @@ static void on_start(struct call *c)
 	struct error e = { 0 };
 
 	extents_init(&only, 0);
+	a.is_sync = c->args.mode && is_sync(c->args.mode, &e);
+	if (a.is_sync && a.is_copy)
+		error_set(&e, EINVAL, "a copy has no mode: no guest waits for it");
+	if (e.err) {
+		on_done(c, &e);
+		return;
+	}
 	if (c->args.has_ranges && !c->args.is_copy)
 		error_set(&e, EINVAL, "ranges are for a copy; a mirror is of the whole disk");
 	else if (c->args.has_ranges && ranges_to_extents(&c->args, &only, &e) == 0)
@@ -359,6 +385,7 @@ static const struct verb verbs[] = {
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "mirror.start", &start_args, on_start, start_ok },
+	{ "mirror.mode", &mode_args, on_mode, empty },
 	{ "mirror.stat", &stat_args, on_stat, stat_ok },
 	{ "mirror.cancel", &operation_args, on_cancel, empty },
 	{ "mirror.destroy", &operation_args, on_destroy, empty },

@@ -69,10 +69,10 @@ char *report_attach(const char *socket, const char *export)
 
 struct operation_report {
 	char *id, *state, *why, *remote;
-	bool is_copy, is_failed, is_complete, is_ended, is_stalled;
+	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked;
 	double progress;
 	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, eta_ms, allocated;
-	int64_t running_ms, ready_ms;
+	int64_t running_ms, ready_ms, link, links_lost, marked;
 };
 #define REPORT(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct operation_report, field) }
 static const struct jsonspec_field stat_fields[] = {
@@ -93,7 +93,9 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("sent_bytes", JS_INT64, sent), REPORT("zeroed_bytes", JS_INT64, zeroed),
 	REPORT("skipped_bytes", JS_INT64, skipped), REPORT("copied_bytes", JS_INT64, copied),
 	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us), REPORT("eta_ms", JS_INT64, eta_ms),
-	REPORT("source_allocated_bytes", JS_INT64, allocated),
+	REPORT("source_allocated_bytes", JS_INT64, allocated), REPORT("sync", JS_BOOL, is_sync),
+	REPORT("lagging", JS_BOOL, is_lagging), REPORT("linked", JS_BOOL, is_linked), REPORT("link", JS_INT64, link),
+	REPORT("links_lost", JS_INT64, links_lost), REPORT("marked_regions", JS_INT64, marked),
 	REPORT("running_ms", JS_INT64, running_ms), REPORT("ready_ms", JS_INT64, ready_ms), { .name = NULL },
 };
 static const struct jsonspec operation_spec = { "operation", sizeof(struct operation_report), operation_fields };
@@ -127,7 +129,9 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.rate = number(c->rate_bytes), .sent = number(c->sent_bytes), .zeroed = number(c->zero_bytes),
 		.skipped = number(c->skipped_bytes), .copied = number(c->copied_bytes), .overflow = number(c->overflow_bytes),
 		.total = number(c->total_bytes), .pace_us = c->pace_us, .eta_ms = number(c->eta_ms),
-		.allocated = number(s->mirror.source_allocated_bytes),
+		.allocated = number(s->mirror.source_allocated_bytes), .is_sync = c->is_sync, .is_lagging = c->is_lagging,
+		.is_linked = s->mirror.is_up, .link = number(c->generation), .links_lost = s->mirror.links_lost,
+		.marked = number(c->marked_regions),
 	};
 	fill_times(&s->mirror, out);
 }

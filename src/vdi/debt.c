@@ -29,26 +29,27 @@ static bool is_beside(const char *image)
 {
 	struct stat st;
 
-	return stat(image, &st) == -1 || S_ISREG(st.st_mode);
+	return *image == '/' && (stat(image, &st) == -1 || S_ISREG(st.st_mode)); /* nor is it a server's export */
 }
 
-static char *marks_path(const char *run_dir, const char *image)
+static char *path_beside(const char *run_dir, const char *image, const char *suffix)
 {
 	const char *slash = strrchr(run_dir, '/');
 	char *path;
 	int n;
 
 	if (is_beside(image))
-		n = asprintf(&path, "%s" DEBT_MARKS_SUFFIX, image);
+		n = asprintf(&path, "%s%s", image, suffix);
 	else
-		n = asprintf(&path, "%s/%s" DEBT_MARKS_SUFFIX, proc_state_dir(), slash ? slash + 1 : run_dir);
+		n = asprintf(&path, "%s/%s%s", proc_state_dir(), slash ? slash + 1 : run_dir, suffix);
 	return n == -1 ? NULL : path;
 }
 
 int debt_find(const char *run_dir, const char *image, struct debt *d, struct error *e)
 {
-	*d = (struct debt){ map_path(run_dir), marks_path(run_dir, image) };
-	if (!d->map || !d->marks)
+	*d = (struct debt){ map_path(run_dir), path_beside(run_dir, image, DEBT_MARKS_SUFFIX),
+			    path_beside(run_dir, image, DEBT_JOURNAL_SUFFIX) };
+	if (!d->map || !d->marks || !d->journal)
 		return error_set(e, ENOMEM, "out of memory");
 	return is_beside(image) ? 0 : proc_make_dir(proc_state_dir(), e);
 }
@@ -57,6 +58,7 @@ void debt_clear(struct debt *d)
 {
 	free(d->map);
 	free(d->marks);
+	free(d->journal);
 	*d = (struct debt){ 0 };
 }
 
@@ -77,8 +79,10 @@ void debt_forget_map(const char *run_dir)
 
 void debt_forget(const char *run_dir, const char *image)
 {
-	CLEANUP_FREE char *path = marks_path(run_dir, image);
+	CLEANUP_FREE char *marks = path_beside(run_dir, image, DEBT_MARKS_SUFFIX);
+	CLEANUP_FREE char *journal = path_beside(run_dir, image, DEBT_JOURNAL_SUFFIX);
 
-	drop(path);
+	drop(journal);
+	drop(marks);
 	debt_forget_map(run_dir);
 }

@@ -4,6 +4,7 @@
  *
  *      map      SXM_RUN_DIR/<id>/map
  *      marks    <image>.marks; of what is no file (a block device): SXM_STATE_DIR/<id>.marks
+ *      journal  <image>.mirror; likewise (journal.h)
  *
  * All of it blocks: in the pool, or where the loop does not run.
  */
@@ -14,15 +15,16 @@
 
 #define DEBT_MAP_FILE "map"
 #define DEBT_MARKS_SUFFIX ".marks"
+#define DEBT_JOURNAL_SUFFIX ".mirror"
 
 struct debt {
-	char *map, *marks; /* owned; paths */
+	char *map, *marks, *journal; /* owned; paths */
 };
 /* run_dir: SXM_RUN_DIR/<id>. Makes SXM_STATE_DIR where it is needed. -1 + e; debt_clear() is safe then. */
 int debt_find(const char *run_dir, const char *image, struct debt *d, struct error *e);
 void debt_clear(struct debt *d);
 
-/* No mirror of this disk is to be resumed: both files go, as far as they can. */
+/* No mirror of this disk is to be resumed: all of it goes, as far as it can. */
 void debt_forget(const char *run_dir, const char *image);
 /* No mirror of this disk runs, nor did when its process died. The marks stay: whether one is to be resumed after the end of its
  * host is not known in SXM_RUN_DIR. This one is for the loop, too: it is one unlink() on a tmpfs. */

@@ -21,6 +21,7 @@
 static const char *const names[] = {
 	[JOB_RESUME] = "resume", [JOB_ATTACH] = "attach", [JOB_ACTIVATE] = "activate", [JOB_DEACTIVATE] = "deactivate",
 	[JOB_DETACH] = "detach", [JOB_MIRROR] = "mirror", [JOB_SETTLE] = "settle", [JOB_REMOVE] = "remove",
+	[JOB_JOURNAL] = "journal",
 	[JOB_LINK] = "link", [JOB_FOREIGN] = "foreign", [JOB_UNLINGER] = "unlinger", [JOB_DESTROY] = "destroy",
 	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
@@ -36,6 +37,7 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_MIRROR] = operation_begin,
 	[JOB_SETTLE] = operation_settle,
 	[JOB_REMOVE] = operation_remove,
+	[JOB_JOURNAL] = operation_begin_journal,
 	[JOB_LISTEN] = vdi_begin_listen,
 	[JOB_FORGET] = operation_drop,
 	[JOB_VERIFY] = verification_begin,
@@ -137,6 +139,7 @@ static void job_free(struct job *j)
 	}
 	extents_fini(&j->only);
 	free(j->remote);
+	free(j->journal);
 	free(j);
 }
 

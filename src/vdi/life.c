@@ -89,6 +89,8 @@ void vdi_free(struct vdi *v)
 	}
 	if (v->pool)
 		iobuf_pool_free(v->pool);
+	debt_clear(&v->debt);
+	journal_clear(&v->journal);
 	free(v->owed);
 	free(v->id);
 	free(v->path);
@@ -134,6 +136,17 @@ static bool has_to_withdraw(struct vdi *v, struct commit_verdict *verdict)
 	return verdict->does == COMMIT_ALLOW && verdict->is_changed;
 }
 
+static void forget(struct vdi *v)
+{
+	debt_forget(v->run_dir, v->path);
+}
+
+static void buried(struct vdi *v)
+{
+	v->remains.is_there = false;
+	job_end(v);
+}
+
 static void resumed(struct vdi *v)
 {
 	struct job *j = v->job;
@@ -141,6 +154,20 @@ static void resumed(struct vdi *v)
 
 	if (has_to_withdraw(v, &verdict)) {
 		stack_own(v, &verdict.next, resumed);
+		return;
+	}
+	if (v->step.err && v->remains.is_there && !next_unserved(v)) {
+		log_error("%s", v->step.text);
+		operation_bury(v, &v->remains, buried);
+		return;
+	}
+	if (!v->step.err && v->remains.is_there) {
+		revive(v, resumed);
+		return;
+	}
+	if (!v->step.err && v->remains.is_none) {
+		v->remains.is_none = false;
+		stack_work(v, forget, resumed);
 		return;
 	}
 	if (v->step.err)
@@ -172,7 +199,9 @@ static void open_again(struct vdi *v)
 {
 	if (v->step.err)
 		log_error("%s", v->step.text);
-	if (next_unserved(v))
+	if (v->remains.is_there)
+		stack_open(v, false, resumed);
+	else if (next_unserved(v))
 		stack_open(v, !vdi_has_writer(v, NULL, false) && !has_lingering(v), resumed);
 	else
 		job_end(v);
@@ -236,10 +265,13 @@ void vdi_begin_resume(struct vdi *v)
 	}
 	if (take_up(v, &r, &v->job->error) == -1)
 		job_end(v);
-	else if (r.operation && *r.operation)
-		operation_bury(v, &r, open_again);
 	else {
-		debt_forget_map(v->run_dir);
+		if (r.operation && *r.operation)
+			revive_note(v, &r);
+		else
+			debt_forget_map(v->run_dir);
+		/* One that began and was not written down yet was not answered either. */
+		v->remains.is_none = r.domains.count > 0 && !v->remains.is_there;
 		open_again(v);
 	}
 	domains_clear(&r);
@@ -283,6 +315,8 @@ void vdi_begin_stop(struct vdi *v)
 	error_set(&why, ESHUTDOWN, "the datapath process was asked to stop");
 	if (v->op && v->op->is_given)
 		source_let_go(v, cut_all);
+	else if (v->op && v->op->debt.journal)
+		operation_suspend(v, cut_all);
 	else if (v->op)
 		operation_give_up(v, &why, cut_all);
 	else
@@ -306,7 +340,7 @@ bool vdi_is_needed(const char *run_dir)
 
 	if (domains_load(run_dir, &r, &e) == -1)
 		return true; /* cannot tell: the next process will */
-	is_needed = r.domains.count > 0;
+	is_needed = r.domains.count > 0 || (r.operation && *r.operation);
 	domains_clear(&r);
 	if (asprintf(&path, "%s/%s", run_dir, DOMAINS_FILE) == -1)
 		path = NULL;

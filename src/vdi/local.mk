@@ -2,7 +2,10 @@
 noinst_LTLIBRARIES += libvdiroom.la libvdi.la
 libvdiroom_la_SOURCES = \
 	src/vdi/debt.c src/vdi/debt.h \
+	src/vdi/begin.c \
 	src/vdi/domains.c src/vdi/domains.h \
+	src/vdi/journal.c src/vdi/journal.h \
+	src/vdi/revive.c \
 	src/vdi/far.c src/vdi/far-ask.c \
 	src/vdi/handover.c \
 	src/vdi/jobs.c \

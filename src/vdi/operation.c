@@ -2,8 +2,7 @@
  *
  * operation - a mirror or a copy, from mirror.start to its record
  *
- *      JOB_MIRROR   open for writing -> hold, drain -> mirror under the gate -> wake -> mirror_start -> save
- *                   the starter hears when the far side was reached, or could not be, or after VDI_START_WAIT_MS
+ *      JOB_MIRROR   begin.c; the starter hears when the far side was reached, or could not be, or after VDI_START_WAIT_MS
  *      on_change    takes notes and queues:  in sync -> JOB_SETTLE     failed, or a copy is over -> JOB_REMOVE
  *      JOB_SETTLE   settle.c
  *      JOB_REMOVE   abort -> hold, drain -> mirror out -> wake -> record -> save -> close the disk where nobody needs it
@@ -67,7 +66,7 @@ void operation_look(struct vdi *v)
 	j->number = op->number;
 }
 
-static void on_timer(void *arg)
+void operation_on_timer(void *arg)
 {
 	struct operation *op = arg;
 
@@ -88,7 +87,7 @@ static void note_failure(struct operation *op, const struct error *why)
 		error_set(&op->why, EIO, "the mirror ended without a reason");
 }
 
-static void on_change(void *arg)
+void operation_on_change(void *arg)
 {
 	struct operation *op = arg;
 	struct mirror_status s;
@@ -115,139 +114,6 @@ static void on_change(void *arg)
 	record_news(op->vdi, op->id);
 }
 
-/* --- JOB_MIRROR */
-
-static void refuse(struct vdi *v, const struct error *e)
-{
-	v->job->error = *e;
-	stack_release(v, job_end);
-}
-
-static void begun(struct vdi *v)
-{
-	if (v->step.err)
-		log_error("%s: %s", v->op->id, v->step.text);
-	job_end(v);
-}
-
-/* The job's waiter becomes the operation's: it hears when the far side was reached. */
-static void hand_starter(struct job *j, struct operation *op)
-{
-	struct job_waiter *w = TAILQ_FIRST(&j->waiters);
-
-	snprintf(j->out_id, j->out_bytes, "%s", op->id);
-	TAILQ_REMOVE(&j->waiters, w, link);
-	op->started = w->done;
-	op->started_arg = w->arg;
-	free(w);
-}
-
-static void insert(struct vdi *v)
-{
-	gate_set_below(v->gate, v->op->mirror);
-	stack_wake(v);
-	v->op->is_inserting = false;
-	mirror_start(v->op->mirror);
-	loop_timer_set(v->op->timer, VDI_START_WAIT_MS);
-	hand_starter(v->job, v->op);
-	stack_save(v, begun);
-}
-
-static struct operation *make(struct vdi *v, struct error *e)
-{
-	struct job *j = v->job;
-	struct operation *op = record_new(v, j->domain, j->is_copy);
-	struct mirror_spec spec = {
-		.loop = v->loop,
-		.below = v->disk,
-		.uri = j->remote,
-		.is_copy = j->is_copy,
-		.only = j->has_only ? &j->only : NULL,
-		.on_change = on_change,
-		.arg = op,
-	};
-
-	if (op) {
-		op->is_inserting = true;
-		op->timer = loop_timer_new(v->loop, on_timer, op);
-		op->reach = loop_timer_new(v->loop, source_reach_is_over, op);
-		if (!op->is_copy)
-			source_fill(op, &spec);
-	}
-	if (!op || !op->timer || !op->reach) {
-		error_set(e, ENOMEM, "out of memory");
-	} else {
-		op->mirror = mirror_new(&spec, e);
-		if (op->mirror)
-			return op;
-	}
-	if (op)
-		record_free(v, op);
-	return NULL;
-}
-
-/* v->op has a mirror that was never started. */
-static void owned(struct vdi *v)
-{
-	struct operation *op = v->op;
-
-	if (!v->op->is_copy && v->step.err) {
-		v->job->error = v->step;
-		v->op = NULL;
-		layer_close(take_ptr(&op->mirror));
-		record_free(v, op);
-		stack_release(v, job_end);
-		return;
-	}
-	stack_quiet(v, insert);
-}
-
-static void opened(struct vdi *v)
-{
-	struct error e = { 0 };
-
-	if (v->step.err) {
-		refuse(v, &v->step);
-		return;
-	}
-	if (!v->job->is_copy && source_check(v, &e) == -1) {
-		refuse(v, &e);
-		return;
-	}
-	v->op = make(v, &e);
-	if (!v->op)
-		refuse(v, &e);
-	else if (v->op->is_copy)
-		owned(v);
-	else
-		source_begin(v, owned);
-}
-
-static int check(const struct vdi *v, const struct job *j, struct error *e)
-{
-	const struct domain *d;
-	unsigned guests = 0;
-
-	if (v->op)
-		return error_set(e, EBUSY, "%s %s of this disk is running: one at a time; wait for it or cancel it",
-				 v->op->is_copy ? "copy" : "mirror", v->op->id);
-	TAILQ_FOREACH(d, &v->domains, link)
-		guests += d->is_active && !d->is_read_only && domains_is_guest(d->name);
-	if (guests > 1 && !j->is_copy)
-		return error_set(e, EBUSY, "%u guests have this disk active for writing: a mirror follows one only", guests);
-	return 0;
-}
-
-void operation_begin(struct vdi *v)
-{
-	struct error e = { 0 };
-
-	if (check(v, v->job, &e) == -1)
-		job_fail(v, &e);
-	else
-		stack_open(v, false, opened);
-}
-
 /* --- the end of one */
 
 static void out_saved(struct vdi *v)
@@ -258,11 +124,24 @@ static void out_saved(struct vdi *v)
 	next(v);
 }
 
-static void recorded(struct vdi *v)
+static void journal_gone(struct vdi *v)
 {
 	if (v->step.err)
-		log_error("record of an operation: %s", v->step.text);
+		log_error("%s", v->step.text); /* its record says that it has ended */
 	stack_save(v, out_saved);
+}
+
+/* In this order: a journal without a record is taken up again. */
+static void recorded(struct vdi *v)
+{
+	char *journal = take_ptr(&v->job->journal);
+
+	if (v->step.err)
+		log_error("record of an operation: %s", v->step.text);
+	if (journal)
+		stack_write(v, journal, NULL, journal_gone);
+	else
+		stack_save(v, out_saved);
 }
 
 /* A start that failed leaves no record: it was an error, not an operation. */
@@ -273,17 +152,24 @@ static void end(struct vdi *v, struct operation *op)
 	op->is_ended = true;
 	loop_timer_clear(op->timer);
 	record_news(v, op->id);
+	if (op->is_suspended) {
+		record_free(v, op);
+		out_saved(v); /* domains.json and the journal speak of it as before */
+		return;
+	}
 	if (op->started) {
 		v->job->starter = op->started;
 		v->job->starter_arg = op->started_arg;
 		v->job->start_error = op->why;
 		op->started = NULL;
+		v->job->journal = take_ptr(&op->debt.journal);
 		record_free(v, op);
-		stack_save(v, out_saved);
+		recorded(v);
 		return;
 	}
 	log_info("%s %s ended, %s", op->is_copy ? "copy" : "mirror", op->id, op->is_complete ? "complete" : op->why.text);
 	text = record_encode(op);
+	v->job->journal = take_ptr(&op->debt.journal);
 	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);
 }
 
@@ -390,6 +276,14 @@ void operation_give_up(struct vdi *v, const struct error *why, step_fn *next)
 	owe(v, v->op);
 	v->job->given_up = next;
 	wait_aborted(v, aborted); /* guests go on until it is over */
+}
+
+void operation_suspend(struct vdi *v, step_fn *next)
+{
+	v->op->is_suspended = true;
+	mirror_keep_debt(v->op->mirror);
+	v->job->given_up = next;
+	wait_aborted(v, aborted);
 }
 
 /* --- JOB_REMOVE */
@@ -506,49 +400,23 @@ void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 		snprintf(j->id, sizeof(j->id), "%s", id);
 }
 
-/* --- start */
-
-void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg)
-{
-	struct error e = { 0 };
-	struct job *j;
-
-	if (remote_nbd_check_uri(args->remote, &e) == -1) {
-		done(arg, &e);
-		return;
-	}
-	j = job_add(v, JOB_MIRROR, args->domain, done, arg);
-	if (!j)
-		return;
-	j->is_copy = args->is_copy;
-	j->remote = strdup(args->remote);
-	j->has_only = args->only != NULL;
-	for (size_t i = 0; args->only && i < args->only->count; i++)
-		if (extents_add(&j->only, args->only->item[i].range, args->only->item[i].type) == -1)
-			error_set(&j->error, ENOMEM, "out of memory");
-	if (!j->remote)
-		error_set(&j->error, ENOMEM, "out of memory");
-	j->out_id = id;
-	j->out_bytes = bytes;
-}
-
 /* --- what a dead predecessor left */
 
-void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next)
+void operation_bury(struct vdi *v, const struct remains *r, step_fn *next)
 {
-	bool is_there, is_complete = record_says_complete(r->operation, &is_there);
+	bool is_there, is_complete = record_says_complete(r->id, &is_there);
 	struct error why = { 0 };
 	struct operation *op = NULL;
 	char *text;
 
 	v->job->taken_out = next;
 	if (!is_complete)
-		op = record_new(v, r->operation_domain ? r->operation_domain : "", r->is_copy);
+		op = record_new(v, r->domain, r->is_copy);
 	if (!op) {
 		stack_save(v, out_saved);
 		return;
 	}
-	snprintf(op->id, sizeof(op->id), "%s", r->operation);
+	snprintf(op->id, sizeof(op->id), "%s", r->id);
 	op->is_told = r->is_told;
 	op->is_ended = true;
 	error_set(&why, EPIPE, "the datapath process died while it ran");

@@ -93,6 +93,7 @@ void record_free(struct vdi *v, struct operation *op)
 	assert(v->op != op && !op->mirror);
 	TAILQ_REMOVE(&v->operations, op, link);
 	loop_timer_free(op->timer);
+	debt_clear(&op->debt);
 	loop_timer_free(op->reach);
 	free(op);
 }

@@ -119,6 +119,10 @@ static void save_peer(void *arg, const struct mirror_peer *p, void (*done)(void 
 {
 	struct operation *op = arg;
 
+	if (p->far_boot != op->peer.far_boot || p->far_process != op->peer.far_process) {
+		op->peer = *p;
+		operation_note(op);
+	}
 	if (done)
 		done(done_arg, p->generation <= record(op->vdi)->generation ? 0 : ENOSPC);
 }
@@ -160,6 +164,20 @@ void source_begin(struct vdi *v, step_fn *next)
 	if (verdict.shuts_out)
 		far_shut_out(v, NULL);
 	source_decide(v, &verdict, next);
+}
+
+/* A dead process may have used any of those that were reserved. */
+void source_reserve(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = { .is_changed = true, .next = *record(v) };
+
+	verdict.next.generation += LINKS_RESERVED;
+	source_decide(v, &verdict, next);
+}
+
+uint64_t source_next_links(const struct vdi *v)
+{
+	return record(v)->generation - LINKS_RESERVED;
 }
 
 /* --- told */

@@ -63,6 +63,17 @@ static void offload(struct vdi *v, void (*work)(struct vdi *v), void (*after)(st
 	}
 }
 
+static void on_worked(struct offload *o)
+{
+	stack_step_end(container_of(o, struct vdi, offload));
+}
+
+void stack_work(struct vdi *v, void (*work)(struct vdi *v), step_fn *next)
+{
+	stack_step_begin(v, next);
+	offload(v, work, on_worked);
+}
+
 /* --- open */
 
 static void open_image(struct vdi *v)

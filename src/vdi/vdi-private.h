@@ -15,7 +15,9 @@
 #include "loop/offload.h"
 #include "mirror/remote.h"
 #include "nbdsrv/nbdsrv.h"
+#include "vdi/debt.h"
 #include "vdi/domains.h"
+#include "vdi/journal.h"
 #include "vdi/owner.h"
 #include "vdi/vdi.h"
 
@@ -96,6 +98,11 @@ struct operation {
 	bool is_failed, is_complete, is_ended;
 	bool is_aborting, is_aborted;  /* mirror_abort() was called; has ended */
 	bool is_cancelled;
+	bool is_sync;         /* as it was asked for last */
+	struct debt debt;     /* owned; where its files are; a copy has none */
+	struct mirror_peer peer; /* for the journal: the far side as it was met last */
+	bool is_noting;       /* a JOB_JOURNAL is queued */
+	bool is_suspended;    /* it ends with this process only */
 	bool is_settling;     /* a JOB_SETTLE is queued */
 	bool is_removing;     /* a JOB_REMOVE is queued */
 	struct error why;     /* is_failed */
@@ -135,6 +142,7 @@ enum job_kind {
 	JOB_MIRROR,     /* put a mirror in */
 	JOB_SETTLE,     /* it is in sync: tell, or finish where nobody writes */
 	JOB_REMOVE,     /* take a mirror that is over out */
+	JOB_JOURNAL,    /* write a mirror's journal anew */
 	JOB_LISTEN,     /* TCP for a domain */
 	JOB_FORGET,     /* drop an ended operation */
 	JOB_VERIFY,     /* begin to compare with a copy */
@@ -149,6 +157,13 @@ enum job_kind {
 };
 
 typedef void step_fn(struct vdi *v);
+
+/* What domains.json says of an operation of a dead process. */
+struct remains {
+	bool is_none; /* ... that none ran, and speaks of this boot */
+	bool is_there, is_copy, is_told;
+	char id[64], domain[DOMAINS_NAME_MAX];
+};
 
 struct job_waiter {
 	vdi_done_fn *done;
@@ -166,6 +181,9 @@ struct job {
 	uint64_t started_ns;
 	struct error error;    /* the answer; err 0: good */
 	step_fn *after;        /* of a step made of steps: stack.c's, handover.c's and operation.c's, one each */
+	step_fn *revived;
+	bool was_revived;      /* ACTIVATE: it was looked for one */
+	char *journal;         /* owned: to be removed */
 	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved;
 	struct commit_verdict verdict;
 	struct commit_record record; /* to be durable: stack_own()'s */
@@ -175,7 +193,7 @@ struct job {
 
 	/* JOB_MIRROR: until its start. The operation answers, not the job. JOB_VERIFY. */
 	char *remote;          /* owned */
-	bool is_copy, has_only;
+	bool is_copy, is_sync, has_only;
 	struct extents only;
 	vdi_done_fn *starter;  /* REMOVE of one that never began: who hears */
 	void *starter_arg;
@@ -241,6 +259,7 @@ struct vdi {
 	struct job *job;           /* the running one, not in jobs */
 	struct loop_task run;
 	bool is_stopping, has_resumed;
+	struct remains remains;
 	struct loop_timer *resume_timer; /* owned */
 
 	/* the running step */
@@ -254,6 +273,8 @@ struct vdi {
 	bool open_read_only;
 	struct disk_file *opened;  /* owned between work and done */
 	struct owner loaded;       /* likewise */
+	struct debt debt;          /* likewise, and the next */
+	struct journal journal;
 	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
 };
 
@@ -284,6 +305,7 @@ void stack_drain_disk(struct vdi *v, step_fn *next);
 void stack_flush(struct vdi *v, step_fn *next);
 void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: answered, closed, freed */
 int stack_serve(struct vdi *v, struct domain *d, struct error *e);
+void stack_work(struct vdi *v, void (*work)(struct vdi *v), step_fn *next); /* on a pool thread */
 void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are now */
 void stack_write(struct vdi *v, char *file, char *text, step_fn *next); /* takes both; text NULL: unlink file */
 /* Makes it durable that the disk is so owned; then it is in force, and everybody whom it concerns hears. */
@@ -343,6 +365,9 @@ void source_queue_heard(struct operation *op, enum commit_status status, enum co
 void source_look(struct operation *op);
 void source_begin_heard(struct vdi *v);  /* JOB_HEARD */
 void source_begin_linked(struct vdi *v); /* JOB_LINKED */
+/* On record: more numbers for links than were ever used; the last that may have been used before. */
+void source_reserve(struct vdi *v, step_fn *next);
+uint64_t source_next_links(const struct vdi *v);
 void source_let_go(struct vdi *v, step_fn *next);   /* a given disk's operation ends here */
 
 /* --- source.c */
@@ -383,8 +408,24 @@ void operation_take_out(struct vdi *v, step_fn *next);
 void operation_record(struct vdi *v, step_fn *next); /* writes its record, as it is now */
 /* v->op fails by `why`: aborts it and takes it out, whatever the gate does. */
 void operation_give_up(struct vdi *v, const struct error *why, step_fn *next);
-/* At resume: an operation of the dead predecessor becomes a failed record, and a debt where complete may have been told. */
-void operation_bury(struct vdi *v, const struct domains_record *r, step_fn *next);
+/* v->op ends with this process, to be taken up by the next one. */
+void operation_suspend(struct vdi *v, step_fn *next);
+/* An operation of a dead process becomes a failed record, and a debt where complete may have been told. */
+void operation_bury(struct vdi *v, const struct remains *r, step_fn *next);
+void operation_on_change(void *op); /* its mirror's */
+void operation_on_timer(void *op);
+
+/* --- begin.c */
+/* Makes op->mirror; of a mirror op->debt is filled. peer: of an earlier process; NULL: there was none. -1 + e. */
+int operation_make_mirror(struct operation *op, const char *remote, const struct extents *only, const struct mirror_peer *peer,
+			  struct error *e);
+void operation_begin_journal(struct vdi *v); /* JOB_JOURNAL */
+void operation_note(struct operation *op);   /* what its journal says has changed */
+
+/* --- revive.c */
+void revive_note(struct vdi *v, const struct domains_record *r); /* it says that one ran */
+/* The disk is open. Takes up the mirror of a dead process or host, if there is one that can be; buries it else. Never fails. */
+void revive(struct vdi *v, step_fn *next);
 
 /* --- record.c: what is kept of operations, and who waits for news of them */
 struct operation *record_find(const struct vdi *v, const char *id);

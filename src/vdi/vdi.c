@@ -249,6 +249,11 @@ static void opened(struct vdi *v)
 		stack_release(v, undone);
 		return;
 	}
+	if (!j->is_read_only && !j->was_revived) {
+		j->was_revived = true;
+		revive(v, opened);
+		return;
+	}
 	/* Given: it is asked back, where a link is or can be made. */
 	j->verdict = judge(v, v->op && v->op->is_given && !j->was_asked_back);
 	if (j->verdict.does == COMMIT_ASK_RECLAIM) {

@@ -63,7 +63,7 @@ bool vdi_is_empty(const struct vdi *v);
 /* id: at least 64 bytes. done() when the far side was reached and fits, or could not be (then nothing is left behind). */
 struct vdi_mirror_args {
 	const char *domain, *remote;
-	bool is_copy;
+	bool is_copy, is_sync;
 	const struct extents *only;
 };
 void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg);
@@ -79,6 +79,8 @@ struct vdi_operation_status {
 int vdi_operation(const struct vdi *v, const char *id, struct vdi_operation_status *out);
 /* Calls back at once when the operation is complete, failed or unknown, else at the next change or after wait_ms. */
 void vdi_wait_news(struct vdi *v, const char *id, unsigned wait_ms, void (*done)(void *arg), void *arg);
+/* A live mirror: whether guests wait for the far side. */
+void vdi_set_sync(struct vdi *v, const char *id, bool is_sync, vdi_done_fn *done, void *arg);
 void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
 /* Forgets an ended operation (cancels a live one first). */
 void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);

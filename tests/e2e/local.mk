@@ -14,6 +14,7 @@ E2E_TESTS = \
 	tests/e2e/test-mirror-targets.sh \
 	tests/e2e/test-nbd-interop.sh \
 	tests/e2e/test-nbd-server.sh \
+	tests/e2e/test-resume.sh \
 	tests/e2e/test-systemd.sh \
 	tests/e2e/test-verify.sh
 TESTS += $(E2E_TESTS)

@@ -13,7 +13,7 @@
 
 struct fake fake;
 
-static void trace(const char *word)
+void fake_trace(const char *word)
 {
 	size_t used = strlen(fake.trace);
 
@@ -64,13 +64,13 @@ static void submit(struct layer *l, struct req *r)
 {
 	(void)l;
 	if (r->op == REQ_FLUSH)
-		trace("flush");
+		fake_trace("flush");
 	req_complete(r, r->op == REQ_FLUSH ? fake.flush_err : 0);
 }
 
 static void close_disk(struct layer *l)
 {
-	trace("close");
+	fake_trace("close");
 	free(l);
 }
 
@@ -83,7 +83,7 @@ struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
 
 	(void)l;
 	(void)e;
-	trace(f->is_read_only ? "open:ro" : "open:rw");
+	fake_trace(f->is_read_only ? "open:ro" : "open:rw");
 	layer_init(d, &disk_ops, NULL, &g);
 	free(f);
 	return d;
@@ -129,7 +129,7 @@ int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
 	(void)path;
 	if (fake.listen_err)
 		return error_set(e, fake.listen_err, "the fake does not listen");
-	trace(s->is_read_only ? "serve:ro" : "serve:rw");
+	fake_trace(s->is_read_only ? "serve:ro" : "serve:rw");
 	return 0;
 }
 
@@ -138,7 +138,7 @@ int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_
 	(void)s;
 	(void)host;
 	(void)e;
-	trace("tcp");
+	fake_trace("tcp");
 	*bound = port ? port : 1234;
 	return 0;
 }
@@ -217,7 +217,7 @@ void fake_hang_up(struct nbdsrv_link *l)
 
 void nbdsrv_link_shut(struct nbdsrv_link *l)
 {
-	trace("shut");
+	fake_trace("shut");
 	fake_hang_up(l);
 }
 
@@ -240,14 +240,14 @@ void nbdsrv_set_plain(struct nbdsrv *s, enum nbdsrv_plain rule)
 void nbdsrv_end_plain(struct nbdsrv *s)
 {
 	(void)s;
-	trace("links-only");
+	fake_trace("links-only");
 }
 
 void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
 {
 	struct link *l, *next;
 
-	trace("cut");
+	fake_trace("cut");
 	for (l = TAILQ_FIRST(&links); l; l = next) {
 		next = TAILQ_NEXT(l, entry);
 		if (l->server == s)
@@ -299,7 +299,7 @@ static void forward(struct layer *l, struct req *r)
 static void close_mirror(struct layer *l)
 {
 	assert(mirror_of(l)->is_aborted);
-	trace("mirror-");
+	fake_trace("mirror-");
 	loop_defer_cancel(fake.loop, &mirror_of(l)->change);
 	fake.mirror = NULL;
 	free(mirror_of(l));
@@ -369,7 +369,7 @@ bool mirror_ask(struct layer *l, struct remote_ask *a)
 
 	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED)
 		return false;
-	trace(words[a->question]);
+	fake_trace(words[a->question]);
 	if (a->question == REMOTE_ASK_WAIT) {
 		assert(!fake.wait);
 		fake.wait = a;
@@ -392,13 +392,13 @@ bool mirror_digest(const struct layer *l, struct digest *out)
 void mirror_reach(struct layer *l)
 {
 	(void)l;
-	trace("reach");
+	fake_trace("reach");
 }
 
 void mirror_go_on(struct layer *l, uint64_t epoch)
 {
 	(void)l;
-	trace("go-on");
+	fake_trace("go-on");
 	fake.epoch = epoch;
 	fake.status.core.state = CORE_SYNCED;
 }
@@ -436,7 +436,7 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	struct mirror *m = calloc(1, sizeof(*m));
 
 	(void)e;
-	trace("mirror+");
+	fake_trace("mirror+");
 	layer_init(&m->layer, &mirror_ops, spec->below, &spec->below->geometry);
 	m->on_change = spec->on_change;
 	m->arg = spec->arg;
@@ -454,7 +454,7 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 void mirror_start(struct layer *mirror)
 {
 	(void)mirror;
-	trace("start");
+	fake_trace("start");
 	fake.status.started_ns = loop_now_ns();
 }
 
@@ -466,7 +466,7 @@ void mirror_status(const struct layer *mirror, struct mirror_status *out)
 
 void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
 {
-	trace("finish");
+	fake_trace("finish");
 	mirror_of(mirror)->finished = done;
 	mirror_of(mirror)->finished_arg = arg;
 	if (!fake.is_finish_slow)
@@ -475,7 +475,7 @@ void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct er
 
 void mirror_abort(struct layer *mirror, void (*done)(void *arg), void *arg)
 {
-	trace("abort");
+	fake_trace("abort");
 	mirror_of(mirror)->aborted = done;
 	mirror_of(mirror)->aborted_arg = arg;
 	if (fake.status.core.state < CORE_FINISHED)
@@ -505,6 +505,29 @@ void fake_finish(int err)
 	loop_defer(fake.loop, &mirror_of(fake.mirror)->finish);
 }
 
+void mirror_set_sync(struct layer *mirror, bool is_sync)
+{
+	(void)mirror;
+	fake_trace(is_sync ? "sync" : "lag");
+}
+
+void mirror_keep_debt(struct layer *mirror)
+{
+	(void)mirror;
+	fake_trace("keep");
+}
+
+void mirror_restore(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
+{
+	struct error e = { 0 };
+
+	(void)mirror;
+	fake_trace("restore");
+	if (fake.restore_err)
+		error_set(&e, fake.restore_err, "the map is not there");
+	done(arg, e.err ? &e : NULL);
+}
+
 const char *mirror_uri(const struct layer *mirror)
 {
 	(void)mirror;
@@ -516,85 +539,6 @@ bool mirror_is_settled(const struct layer *mirror, struct range r)
 	(void)mirror;
 	(void)r;
 	return fake.is_settled;
-}
-
-/* --- verify */
-
-struct verify {
-	struct verify_spec spec;
-	struct verify_status status;
-	struct loop_task over;
-};
-
-static void run_over(struct loop_task *t)
-{
-	struct verify *v = container_of(t, struct verify, over);
-
-	v->spec.on_over(v->spec.arg);
-}
-
-struct verify *verify_new(const struct verify_spec *spec, struct error *e)
-{
-	struct verify *v = calloc(1, sizeof(*v));
-
-	(void)e;
-	trace("verify+");
-	v->spec = *spec;
-	v->over.run = run_over;
-	snprintf(v->status.remote, sizeof(v->status.remote), "%s", spec->uri);
-	fake.verify = v;
-	return v;
-}
-
-void verify_start(struct verify *v)
-{
-	(void)v;
-	trace("compare");
-}
-
-static void end_verify(struct verify *v, enum verify_state s)
-{
-	v->status.state = s;
-	v->spec.on_change(v->spec.arg);
-	if (!fake.is_verify_slow)
-		loop_defer(fake.loop, &v->over);
-}
-
-void verify_cancel(struct verify *v, const struct error *why)
-{
-	if (v->status.state >= VERIFY_COMPLETE)
-		return;
-	trace("stop");
-	if (why)
-		v->status.why = *why;
-	end_verify(v, why ? VERIFY_FAILED : VERIFY_CANCELLED);
-}
-
-void verify_free(struct verify *v)
-{
-	trace("verify-");
-	fake.verify = NULL;
-	free(v);
-}
-
-void verify_status(const struct verify *v, struct verify_status *out)
-{
-	*out = v->status;
-}
-
-void fake_verified(void)
-{
-	end_verify(fake.verify, VERIFY_COMPLETE);
-}
-
-void fake_verify_over(void)
-{
-	loop_defer(fake.loop, &fake.verify->over);
-}
-
-bool fake_ask_settled(struct range r)
-{
-	return fake.verify->spec.is_settled(fake.verify->spec.arg, r);
 }
 
 const char *core_state_name(enum core_state s)

@@ -14,7 +14,7 @@
 
 struct fake {
 	/* Words, a space after each: open:rw open:ro flush close serve:rw serve:ro tcp cut mirror+ start finish abort mirror-
-	 * verify+ compare stop verify- */
+	 * restore keep sync lag verify+ compare stop verify- */
 	char trace[4096];
 	struct loop *loop;
 	int open_err, flush_err, listen_err;
@@ -32,7 +32,7 @@ struct fake {
 	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);
 	void *heard_arg;
 	uint64_t epoch;         /* the mirror's */
-	int finish_err;
+	int finish_err, restore_err;
 	enum nbdsrv_plain plain;             /* as it was said last, to any server */
 	const struct nbdsrv_link_ops *links; /* of the last server that has any */
 	void *links_arg;
@@ -68,5 +68,6 @@ void fake_verify_over(void);
 bool fake_ask_settled(struct range r);
 /* True once; then the trace is empty. */
 bool fake_traced(const char *words);
+void fake_trace(const char *word); /* the fakes' */
 
 #endif

@@ -101,7 +101,26 @@ static void a_mirror_dead_after_complete_raises_once(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
-static void what_is_owed_survives_the_process(void **state)
+static void a_mirror_goes_on_in_the_next_process(void **state)
+{
+	char id[64];
+
+	(void)state;
+	assert_int_equal(rig_activate("3", false), 0);
+	mirror(id, "3");
+	sync_and_tell(id);
+	fake.trace[0] = '\0';
+	rig_stop();
+	assert_true(fake_traced("keep abort mirror- cut flush close "));
+	rig_begin();
+	assert_true(fake_traced("open:rw mirror+ restore start serve:rw "));
+	assert_true(stat_of(id).is_complete && !stat_of(id).is_failed);
+	fake_change(CORE_SYNCED, true, true);
+	assert_int_equal(rig_deactivate("3"), 0);
+	UNTIL(stat_of(id).is_ended);
+}
+
+static void one_that_cannot_be_taken_up_is_failed_and_owed(void **state)
 {
 	char id[64];
 
@@ -110,7 +129,9 @@ static void what_is_owed_survives_the_process(void **state)
 	mirror(id, "3");
 	sync_and_tell(id);
 	rig_stop();
+	fake.restore_err = EIO;
 	rig_begin();
+	assert_true(stat_of(id).is_failed);
 	assert_int_equal(rig_deactivate("3"), EIO);
 	assert_int_equal(rig_deactivate("3"), 0);
 }
@@ -349,7 +370,8 @@ int main(void)
 		RIG_TEST(the_last_writers_deactivation_is_the_barrier),
 		RIG_TEST(a_barrier_that_fails_raises_once),
 		RIG_TEST(a_mirror_dead_after_complete_raises_once),
-		RIG_TEST(what_is_owed_survives_the_process),
+		RIG_TEST(a_mirror_goes_on_in_the_next_process),
+		RIG_TEST(one_that_cannot_be_taken_up_is_failed_and_owed),
 		RIG_TEST(an_operation_of_a_dead_process_is_failed_and_owed),
 		RIG_TEST(a_mirror_dead_before_complete_does_not_disturb_the_guest),
 		RIG_TEST(a_far_side_that_cannot_be_reached_leaves_nothing),

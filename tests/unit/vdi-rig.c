@@ -152,6 +152,8 @@ int rig_tear_down(void **state)
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/fake.owner", rig_dir);
 	unlink(path);
+	snprintf(path, sizeof(path), "%s/fake.mirror", rig_dir);
+	unlink(path);
 	loop_timer_free(deadline);
 	req_fini();
 	loop_free(loop);

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journal - see journal.h
+ *
+ *      {"id":"5e6f.1700000000000","remote":"nbd://...","domain":"3","sync":false,"far_boot":"17...","far_process":"9..."}
+ *
+ * Can fail: the file says nothing sensible.  Then the mirror is not gone on with: that costs a copy, and no data.
+ */
+#include "vdi/journal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "base/proc.h"
+
+#define FILE_MAX 16384u
+#define NUMBER_BYTES 21
+
+struct text {
+	char *id, *remote, *domain, *far_boot, *far_process; /* borrowed when encoding, owned after decoding */
+	bool is_sync;
+};
+
+static const struct jsonspec_field fields[] = {
+	{ .name = "id", .type = JS_STRING, .offset = offsetof(struct text, id) },
+	{ .name = "remote", .type = JS_STRING, .offset = offsetof(struct text, remote) },
+	{ .name = "domain", .type = JS_STRING, .offset = offsetof(struct text, domain) },
+	{ .name = "sync", .type = JS_BOOL, .offset = offsetof(struct text, is_sync) },
+	{ .name = "far_boot", .type = JS_STRING, .offset = offsetof(struct text, far_boot) },
+	{ .name = "far_process", .type = JS_STRING, .offset = offsetof(struct text, far_process) },
+	{ .name = NULL },
+};
+static const struct jsonspec spec = { "mirror", sizeof(struct text), fields };
+
+char *journal_encode(const struct journal *j)
+{
+	char boot[NUMBER_BYTES], process[NUMBER_BYTES];
+	const struct text t = {
+		.id = j->id, .remote = j->remote, .domain = j->domain, .is_sync = j->is_sync,
+		.far_boot = boot, .far_process = process,
+	};
+
+	snprintf(boot, sizeof(boot), "%" PRIu64, j->peer.far_boot);
+	snprintf(process, sizeof(process), "%" PRIu64, j->peer.far_process);
+	return jsonspec_encode(&spec, &t);
+}
+
+int journal_load(const char *file, struct journal *j, struct error *e)
+{
+	CLEANUP_FREE char *json = NULL;
+	size_t bytes = 0;
+	struct text t;
+
+	*j = (struct journal){ 0 };
+	json = proc_read_file(file, FILE_MAX, &bytes, e);
+	if (!json)
+		return -1;
+	if (jsonspec_decode(&spec, json, bytes, &t, e) == -1)
+		return error_prefix(e, "%s", file);
+	/* Numbers that are none become 0: not known. */
+	*j = (struct journal){
+		.id = t.id, .remote = t.remote, .domain = t.domain, .is_sync = t.is_sync,
+		.peer = { .far_boot = strtoull(t.far_boot, NULL, 10), .far_process = strtoull(t.far_process, NULL, 10) },
+	};
+	free(t.far_boot);
+	free(t.far_process);
+	return 0;
+}
+
+void journal_clear(struct journal *j)
+{
+	free(j->id);
+	free(j->remote);
+	free(j->domain);
+	*j = (struct journal){ 0 };
+}
