@@ -22,16 +22,17 @@
 
 #include "base/bytes.h"
 
-#define CONNS_MAX 16
+#define CONNS_MAX 256
 #define FLAG_HAS 1
 #define FLAG_READ_ONLY 2
 #define FLAG_FLUSH 4
+#define FLAG_FUA 8
 #define FLAG_ZEROES 64
 #define FLAG_MULTI_CONN 256
 
 struct fake_conn {
 	struct fake_nbd *f;
-	int fd;
+	atomic_int fd; /* whoever takes it out, its thread or stop, closes it */
 	pthread_t thread;
 	bool is_structured, is_sxm, is_admitted;
 	uint64_t wait_cookie; /* as it came; 0: no WAIT is open */
@@ -78,7 +79,7 @@ static bool put_option(int fd, uint32_t option, uint32_t type, const void *data,
 static bool answer_go(struct fake_nbd *f, int fd, uint32_t option)
 {
 	const struct fake_nbd_plan *p = &f->plan;
-	uint16_t flags = (uint16_t)(FLAG_HAS | FLAG_FLUSH | (p->is_read_only ? FLAG_READ_ONLY : 0) |
+	uint16_t flags = (uint16_t)(FLAG_HAS | FLAG_FLUSH | (p->is_read_only ? FLAG_READ_ONLY : 0) | (p->can_fua ? FLAG_FUA : 0) |
 	                            (p->can_zero ? FLAG_ZEROES : 0) | (p->can_multi_conn ? FLAG_MULTI_CONN : 0));
 	struct {
 		uint16_t type;
@@ -264,11 +265,13 @@ static bool serve_one(struct fake_conn *c, unsigned *answered)
 			return false;
 		reply.error = htobe32(f->plan.write_error);
 		atomic_fetch_add(&f->writes, 1);
+		atomic_fetch_add(&f->fuas, be16toh(q.flags) & 1);
 		break;
 	case 2:
 		atomic_fetch_add(&f->goodbyes, 1);
 		return false;
 	case 3:
+		reply.error = htobe32(f->plan.flush_error);
 		atomic_fetch_add(&f->flushes, 1);
 		break;
 	case 6:
@@ -298,13 +301,14 @@ static void *run_conn(void *arg)
 	struct fake_conn *c = arg;
 	struct fake_nbd *f = c->f;
 	unsigned answered = 0;
+	int fd = c->fd;
 	char wait;
 
 	if (f->plan.manner == FAKE_NBD_GARBAGE) {
-		put(c->fd, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
+		put(fd, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
 	} else if (f->plan.manner == FAKE_NBD_SILENT ||
 	           (f->plan.greet_max && atomic_load(&f->greeted) >= f->plan.greet_max)) {
-		while (recv(c->fd, &wait, 1, 0) > 0)
+		while (recv(fd, &wait, 1, 0) > 0)
 			;
 	} else {
 		atomic_fetch_add(&f->greeted, 1);
@@ -312,7 +316,11 @@ static void *run_conn(void *arg)
 			while (serve_one(c, &answered))
 				;
 	}
-	shutdown(c->fd, SHUT_RDWR);
+	shutdown(fd, SHUT_RDWR);
+	while (atomic_load(&f->keeps_dead))
+		poll(NULL, 0, 1);
+	if (atomic_exchange(&c->fd, -1) >= 0)
+		close(fd);
 	return NULL;
 }
 
@@ -370,12 +378,16 @@ static void end_threads(struct fake_nbd *f, bool is_forced)
 		return;
 	own->is_over = true;
 	close(own->stop[1]);
+	atomic_store(&f->keeps_dead, false);
 	pthread_join(own->thread, NULL);
 	for (unsigned i = 0; i < own->conns; i++) {
-		if (is_forced)
-			shutdown(own->conn[i].fd, SHUT_RDWR);
+		int fd = is_forced ? atomic_exchange(&own->conn[i].fd, -1) : -1;
+
+		if (fd >= 0)
+			shutdown(fd, SHUT_RDWR);
 		pthread_join(own->conn[i].thread, NULL);
-		close(own->conn[i].fd);
+		if (fd >= 0)
+			close(fd);
 	}
 }
 

@@ -22,10 +22,11 @@ struct fake_nbd_plan {
 	enum fake_nbd_manner manner;
 	unsigned greet_max;         /* further connections are accepted and left alone; 0: no bound */
 	uint64_t size_bytes;
-	bool is_read_only, can_zero, can_multi_conn;
+	bool is_read_only, can_zero, can_multi_conn, can_fua;
 	uint32_t min_block, max_block; /* 0 and 0: none stated */
 	uint32_t write_error;       /* NBD's number, for every write */
 	uint32_t read_error;        /* ... for every read */
+	uint32_t flush_error;       /* ... for every flush. These may be changed while the server runs */
 	unsigned hang_after;        /* requests answered on a connection, then none any more; 0: no bound */
 	unsigned die_after;         /* ... then the connection is cut */
 	unsigned read_hangs;        /* no read is answered */
@@ -52,7 +53,8 @@ struct fake_nbd {
 	struct fake_nbd_plan plan;
 	char socket[108], uri[160];
 	uint8_t *disk;              /* size_bytes; written by WRITE and WRITE_ZEROES */
-	atomic_uint accepted, greeted, writes, zeroes, no_holes, flushes, goodbyes;
+	atomic_uint accepted, greeted, writes, fuas, zeroes, no_holes, flushes, goodbyes;
+	atomic_bool keeps_dead;     /* a connection whose client is gone is not closed as long as this is true */
 	atomic_ullong longest;      /* request, bytes */
 	atomic_uint reads, asked[8], written_early; /* early: before HELLO, where x-sxm is spoken */
 	char context[512];          /* the last x-sxm context that was asked for */

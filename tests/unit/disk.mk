@@ -9,7 +9,8 @@ tests_unit_test_disk_race_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_race_LDADD = libdisk.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test-disk-model
-tests_unit_test_disk_model_SOURCES = tests/unit/test-disk-model.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_model_SOURCES = tests/unit/test-disk-model.c tests/unit/disk-rig.c tests/unit/disk-rig.h \
+	tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_disk_model_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_model_LDADD = libdisk.la $(UNIT_LIBS)
 
@@ -22,3 +23,9 @@ UNIT_TESTS += tests/unit/test-disk-cache
 tests_unit_test_disk_cache_SOURCES = tests/unit/test-disk-cache.c tests/unit/disk-rig.c tests/unit/disk-rig.h
 tests_unit_test_disk_cache_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_cache_LDADD = libdisk.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test-disk-nbd
+tests_unit_test_disk_nbd_SOURCES = tests/unit/test-disk-nbd.c tests/unit/disk-rig.c tests/unit/disk-rig.h \
+	tests/lib/fake-nbd.c tests/lib/fake-nbd.h
+tests_unit_test_disk_nbd_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_nbd_LDADD = libdisk.la $(UNIT_LIBS)

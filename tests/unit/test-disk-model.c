@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "disk-rig.h"
+#include "tests/lib/fake-nbd.h"
 
 #define SLOTS 24
 #define OPS 4000
@@ -30,10 +31,12 @@ struct setting {
 	uint64_t size_bytes;
 	void (*adjust)(struct disk_file *f);
 	bool no_fallocate; /* as if the kernel had said so: zeroes are written */
+	const struct fake_nbd_plan *server; /* has the bytes; NULL: the file has */
 };
 
 struct model {
 	struct rig rig;
+	struct fake_nbd server;
 	uint8_t *bytes;
 	uint64_t size;
 	unsigned submitted;
@@ -208,10 +211,29 @@ static void compare_file(void)
 	free(seen);
 }
 
+/* Puts a server in the place of the file. */
+static void serve(const struct fake_nbd_plan *plan)
+{
+	struct fake_nbd_plan sized = *plan;
+	char path[sizeof(model.rig.path)];
+	FILE *f;
+
+	sized.size_bytes = model.size;
+	fake_nbd_start(&model.server, &sized, 0);
+	snprintf(path, sizeof(path), "%.*s.nbd", (int)sizeof(path) - 5, model.rig.path);
+	assert_int_equal(rename(model.rig.path, path), 0);
+	memcpy(model.rig.path, path, sizeof(path));
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fprintf(f, "%s\n", model.server.uri);
+	assert_int_equal(fclose(f), 0);
+}
+
 static void the_disk_is_an_array_of_bytes(void **state)
 {
 	const struct setting *setting = *state;
-	struct disk_spec spec = { .path = model.rig.path, .engine = setting->engine, .no_direct = setting->no_direct };
+	struct disk_spec spec = { .path = model.rig.path, .engine = setting->engine, .no_direct = setting->no_direct,
+				  .lock_wait_ms = 5000 };
 	const char *seed = getenv("SXM_TEST_SEED");
 	unsigned number = seed ? (unsigned)strtoul(seed, NULL, 10) : (unsigned)getpid();
 
@@ -223,14 +245,21 @@ static void the_disk_is_an_array_of_bytes(void **state)
 	model.size = setting->size_bytes;
 	model.bytes = calloc(1, model.size);
 	assert_non_null(model.bytes);
+	if (setting->server)
+		serve(setting->server);
 	rig_open(&model.rig, &spec, setting->adjust);
 	disk_of(model.rig.disk)->no_punch = disk_of(model.rig.disk)->no_zero_range = setting->no_fallocate;
 	if (setting->engine == DISK_ENGINE_POOL)
 		assert_string_equal(disk_engine_name(model.rig.disk), "threads");
 	run_crowd();
 	assert_int_equal(model.submitted, OPS);
-	compare_file();
+	if (setting->server)
+		assert_memory_equal(model.server.disk, model.bytes, model.size);
+	else
+		compare_file();
 	rig_fini(&model.rig);
+	if (setting->server)
+		fake_nbd_stop(&model.server);
 	free(model.bytes);
 }
 
@@ -253,35 +282,57 @@ static bool has_uring(void)
 #define ONE 1
 
 static struct setting uring[] = {
-	{ "io_uring, direct", DISK_ENGINE_URING, false, EVEN, NULL, false },
-	{ "io_uring, direct, odd size", DISK_ENGINE_URING, false, ODD, NULL, false },
-	{ "io_uring, direct, blocks of 4096", DISK_ENGINE_URING, false, EVEN, force_4k, false },
-	{ "io_uring, direct, blocks of 4096, odd size", DISK_ENGINE_URING, false, ODD + 512, force_4k, false },
-	{ "io_uring, direct, rules of a device", DISK_ENGINE_URING, false, EVEN, like_device, false },
-	{ "io_uring, buffered, rules of a device", DISK_ENGINE_URING, true, EVEN, like_device, false },
-	{ "io_uring, buffered", DISK_ENGINE_URING, true, ODD, NULL, false },
-	{ "io_uring, direct, no fallocate", DISK_ENGINE_URING, false, ODD, NULL, true },
-	{ "io_uring, one byte", DISK_ENGINE_URING, false, ONE, NULL, false },
+	{ "io_uring, direct", DISK_ENGINE_URING, false, EVEN, NULL, false, NULL },
+	{ "io_uring, direct, odd size", DISK_ENGINE_URING, false, ODD, NULL, false, NULL },
+	{ "io_uring, direct, blocks of 4096", DISK_ENGINE_URING, false, EVEN, force_4k, false, NULL },
+	{ "io_uring, direct, blocks of 4096, odd size", DISK_ENGINE_URING, false, ODD + 512, force_4k, false, NULL },
+	{ "io_uring, direct, rules of a device", DISK_ENGINE_URING, false, EVEN, like_device, false, NULL },
+	{ "io_uring, buffered, rules of a device", DISK_ENGINE_URING, true, EVEN, like_device, false, NULL },
+	{ "io_uring, buffered", DISK_ENGINE_URING, true, ODD, NULL, false, NULL },
+	{ "io_uring, direct, no fallocate", DISK_ENGINE_URING, false, ODD, NULL, true, NULL },
+	{ "io_uring, one byte", DISK_ENGINE_URING, false, ONE, NULL, false, NULL },
 };
 static struct setting pool[] = {
-	{ "threads, direct", DISK_ENGINE_POOL, false, EVEN, NULL, false },
-	{ "threads, direct, odd size", DISK_ENGINE_POOL, false, ODD, NULL, false },
-	{ "threads, direct, blocks of 4096", DISK_ENGINE_POOL, false, EVEN, force_4k, false },
-	{ "threads, direct, blocks of 4096, odd size", DISK_ENGINE_POOL, false, ODD + 512, force_4k, false },
-	{ "threads, direct, rules of a device", DISK_ENGINE_POOL, false, EVEN, like_device, false },
-	{ "threads, buffered, rules of a device", DISK_ENGINE_POOL, true, EVEN, like_device, false },
-	{ "threads, buffered", DISK_ENGINE_POOL, true, ODD, NULL, false },
-	{ "threads, direct, no fallocate", DISK_ENGINE_POOL, false, ODD, NULL, true },
+	{ "threads, direct", DISK_ENGINE_POOL, false, EVEN, NULL, false, NULL },
+	{ "threads, direct, odd size", DISK_ENGINE_POOL, false, ODD, NULL, false, NULL },
+	{ "threads, direct, blocks of 4096", DISK_ENGINE_POOL, false, EVEN, force_4k, false, NULL },
+	{ "threads, direct, blocks of 4096, odd size", DISK_ENGINE_POOL, false, ODD + 512, force_4k, false, NULL },
+	{ "threads, direct, rules of a device", DISK_ENGINE_POOL, false, EVEN, like_device, false, NULL },
+	{ "threads, buffered, rules of a device", DISK_ENGINE_POOL, true, EVEN, like_device, false, NULL },
+	{ "threads, buffered", DISK_ENGINE_POOL, true, ODD, NULL, false, NULL },
+	{ "threads, direct, no fallocate", DISK_ENGINE_POOL, false, ODD, NULL, true, NULL },
+};
+
+static const struct fake_nbd_plan any = { .can_zero = true, .can_fua = true };
+static const struct fake_nbd_plan narrow = { .can_zero = true, .min_block = 4096, .max_block = 16384 };
+static const struct fake_nbd_plan poor = { .min_block = 512, .max_block = 4096 };
+static const struct fake_nbd_plan frail = { .can_zero = true, .min_block = 512, .max_block = 65536, .die_after = 300 };
+static struct setting nbd[] = {
+	{ "a server", DISK_ENGINE_AUTO, false, EVEN, NULL, false, &any },
+	{ "a server, odd size", DISK_ENGINE_AUTO, false, ODD, NULL, false, &any },
+	{ "a server, blocks of 4096", DISK_ENGINE_AUTO, false, EVEN, NULL, false, &narrow },
+	{ "a server that can only read and write", DISK_ENGINE_AUTO, false, EVEN, NULL, false, &poor },
+	{ "a server that cuts its connections", DISK_ENGINE_AUTO, false, EVEN, NULL, false, &frail },
 };
 
 int main(void)
 {
-	struct CMUnitTest tests[ARRAY_LEN(uring) + ARRAY_LEN(pool)];
+	struct CMUnitTest tests[ARRAY_LEN(uring) + ARRAY_LEN(pool) + ARRAY_LEN(nbd)];
+	char run_dir[] = "/tmp/sxm-disk-model-XXXXXX", command[64];
 	size_t count = 0;
+	int failed;
+
+	if (!mkdtemp(run_dir))
+		return 1;
+	setenv("SXM_RUN_DIR", run_dir, 1);
 
 	for (size_t i = 0; i < ARRAY_LEN(pool); i++)
 		tests[count++] = (struct CMUnitTest){ pool[i].name, the_disk_is_an_array_of_bytes, NULL, NULL, &pool[i] };
 	for (size_t i = 0; has_uring() && i < ARRAY_LEN(uring); i++)
 		tests[count++] = (struct CMUnitTest){ uring[i].name, the_disk_is_an_array_of_bytes, NULL, NULL, &uring[i] };
-	return _cmocka_run_group_tests("disk against a model", tests, count, NULL, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(nbd); i++)
+		tests[count++] = (struct CMUnitTest){ nbd[i].name, the_disk_is_an_array_of_bytes, NULL, NULL, &nbd[i] };
+	failed = _cmocka_run_group_tests("disk against a model", tests, count, NULL, NULL);
+	snprintf(command, sizeof(command), "rm -r %s", run_dir);
+	return system(command) != 0 || failed;
 }
