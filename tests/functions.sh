@@ -192,6 +192,16 @@ start_disk() {
 	socket_dir=$(dirname "$sock")
 	image=$(control --get path "$socket_dir/control" hello)
 }
+# start_nbd_disk SOCKET [DOMAIN]: what an NBD server at SOCKET exports as a disk, attached and activated; sets what start_disk sets.
+start_nbd_disk() {
+	image=$(make_tmp)/$(cat /proc/sys/kernel/random/uuid).nbd
+	echo "nbd+unix:///?socket=$1" >"$image"
+	uri=sxm://$image
+	read -r sock export <<<"$(attach "$uri" "${2-1}")"
+	activate "$uri" "${2-1}"
+	nbd=$(nbd_uri "$sock" "$export")
+	socket_dir=$(dirname "$sock")
+}
 stop_disk() {
 	deactivate "$uri" "${1-1}"
 	detach "$uri" "${1-1}"
