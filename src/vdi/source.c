@@ -20,6 +20,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 
@@ -30,6 +31,7 @@
 
 #define LINKS_RESERVED (UINT64_C(1) << 20) /* with a second between them, twelve days of attempts */
 #define REACH_MS 15000u                    /* how long a step waits for the next link */
+#define NO_LINK UINT_MAX
 #define TRIES 3u                           /* links on which the commit is asked for */
 
 static const struct commit_record *record(const struct vdi *v)
@@ -65,10 +67,13 @@ static void on_asked(struct remote_ask *a, int err)
 void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
 {
 	struct operation *op = v->op;
+	struct mirror_status s;
 
 	stack_step_begin(v, next);
+	mirror_status(op->mirror, &s);
+	v->job->asked_link = s.is_up ? s.links_lost : NO_LINK;
 	op->ask = (struct remote_ask){ .question = question, .done = on_asked };
-	if (op->mirror && mirror_ask(op->mirror, &op->ask))
+	if (mirror_ask(op->mirror, &op->ask))
 		return;
 	fail_step(v, ESHUTDOWN, "there is no link to the far side");
 	stack_step_end(v);
@@ -91,6 +96,8 @@ void source_look_for_link(struct vdi *v)
 	struct mirror_status s;
 
 	mirror_status(v->op->mirror, &s);
+	if (s.links_lost == v->job->asked_link && !v->op->is_aborting)
+		return; /* its end was told by the question; the mirror hears of it in this very turn */
 	if (s.is_up || !s.is_reaching || v->op->is_aborting)
 		end_reaching(v);
 }
@@ -471,6 +478,7 @@ static void ask_back(struct vdi *v)
 void source_reclaim(struct vdi *v, step_fn *next)
 {
 	v->job->committed = next;
+	v->job->asked_link = NO_LINK;
 	if (source_is_linked(v))
 		ask_back(v);
 	else

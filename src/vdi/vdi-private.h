@@ -213,7 +213,7 @@ struct job {
 	enum commit_meaning meaning;
 
 	/* the commit */
-	unsigned tries;
+	unsigned tries, asked_link; /* asked_link: links lost before the one that was asked */
 	bool is_prepared, was_offered, was_asked_back;
 
 	/* JOB_LINK */

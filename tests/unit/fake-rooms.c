@@ -357,9 +357,7 @@ static void run_asked(struct loop_task *t)
 	m->ask = NULL;
 	memcpy(a->field, s->field, sizeof(s->field));
 	a->count = ARRAY_LEN(s->field);
-	if (s->err == ESHUTDOWN)
-		fake.status.is_up = false;
-	a->done(a, s->err);
+	a->done(a, s->err); /* ESHUTDOWN: before the mirror knows; fake_link_down() follows */
 }
 
 bool mirror_ask(struct layer *l, struct remote_ask *a)
@@ -367,7 +365,7 @@ bool mirror_ask(struct layer *l, struct remote_ask *a)
 	static const char *const words[] = { "hello", "wait", "prepare", "commit", "reclaim", "released", "end", "ping" };
 	struct mirror *m = mirror_of(l);
 
-	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED)
+	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED || fake.status.core.state == CORE_FAILED)
 		return false;
 	fake_trace(words[a->question]);
 	if (a->question == REMOTE_ASK_WAIT) {

@@ -134,14 +134,17 @@ static void a_commit_cut_off_is_asked_again_on_the_next_link(void **state)
 	(void)state;
 	mirror_for_guest();
 	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
-	fake.status.is_reaching = true;
 	vdi_deactivate(rig_vdi, "3", rig_answer, &a);
 	UNTIL(strstr(fake.trace, "reach"));
 	assert_true(rig_is_owned("\"state\":\"offered\""));
 	assert_int_equal(a.count, 0);
+	assert_null(strstr(fake.trace, "commit reach commit"));
 	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 2);
+	fake_link_down(true);
+	UNTIL(!fake.wait);
 	fake_link_up();
 	assert_int_equal(rig_answered(&a), 0);
+	assert_true(fake_traced("finish prepare commit reach commit wait cut flush "));
 	assert_true(rig_is_owned("\"state\":\"given\""));
 }
 
@@ -152,7 +155,6 @@ static void a_commit_cut_off_for_good_is_withdrawn_and_raised_once(void **state)
 	(void)state;
 	mirror_for_guest();
 	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
-	fake.status.is_reaching = true;
 	vdi_deactivate(rig_vdi, "3", rig_answer, &a);
 	UNTIL(strstr(fake.trace, "reach"));
 	fake_link_down(false);
