@@ -48,7 +48,8 @@ int remote_ask_check(const struct remote_ask *a, int err, struct error *e)
 	case REMOTE_SAYS_FAILED:
 		return error_errno(e, wire_errno(a->field[1]), "the far side could not write it down, or not flush");
 	case REMOTE_SAYS_BAD_STATE:
-		return error_set(e, EPROTO, "the far volume is %s: this cannot be asked now", remote_state_name(a->field[1]));
+		return error_set(e, EPROTO, "the far volume is %s: this cannot be asked of it now",
+		                 remote_state_name(a->field[1]));
 	case REMOTE_SAYS_UNKNOWN:
 		return error_set(e, ENOTSUP, "the far side's version does not know this question");
 	}

@@ -106,7 +106,8 @@ int remote_ask_hello(struct remote_connect *c, struct error *e)
 	if (say_hello(c, &a, e) == -1)
 		return error_prefix(e, "HELLO");
 	if (a.field[1] != REMOTE_IS_RECEIVING && a.field[1] != REMOTE_IS_ELIGIBLE && a.field[1] != REMOTE_IS_RELEASED)
-		return error_set(e, EPROTO, "HELLO: admitted to a far volume that is %s", remote_state_name(a.field[1]));
+		return error_set(e, EPROTO, "HELLO: the far volume is %s, and yet the link was admitted",
+		                 remote_state_name(a.field[1]));
 	c->info.is_sxm = true;
 	c->info.state = (enum remote_state)a.field[1];
 	c->info.epoch = remote_ask_u64(&a, 2);

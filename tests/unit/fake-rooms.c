@@ -270,273 +270,83 @@ void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out)
 	memset(out, 0, sizeof(*out));
 }
 
-/* --- mirror */
+/* --- verify */
 
-struct mirror {
-	struct layer layer;
-	void (*on_change)(void *arg);
-	void *arg;
-	struct loop_task change, finish, abort;
-	void (*finished)(void *arg, const struct error *e);
-	void *finished_arg;
-	bool is_aborted;
-	struct remote_ask *ask;
-	struct loop_task asked;
-	void (*aborted)(void *arg);
-	void *aborted_arg;
+struct verify {
+	struct verify_spec spec;
+	struct verify_status status;
+	struct loop_task over;
 };
 
-static struct mirror *mirror_of(struct layer *l)
+static void run_over(struct loop_task *t)
 {
-	return container_of(l, struct mirror, layer);
+	struct verify *v = container_of(t, struct verify, over);
+
+	v->spec.on_over(v->spec.arg);
 }
 
-static void forward(struct layer *l, struct req *r)
+struct verify *verify_new(const struct verify_spec *spec, struct error *e)
 {
-	layer_forward(l->below, r);
-}
-
-static void close_mirror(struct layer *l)
-{
-	assert(mirror_of(l)->is_aborted);
-	fake_trace("mirror-");
-	loop_defer_cancel(fake.loop, &mirror_of(l)->change);
-	fake.mirror = NULL;
-	free(mirror_of(l));
-}
-
-static const struct layer_ops mirror_ops = { .name = "fake mirror", .submit = forward, .close = close_mirror };
-
-static void run_change(struct loop_task *t)
-{
-	struct mirror *m = container_of(t, struct mirror, change);
-
-	m->on_change(m->arg);
-}
-
-static void run_finish(struct loop_task *t)
-{
-	struct mirror *m = container_of(t, struct mirror, finish);
-	void (*finished)(void *, const struct error *) = m->finished;
-	struct error e = { 0 };
-
-	m->finished = NULL;
-	if (!finished)
-		return;
-	if (fake.finish_err)
-		error_set(&e, fake.finish_err, "the fake does not finish");
-	else
-		fake.status.core.state = CORE_FINISHED;
-	finished(m->finished_arg, fake.finish_err ? &e : NULL);
-}
-
-static void end_wait(int err)
-{
-	struct remote_ask *a = fake.wait;
-
-	fake.wait = NULL;
-	if (a)
-		a->done(a, err);
-}
-
-static void run_abort(struct loop_task *t)
-{
-	struct mirror *m = container_of(t, struct mirror, abort);
-
-	m->is_aborted = true;
-	end_wait(ESHUTDOWN);
-	m->aborted(m->aborted_arg);
-}
-
-static void run_asked(struct loop_task *t)
-{
-	struct mirror *m = container_of(t, struct mirror, asked);
-	struct remote_ask *a = m->ask;
-	const struct fake_says *s = &fake.says[a->question];
-
-	m->ask = NULL;
-	memcpy(a->field, s->field, sizeof(s->field));
-	a->count = ARRAY_LEN(s->field);
-	a->done(a, s->err); /* ESHUTDOWN: before the mirror knows; fake_link_down() follows */
-}
-
-bool mirror_ask(struct layer *l, struct remote_ask *a)
-{
-	static const char *const words[] = { "hello", "wait", "prepare", "commit", "reclaim", "released", "end", "ping" };
-	struct mirror *m = mirror_of(l);
-
-	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED || fake.status.core.state == CORE_FAILED)
-		return false;
-	fake_trace(words[a->question]);
-	if (a->question == REMOTE_ASK_WAIT) {
-		assert(!fake.wait);
-		fake.wait = a;
-		return true;
-	}
-	assert(!m->ask);
-	m->ask = a;
-	m->asked.run = run_asked;
-	loop_defer(fake.loop, &m->asked);
-	return true;
-}
-
-bool mirror_digest(const struct layer *l, struct digest *out)
-{
-	(void)l;
-	*out = fake.digest;
-	return !fake.is_digest_void;
-}
-
-void mirror_reach(struct layer *l)
-{
-	(void)l;
-	fake_trace("reach");
-}
-
-void mirror_go_on(struct layer *l, uint64_t epoch)
-{
-	(void)l;
-	fake_trace("go-on");
-	fake.epoch = epoch;
-	fake.status.core.state = CORE_SYNCED;
-}
-
-void fake_link_up(void)
-{
-	fake.status.is_sxm = fake.status.is_up = true;
-	fake.status.is_reaching = false;
-	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
-}
-
-void fake_link_down(bool is_reaching)
-{
-	fake.status.is_up = false;
-	fake.status.is_reaching = is_reaching;
-	fake.status.links_lost++;
-	end_wait(ESHUTDOWN);
-	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
-}
-
-void fake_news(uint32_t news, uint64_t epoch)
-{
-	struct remote_ask *a = fake.wait;
-
-	assert(a);
-	a->field[1] = news;
-	a->field[2] = (uint32_t)(epoch >> 32);
-	a->field[3] = (uint32_t)epoch;
-	a->count = 4;
-	end_wait(0);
-}
-
-struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
-{
-	struct mirror *m = calloc(1, sizeof(*m));
+	struct verify *v = calloc(1, sizeof(*v));
 
 	(void)e;
-	fake_trace("mirror+");
-	layer_init(&m->layer, &mirror_ops, spec->below, &spec->below->geometry);
-	m->on_change = spec->on_change;
-	m->arg = spec->arg;
-	m->change.run = run_change;
-	m->finish.run = run_finish;
-	m->abort.run = run_abort;
-	fake.on_heard = spec->on_heard;
-	fake.heard_arg = spec->arg;
-	fake.epoch = spec->epoch;
-	memset(&fake.status, 0, sizeof(fake.status));
-	fake.mirror = &m->layer;
-	return fake.mirror;
+	fake_trace("verify+");
+	v->spec = *spec;
+	v->over.run = run_over;
+	snprintf(v->status.remote, sizeof(v->status.remote), "%s", spec->uri);
+	fake.verify = v;
+	return v;
 }
 
-void mirror_start(struct layer *mirror)
+void verify_start(struct verify *v)
 {
-	(void)mirror;
-	fake_trace("start");
-	fake.status.started_ns = loop_now_ns();
+	(void)v;
+	fake_trace("compare");
 }
 
-void mirror_status(const struct layer *mirror, struct mirror_status *out)
+static void end_verify(struct verify *v, enum verify_state s)
 {
-	(void)mirror;
-	*out = fake.status;
+	v->status.state = s;
+	v->spec.on_change(v->spec.arg);
+	if (!fake.is_verify_slow)
+		loop_defer(fake.loop, &v->over);
 }
 
-void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
+void verify_cancel(struct verify *v, const struct error *why)
 {
-	fake_trace("finish");
-	mirror_of(mirror)->finished = done;
-	mirror_of(mirror)->finished_arg = arg;
-	if (!fake.is_finish_slow)
-		loop_defer(fake.loop, &mirror_of(mirror)->finish);
+	if (v->status.state >= VERIFY_COMPLETE)
+		return;
+	fake_trace("stop");
+	if (why)
+		v->status.why = *why;
+	end_verify(v, why ? VERIFY_FAILED : VERIFY_CANCELLED);
 }
 
-void mirror_abort(struct layer *mirror, void (*done)(void *arg), void *arg)
+void verify_free(struct verify *v)
 {
-	fake_trace("abort");
-	mirror_of(mirror)->aborted = done;
-	mirror_of(mirror)->aborted_arg = arg;
-	if (fake.status.core.state < CORE_FINISHED)
-		fake.status.core.state = CORE_ENDED;
-	if (mirror_of(mirror)->finished)
-		fake_finish(ECANCELED);
-	loop_defer(fake.loop, &mirror_of(mirror)->abort);
+	fake_trace("verify-");
+	fake.verify = NULL;
+	free(v);
 }
 
-void fake_change(enum core_state s, bool is_connected, bool was_synced)
+void verify_status(const struct verify *v, struct verify_status *out)
 {
-	fake.status.core.state = s;
-	fake.status.is_connected = is_connected;
-	fake.status.core.was_synced = was_synced;
-	loop_defer(fake.loop, &mirror_of(fake.mirror)->change);
+	*out = v->status;
 }
 
-void fake_fail(const char *why)
+void fake_verified(void)
 {
-	error_set(&fake.status.why, ENOLINK, "%s", why);
-	fake_change(CORE_FAILED, fake.status.is_connected, fake.status.core.was_synced);
+	end_verify(fake.verify, VERIFY_COMPLETE);
 }
 
-void fake_finish(int err)
+void fake_verify_over(void)
 {
-	fake.finish_err = err;
-	loop_defer(fake.loop, &mirror_of(fake.mirror)->finish);
+	loop_defer(fake.loop, &fake.verify->over);
 }
 
-void mirror_set_sync(struct layer *mirror, bool is_sync)
+bool fake_ask_settled(struct range r)
 {
-	(void)mirror;
-	fake_trace(is_sync ? "sync" : "lag");
-}
-
-void mirror_keep_debt(struct layer *mirror)
-{
-	(void)mirror;
-	fake_trace("keep");
-}
-
-void mirror_restore(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
-{
-	struct error e = { 0 };
-
-	(void)mirror;
-	fake_trace("restore");
-	if (fake.restore_err)
-		error_set(&e, fake.restore_err, "the map is not there");
-	done(arg, e.err ? &e : NULL);
-}
-
-const char *mirror_uri(const struct layer *mirror)
-{
-	(void)mirror;
-	return "nbd://far/mirror";
-}
-
-bool mirror_is_settled(const struct layer *mirror, struct range r)
-{
-	(void)mirror;
-	(void)r;
-	return fake.is_settled;
+	return fake.verify->spec.is_settled(fake.verify->spec.arg, r);
 }
 
 const char *core_state_name(enum core_state s)

@@ -44,6 +44,7 @@ struct fake {
 extern struct fake fake;
 
 void fake_reset(struct loop *l);
+void fake_trace(const char *word);
 /* The mirror's state changes; its on_change() runs from the loop. */
 void fake_change(enum core_state s, bool is_connected, bool was_synced);
 void fake_fail(const char *why);
@@ -68,6 +69,5 @@ void fake_verify_over(void);
 bool fake_ask_settled(struct range r);
 /* True once; then the trace is empty. */
 bool fake_traced(const char *words);
-void fake_trace(const char *word); /* the fakes' */
 
 #endif

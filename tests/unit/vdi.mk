@@ -1,5 +1,4 @@
-VDI_RIG = mirror/remote-answer.c tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/fake-verify.c \
-	tests/unit/vdi-rig.c tests/unit/vdi-rig.h
+VDI_RIG = mirror/remote-answer.c tests/unit/fake-mirror.c tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
 UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner tests/unit/test-far
 VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libblock.la libjson.la $(UNIT_LIBS)
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
