@@ -24,7 +24,7 @@ get() { control --get "$1" "$SXM_RUN_DIR/$2/control" "${@:3}"; }
 begin_a() { "$datapath" --id a --path "$tmp/a" --keep; }
 # A new far side; sets $far.
 begin_b() {
-	rm -f "$tmp/b"
+	rm -f "$tmp/b" "$tmp/b.owner"
 	truncate -s "${1-$size}" "$tmp/b"
 	"$datapath" --id b --path "$tmp/b" --keep
 	b activate '{"domain":"MIR1"}' >/dev/null
@@ -34,6 +34,15 @@ end_b() {
 	b detach '{"domain":"MIR1"}' >/dev/null
 	b_is_gone() { [ ! -e "$SXM_RUN_DIR/b" ]; }
 	until_true 5 b_is_gone
+}
+# After a commit: a guest is started at the far side, which ends the operation. And a is a's again, as a new disk.
+take_b() {
+	b activate '{"domain":"9"}' >/dev/null
+	b detach '{"domain":"9"}' >/dev/null
+	a_is_closed() { [ "$(get open a status)" = false ]; }
+	until_true 5 a_is_closed
+	grep -q '"given"' "$tmp/a.owner" || die "not given: $(cat "$tmp/a.owner")"
+	rm "$tmp/a.owner"
 }
 kill_b() {
 	local pid keeper
@@ -85,6 +94,7 @@ until_true 20 is_complete "$op"
 deactivate_3
 is_complete "$op" || die "not complete after the barrier"
 [ "$(record "$op" complete)" = true ] || die "its record says no"
+take_b
 end_b
 cmp "$tmp/a" "$tmp/b"
 a mirror.destroy "{\"id\":\"$op\"}" >/dev/null
@@ -124,7 +134,7 @@ say "a halted disk: the far side has everything, flushed, before it is complete"
 begin_b
 op=$(start_mirror "$far" -1)
 until_true 20 is_complete "$op"
-[ "$(get open a status)" = false ] || die "the image is still open"
+take_b
 end_b
 cmp "$tmp/a" "$tmp/b"
 

@@ -187,6 +187,9 @@ def test_operations_are_answered_for_in_every_state():
     assert status() == (False, True)
     host.call("Datapath.detach", uri=uri, domain="1")
     let_go(far, "MIR000001")
+    attach(far, "2")  # taken: the link that was kept for it goes
+    host.call("Datapath.activate", uri=far, domain="2")
+    let_go(far, "2")
     nobody_left()
     assert status() == (False, True) and host.call("Data.ls") == [operation]
     host.call("Data.cancel", operation=operation)
@@ -209,7 +212,11 @@ def test_a_halted_guests_disk_is_copied_without_any_domain():
     until_true("the mirror", lambda: host.call("Data.stat", operation=operation)["complete"])
     let_go(uri, "-1")
     host.call("Data.cancel", operation=operation)
+    assert host.call("Data.stat", operation=operation)["complete"]  # it was handed over: too late
     let_go(far, "MIR000002")
+    attach(far, "2")
+    host.call("Datapath.activate", uri=far, domain="2")
+    let_go(far, "2")
     nobody_left()
 
 

@@ -142,7 +142,7 @@ kill -9 "$server"
 until_true 20 is_over "$id"
 failed_because "link"
 
-say "a deactivation ends it and does not wait for it"
+say "a deactivation does not wait for it"
 truncate -s $size "$tmp/b"
 begin b MIR1
 far="nbd+unix:///b?socket=$(get socket b attach '{"domain":"MIR1"}')"
@@ -153,6 +153,10 @@ before=$(date +%s%N)
 a deactivate '{"domain":"3"}' >/dev/null
 took_ms=$((($(date +%s%N) - before) / 1000000))
 [ "$took_ms" -lt 3000 ] || die "the deactivation took $took_ms ms"
+
+say "the far side takes the disk, which closes it here and ends it"
+b activate '{"domain":"4"}' >/dev/null
+b detach '{"domain":"4"}' >/dev/null
 until_true 5 is_over "$id"
 failed_because "closed"
 [ "$(get open a status)" = false ] || die "the image is still open"
