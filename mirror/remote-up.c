@@ -7,7 +7,8 @@
  *
  * The first connection carries the link; the others are made after on_up, one at a time (a pool thread each, and the disk may
  * need the pool), with a short deadline, and whoever does not greet is left out: behind a relay that takes one client there is
- * nobody.  Where x-sxm is spoken, each of them said HELLO before it is taken in, in the pool as well.
+ * nobody.  On a unix socket there is one: several would share the same processors, and a server's threads and buffers for each
+ * of them cost more than they gain.  Where x-sxm is spoken, each of them said HELLO before it is taken in, in the pool as well.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,16 +33,21 @@ static void work(struct offload *o)
 	remote_connect(&r->connect, &r->connect_error);
 }
 
+static bool is_unix(int fd)
+{
+	int domain = 0;
+	socklen_t length = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX;
+}
+
 /* A unix socket: one copy's message fits at once, and leaves with one call instead of three and their wake-ups. Beyond wmem_max
  * only root may go; whoever may not keeps what the system gives. TCP sizes its own buffer better than anybody who fixes it. */
 static void widen_socket(int fd)
 {
-	int bytes = SEND_BUFFER_BYTES, domain = 0;
-	socklen_t length = sizeof(domain);
+	int bytes = SEND_BUFFER_BYTES;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == -1 || domain != AF_UNIX)
-		return;
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == -1)
+	if (is_unix(fd) && setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == -1)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
@@ -109,7 +115,7 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 		r->progress_ns = loop_now_ns();
 		loop_timer_set(r->idle, r->spec.idle_ms);
 		r->spec.on_up(r->spec.arg, &info);
-		if (info.can_multi_conn && !r->spec.is_reader && r->state == UP && !r->on_closed)
+		if (info.can_multi_conn && !r->spec.is_reader && r->state == UP && !r->on_closed && !is_unix(r->conn[0].fd))
 			start_connecting(r);
 	}
 	extents_fini(&info.zero);

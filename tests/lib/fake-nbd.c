@@ -10,6 +10,7 @@
  */
 #include "tests/lib/fake-nbd.h"
 
+#include <arpa/inet.h>
 #include <endian.h>
 #include <poll.h>
 #include <pthread.h>
@@ -324,6 +325,27 @@ static void *run_conn(void *arg)
 	return NULL;
 }
 
+static int listen_at(const struct sockaddr *at, socklen_t length)
+{
+	int fd = socket(at->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(fd, at, length) == -1 || listen(fd, 16) == -1)
+		abort();
+	return fd;
+}
+
+/* At once, so that the port is known. */
+static void listen_on_tcp(struct fake_nbd *f)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(at);
+
+	f->own->listener = listen_at((struct sockaddr *)&at, sizeof(at));
+	if (getsockname(f->own->listener, (struct sockaddr *)&at, &length) == -1)
+		abort();
+	snprintf(f->uri, sizeof(f->uri), "nbd://127.0.0.1:%u", ntohs(at.sin_port));
+}
+
 static void *run_listener(void *arg)
 {
 	struct fake_nbd *f = arg;
@@ -334,9 +356,8 @@ static void *run_listener(void *arg)
 	if (own->delay_ms && poll(wait, 1, (int)own->delay_ms) != 0)
 		return NULL;
 	strcpy(at.sun_path, f->socket);
-	own->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(own->listener, (struct sockaddr *)&at, sizeof(at)) == -1 || listen(own->listener, 16) == -1)
-		abort();
+	if (own->listener < 0)
+		own->listener = listen_at((struct sockaddr *)&at, sizeof(at));
 	wait[1].fd = own->listener;
 	while (poll(wait, 2, -1) > 0 && !wait[0].revents && own->conns < CONNS_MAX) {
 		struct fake_conn *c = &own->conn[own->conns];
@@ -365,6 +386,8 @@ void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsign
 	own->delay_ms = delay_ms;
 	snprintf(f->socket, sizeof(f->socket), "%s/s", own->dir);
 	snprintf(f->uri, sizeof(f->uri), "nbd+unix:///?socket=%s", f->socket);
+	if (plan->is_tcp)
+		listen_on_tcp(f);
 	f->disk = calloc(1, plan->size_bytes + 1);
 	if (!f->disk || pthread_create(&own->thread, NULL, run_listener, f) != 0)
 		abort();

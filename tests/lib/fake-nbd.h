@@ -2,7 +2,7 @@
  *
  * fake-nbd - a far side that misbehaves to order
  *
- * A small NBD server on threads of its own, over a unix socket in a directory of its own. It speaks the plain fixed newstyle
+ * A small NBD server on threads of its own, over a unix socket in a directory of its own, or TCP on the loopback. It speaks the plain fixed newstyle
  * without structured replies; what is to go wrong stands in the plan.
  */
 #ifndef SXM_TESTS_FAKE_NBD_H
@@ -22,7 +22,7 @@ struct fake_nbd_plan {
 	enum fake_nbd_manner manner;
 	unsigned greet_max;         /* further connections are accepted and left alone; 0: no bound */
 	uint64_t size_bytes;
-	bool is_read_only, can_zero, can_multi_conn, can_fua;
+	bool is_read_only, can_zero, can_multi_conn, can_fua, is_tcp;
 	uint32_t min_block, max_block; /* 0 and 0: none stated */
 	uint32_t write_error;       /* NBD's number, for every write */
 	uint32_t read_error;        /* ... for every read */

@@ -357,7 +357,7 @@ static void several_connections_are_used_where_allowed(void **state)
 	struct test_op t[64];
 	char data[4096] = { 0 };
 
-	rig_start(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true });
+	rig_start(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .is_tcp = true });
 	rig_await(w, &w->ups, 1);
 	/* Further ones come one by one: keep busy until the fourth has greeted. */
 	for (unsigned round = 1; atomic_load(&w->far.greeted) < 4; round++) {
@@ -374,13 +374,30 @@ static void several_connections_are_used_where_allowed(void **state)
 	assert_true(atomic_load(&w->far.goodbyes) >= 3);
 }
 
+static void a_unix_socket_is_connected_to_once(void **state)
+{
+	struct world *w = *state;
+	struct test_op t;
+	char data[4096] = { 0 };
+
+	rig_start(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true });
+	rig_await(w, &w->ups, 1);
+	for (unsigned round = 1; round <= 100; round++) {
+		rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
+		rig_await(w, &w->done, round);
+	}
+	rig_hang_up(w, true);
+	fake_nbd_await_end(&w->far);
+	assert_int_equal(w->far.accepted, 1);
+}
+
 static void further_connections_that_do_not_greet_hold_nothing_up(void **state)
 {
 	struct world *w = *state;
 	struct test_op t;
 	char data[4096] = { 0 };
 
-	rig_start(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .greet_max = 1 });
+	rig_start(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .is_tcp = true, .greet_max = 1 });
 	rig_await(w, &w->ups, 1);
 	rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
 	rig_await(w, &w->done, 1);
@@ -415,6 +432,7 @@ int main(void)
 		TEST(no_progress_for_dead_ms_cuts_the_link),
 		TEST(closing_at_once_ends_what_is_in_flight_first),
 		TEST(several_connections_are_used_where_allowed),
+		TEST(a_unix_socket_is_connected_to_once),
 		TEST(further_connections_that_do_not_greet_hold_nothing_up),
 	};
 

@@ -362,7 +362,7 @@ static void further_connections_say_hello_too(void **state)
 	struct test_op t;
 	char data[4096] = { 0 };
 
-	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .sxm = &sxm });
+	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .is_tcp = true, .sxm = &sxm });
 	rig_await(w, &w->ups, 1);
 	for (unsigned round = 1; atomic_load(&w->far.asked[0]) < 4; round++) {
 		rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
@@ -379,7 +379,7 @@ static void a_further_connection_that_is_no_sxm_is_left_out(void **state)
 	struct test_op t[16];
 	char data[4096] = { 0 };
 
-	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .sxm = &sxm });
+	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .is_tcp = true, .sxm = &sxm });
 	rig_await(w, &w->ups, 1);
 	for (unsigned round = 1; atomic_load(&w->far.greeted) < 2; round++) {
 		rig_submit(w, &t[0], REMOTE_WRITE, (struct range){ 0, 4096 }, data);
