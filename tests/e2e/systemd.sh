@@ -51,7 +51,7 @@ is_booted() {
 	pid_1=$(cat "/proc/$systemd/task/$systemd/children") && pid_1=${pid_1% } && [ -n "$pid_1" ] &&
 		in_systemd systemctl -q is-active test.target
 }
-in_systemd() { nsenter -t "$pid_1" --mount --pid --cgroup --net --ipc --uts -- "$@"; }
+in_systemd() { nsenter -t "$pid_1" --mount --root --wd --pid --cgroup --net --ipc --uts -- "$@"; }
 
 # Its processes are killed, perhaps not gone.
 remove_cgroup() {
