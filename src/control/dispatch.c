@@ -231,7 +231,7 @@ static int ranges_to_extents(struct args *a, struct extents *out, struct error *
 		struct range r;
 
 		if (b->start < 0 || b->length < 1 || b->start > INT64_MAX / a->blocksize - b->length)
-			return error_set(e, EINVAL, "[%" PRId64 ", %" PRId64 "] is not [first, count] of a disk", b->start,
+			return error_set(e, EINVAL, "range [%" PRId64 ", %" PRId64 "] is not [first, count] of a disk", b->start,
 					 b->length);
 		r.end = (uint64_t)(b->start + b->length) * (uint64_t)a->blocksize;
 		r.start = MAX((uint64_t)b->start * (uint64_t)a->blocksize, end);
