@@ -19,7 +19,11 @@ build_all() {
 	make -s tests/lib/guest stage # one after the other: the second makes a tree with a make of its own
 	exec ./run ../demo.sh --show
 }
-[ "${1-}" = --show ] || build_all
+case ${1-} in
+'') build_all ;;
+--show) ;;
+*) echo "usage: [SXM_DEMO_MB=N] $0     (as root; see its first lines)" >&2; exit 2 ;;
+esac
 
 export TMPDIR=${TMPDIR:-/var/tmp}
 . "$SXM_SRCDIR/tests/functions.sh"

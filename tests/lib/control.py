@@ -17,7 +17,10 @@ MIB = 1 << 20
 class Control:
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(path)
+        try:
+            self.sock.connect(path)
+        except OSError as e:
+            raise SystemExit(f"control: no datapath process listens at {path}: {e.strerror}")
         self.stream = self.sock.makefile("rw", encoding="utf-8", newline="\n")
         self.number = 0
 
@@ -76,7 +79,11 @@ def main(argv):
         path, argv = argv[1], argv[2:]
     if len(argv) not in (2, 3):
         raise SystemExit(__doc__)
-    ok = Control(argv[0]).ask(argv[1], **json.loads(argv[2] if len(argv) == 3 else "{}"))
+    try:
+        args = json.loads(argv[2] if len(argv) == 3 else "{}")
+    except ValueError as e:
+        raise SystemExit(f"control: the arguments are no JSON object: {e}")
+    ok = Control(argv[0]).ask(argv[1], **args)
     value = get(ok, path) if path else ok
     print(value if isinstance(value, str) else json.dumps(value))
     return 0
