@@ -60,6 +60,7 @@ TAILQ_HEAD(group_list, verify_group);
 
 struct verify_plan {
 	struct verify_plan_spec spec;
+	uint32_t piece_bytes;       /* the next pieces: at most spec's */
 	struct extents wanted;      /* owned */
 	size_t item;                /* of wanted */
 	uint64_t at;                /* in it: nothing from here on was given out */
@@ -126,6 +127,7 @@ struct verify_plan *verify_plan_new(const struct verify_plan_spec *spec)
 		return NULL;
 	p->spec = *spec;
 	set_defaults(&p->spec);
+	p->piece_bytes = p->spec.piece_bytes;
 	TAILQ_INIT(&p->free);
 	TAILQ_INIT(&p->due);
 	p->result.different.max = VERIFY_DIFFERENT_MAX;
@@ -156,8 +158,8 @@ void verify_plan_free(struct verify_plan *p)
 
 void verify_plan_limit(struct verify_plan *p, uint32_t piece_bytes)
 {
-	assert(piece_bytes >= VERIFY_CHUNK_BYTES && !p->result.read_bytes);
-	p->spec.piece_bytes = MIN(p->spec.piece_bytes, piece_bytes / VERIFY_CHUNK_BYTES * VERIFY_CHUNK_BYTES);
+	assert(piece_bytes >= VERIFY_CHUNK_BYTES);
+	p->piece_bytes = MIN(p->spec.piece_bytes, piece_bytes / VERIFY_CHUNK_BYTES * VERIFY_CHUNK_BYTES);
 }
 
 const struct verify_result *verify_plan_result(const struct verify_plan *p)
@@ -213,7 +215,7 @@ static void move_to(struct verify_plan *p, uint64_t at)
 /* At `at` nothing is skipped; up to where? */
 static uint64_t end_of_piece(const struct verify_plan *p)
 {
-	uint64_t end = MIN(p->asked.end, p->at + p->spec.piece_bytes);
+	uint64_t end = MIN(p->asked.end, p->at + p->piece_bytes);
 
 	return p->skip_item < p->skip.count ? MIN(end, p->skip.item[p->skip_item].range.start) : end;
 }
@@ -331,7 +333,7 @@ void verify_plan_asked(struct verify_plan *p, const struct extents *here, const 
 	p->is_asking = false;
 	/* An answer that does not get as far as one piece is not worth asking for again: the piece is read. */
 	end = end < p->asked.end ? end & ~(uint64_t)(VERIFY_CHUNK_BYTES - 1) : p->asked.end;
-	p->asked.end = MIN(p->asked.end, MAX(end, p->asked.start + p->spec.piece_bytes));
+	p->asked.end = MIN(p->asked.end, MAX(end, p->asked.start + p->piece_bytes));
 	if (here && there)
 		find_skips(p, here, there);
 	skip(p);

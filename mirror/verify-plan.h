@@ -59,7 +59,7 @@ struct verify_plan;
 struct verify_plan *verify_plan_new(const struct verify_plan_spec *spec); /* NULL: out of memory */
 void verify_plan_free(struct verify_plan *p); /* NULL allowed */
 
-/* Before the first READ: no piece is longer than so many bytes, a chunk at least. */
+/* From now on new pieces are no longer than so many bytes (a chunk at least); what is read again is as long as it was. */
 void verify_plan_limit(struct verify_plan *p, uint32_t piece_bytes);
 
 /* What to do now. pieces_max: how many may be under way (1 to VERIFY_PIECES_MAX). An ASK or READ is taken by this call. */

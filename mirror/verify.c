@@ -19,7 +19,7 @@
  * each chunk whether a write was under way before the reading or began during it; whether what it sent is still on its way to the
  * far side, the mirror says (is_settled).  Both are asked before and after.
  *
- * Guests come first.  While other requests than ours are in flight one piece is under way at a time, else several.
+ * Guests come first.  While other requests than ours are in flight one small piece is under way at a time, else several.
  *
  * Can fail: either side's reads, the link.  Any of it ends the verification with a sentence; nothing is concluded from it.
  * Invariant: a buffer is in the plan's hands or in those of two reads; on_over() comes when neither side has any of them.
@@ -36,6 +36,7 @@
 #include "mirror/remote.h"
 
 #define EXTENTS_MAX 4096u
+#define POLITE_BYTES (64u << 10) /* a piece while a guest is at work: a request of its own waits behind no more than that */
 #define GUEST_NS (50 * NS_PER_MS) /* a guest that was seen so long ago is still there */
 
 /* A piece and its two buffers. */
@@ -72,6 +73,7 @@ struct verify {
 	struct slot slot[VERIFY_PIECES_MAX];
 	struct asking asking;
 	struct watch *watch;        /* owned, from start to end */
+	uint32_t far_max_bytes;     /* longest read there */
 	unsigned reads_here;        /* requests of ours in flight on this side */
 	uint64_t guest_ns;          /* when others were seen */
 	struct loop_timer *timer;   /* owned */
@@ -388,13 +390,17 @@ static void ask(struct verify *v, struct range range)
 
 /* --- what next */
 
+/* How many pieces at a time, and how long. */
 static unsigned choose_window(struct verify *v)
 {
 	uint64_t now_ns = loop_now_ns();
+	bool is_polite;
 
 	if (v->spec.top->in_flight > v->reads_here)
 		v->guest_ns = now_ns;
-	return v->guest_ns && now_ns - v->guest_ns < GUEST_NS ? 1 : VERIFY_PIECES_MAX;
+	is_polite = v->guest_ns && now_ns - v->guest_ns < GUEST_NS;
+	verify_plan_limit(v->plan, MIN(v->far_max_bytes, is_polite ? POLITE_BYTES : VERIFY_PIECE_BYTES));
+	return is_polite ? 1 : VERIFY_PIECES_MAX;
 }
 
 static void pump(struct verify *v)
@@ -434,7 +440,7 @@ static void on_up(void *arg, const struct remote_info *info)
 
 	if (is_over(v))
 		return;
-	verify_plan_limit(v->plan, MIN(info->max_bytes, VERIFY_PIECE_BYTES));
+	v->far_max_bytes = info->max_bytes;
 	v->running_ns = loop_now_ns();
 	set_state(v, VERIFY_RUNNING);
 	pump(v);

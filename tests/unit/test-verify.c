@@ -266,7 +266,7 @@ static void a_write_during_the_reading_is_noticed(void **state)
 	assert_int_equal(w->s.result.unsettled_bytes, 2 * CHUNK);
 }
 
-static void guests_leave_room_for_one_piece(void **state)
+static void guests_leave_room_for_one_small_piece(void **state)
 {
 	struct world *w = *state;
 
@@ -277,6 +277,7 @@ static void guests_leave_room_for_one_piece(void **state)
 	w->top.in_flight = 0;
 	assert_true(w->s.is_verified);
 	assert_int_equal(w->most_in_flight, 1);
+	assert_int_equal(w->far.longest, 65536);
 }
 
 static void a_far_side_with_small_requests_is_asked_in_small_ones(void **state)
@@ -426,7 +427,7 @@ int main(void)
 		TEST(what_is_still_on_its_way_is_unsettled),
 		TEST(settled_before_is_not_settled_after),
 		TEST(a_write_during_the_reading_is_noticed),
-		TEST(guests_leave_room_for_one_piece),
+		TEST(guests_leave_room_for_one_small_piece),
 		TEST(a_far_side_with_small_requests_is_asked_in_small_ones),
 		TEST(a_read_error_here_is_told),
 		TEST(a_disk_that_is_closed_meanwhile_is_told),
