@@ -148,6 +148,7 @@ static void a_difference_is_told_to_the_chunk(void **state)
 	is_range(&r->different, 1, 63 * CHUNK, 65 * CHUNK);
 	is_range(&r->different, 2, 4 * MiB, SIZE);
 	assert_int_equal(r->different_bytes, 3 * CHUNK + 512);
+	assert_int_equal(w->again, 2 * 3); /* twice, each of three pieces, what differs in it together */
 	assert_int_equal(r->unsettled_bytes, 0);
 }
 

@@ -23,6 +23,7 @@
 struct world {
 	struct loop *loop;
 	struct loop_timer *alarm;
+	struct loop_task stop;
 	struct layer *memory, top;
 	struct fake_nbd far;
 	struct verify *v;
@@ -36,6 +37,8 @@ struct world {
 	unsigned settled_asks, settled_for; /* is_settled for so many asks, then not */
 	uint64_t in_flight_guests;
 	bool is_rewriting;   /* a guest writes what is there already, while it is being read again */
+	bool is_slow;        /* a write stands still */
+	struct req *slow;
 	struct iobuf_pool *pool;
 };
 
@@ -63,6 +66,10 @@ static void submit(struct layer *l, struct req *r)
 
 	if (r->op == REQ_READ && w->is_rewriting && range_length(r->range) == CHUNK)
 		rewrite(w, r->range);
+	if (r->op == REQ_WRITE && w->is_slow) {
+		w->slow = r;
+		return;
+	}
 	if (r->op == REQ_READ) {
 		w->reads++;
 		w->cached_reads += !(r->flags & REQ_UNCACHED);
@@ -173,6 +180,18 @@ static void run_until(struct world *w, const unsigned *what)
 	verify_status(w->v, &w->s);
 }
 
+static void stop(struct loop_task *t)
+{
+	loop_stop(container_of(t, struct world, stop)->loop);
+}
+
+static void run_once(struct world *w)
+{
+	w->stop.run = stop;
+	loop_defer(w->loop, &w->stop);
+	loop_run(w->loop);
+}
+
 static const struct verify_result *finish(struct world *w)
 {
 	verify_start(w->v);
@@ -264,6 +283,25 @@ static void a_write_during_the_reading_is_noticed(void **state)
 	w->far.disk[SIZE - 1] ^= 1;
 	assert_int_equal(finish(w)->different_bytes, 0);
 	assert_int_equal(w->s.result.unsettled_bytes, 2 * CHUNK);
+}
+
+/* It has long arrived over there. */
+static void a_write_that_takes_longer_than_all_readings_is_noticed(void **state)
+{
+	struct world *w = *state;
+
+	w->is_slow = true;
+	start(w, &plain);
+	verify_start(w->v);
+	rewrite(w, (struct range){ 0, 100 });
+	w->far.disk[0] ^= 1;
+	w->far.disk[CHUNK] ^= 1;
+	run_until(w, &w->overs);
+	assert_int_equal(w->s.result.unsettled_bytes, CHUNK);
+	assert_int_equal(w->s.result.different.count, 1);
+	assert_int_equal(w->s.result.different.item[0].start, CHUNK);
+	req_complete(w->slow, 0);
+	run_once(w);
 }
 
 static void guests_leave_room_for_one_small_piece(void **state)
@@ -427,6 +465,7 @@ int main(void)
 		TEST(what_is_still_on_its_way_is_unsettled),
 		TEST(settled_before_is_not_settled_after),
 		TEST(a_write_during_the_reading_is_noticed),
+		TEST(a_write_that_takes_longer_than_all_readings_is_noticed),
 		TEST(guests_leave_room_for_one_small_piece),
 		TEST(a_far_side_with_small_requests_is_asked_in_small_ones),
 		TEST(a_read_error_here_is_told),
