@@ -5,8 +5,8 @@
  *      JOB_VERIFY   open, read-only where nobody has it open -> verify_start -> answered: the rest is news
  *      on_over      its outcome is kept, a few of them, in memory -> JOB_VERIFIED   close the disk where nobody needs it
  *
- * A verification never keeps the disk from anybody: when the last domain deactivates, the disk is closed and the verification
- * fails with that reason.  One that was begun on a disk nobody has active opens it read-only, and holds its lock so.
+ * A verification never keeps the disk from anybody: when it is handed over, or closed as its last domain deactivates, the
+ * verification fails with that reason.  One that is begun on a disk nobody has active opens it read-only, and holds its lock so.
  *
  * Can fail: no far side named and no mirror running, a mirror that is not in sync yet, ranges outside of the disk, opening.
  * Invariant: at most one lives; it touches the gate only while there is one.

@@ -382,6 +382,31 @@ static void a_mute_far_side_does_not_hold_the_guest(void **state)
 	end(w);
 }
 
+static void what_is_owed_or_on_its_way_is_not_settled(void **state)
+{
+	struct range written = { 8192, 16384 }, other = { 65536, SIZE };
+	struct world *w = *state;
+
+	make(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_zero = true, .hang_after = 1 });
+	assert_false(mirror_is_settled(w->mirror, other));
+	mirror_start(w->mirror);
+	await(w, is_synced);
+	assert_true(mirror_is_settled(w->mirror, (struct range){ 0, SIZE }));
+	for (unsigned i = 0; i < 4; i++)
+		write_well(w, written.start, 8192, 1);
+	assert_false(mirror_is_settled(w->mirror, written));
+	assert_false(mirror_is_settled(w->mirror, (struct range){ 12288, 20480 }));
+	assert_true(mirror_is_settled(w->mirror, other));
+	w->disk.write_err = EIO; /* what is there now is not known: it is owed */
+	ask(w, REQ_WRITE, 40960, 4096, 1);
+	await(w, is_done);
+	assert_false(mirror_is_settled(w->mirror, (struct range){ 40960, 40961 }));
+	mirror_abort(w->mirror, on_aborted, w);
+	await(w, is_aborted);
+	assert_true(mirror_is_settled(w->mirror, written)); /* nothing comes any more: what differs, differs */
+	end(w);
+}
+
 static void every_abort_is_answered(void **state)
 {
 	struct world *w = *state;
@@ -435,6 +460,7 @@ int main(void)
 		TEST(a_flush_that_fails_at_home_fails_both),
 		TEST(a_full_far_side_fails_the_mirror_not_the_guest),
 		TEST(a_mute_far_side_does_not_hold_the_guest),
+		TEST(what_is_owed_or_on_its_way_is_not_settled),
 		TEST(every_abort_is_answered),
 		TEST(an_abort_while_extents_are_asked_waits_for_them),
 		TEST(a_mirror_that_never_started_may_be_closed),
