@@ -2,8 +2,8 @@
  *
  * fake-nbd - a far side that misbehaves to order
  *
- * A small NBD server on threads of its own, over a unix socket in a directory of its own, or TCP on the loopback. It speaks the plain fixed newstyle
- * without structured replies; what is to go wrong stands in the plan.
+ * A small NBD server on threads of its own, over a unix socket in a directory of its own, or TCP on the loopback. It speaks the
+ * plain fixed newstyle without structured replies; what is to go wrong stands in the plan.
  */
 #ifndef SXM_TESTS_FAKE_NBD_H
 #define SXM_TESTS_FAKE_NBD_H
