@@ -284,7 +284,8 @@ static void connect_at_last(struct sim *w)
 /* The pass ends, and the barrier after it. */
 static void check_arrival(struct sim *w, const struct weather *weather)
 {
-	bool was_asked = weather->is_held && w->status.state != CORE_BROKEN;
+	enum core_state first = w->status.state;
+	bool was_asked = weather->is_held && (first == CORE_CONNECTING || first == CORE_FINISHING || first == CORE_FINISHED);
 
 	if (w->status.state == CORE_BROKEN)
 		sim_event(w, CORE_UNBARRIER, 0); /* it may have been given up long ago */

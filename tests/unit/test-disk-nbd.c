@@ -405,7 +405,9 @@ static void a_cut_connection_is_made_anew_and_nobody_hears_of_it(void **state)
 
 	(void)state;
 	plan.die_after = 25;
+	setenv("SXM_NBD_WAIT_MS", "20000", 1);
 	start(&w, &plan);
+	setenv("SXM_NBD_WAIT_MS", WAIT_MS, 1);
 	submit_crowd(&w, io);
 	wait_for_crowd(&w, io, 0);
 	assert_true(w.server.accepted >= 3);
