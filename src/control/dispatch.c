@@ -190,6 +190,11 @@ static void on_detach(struct call *c)
 	vdi_detach(c->d->vdi, c->args.domain, on_done, c);
 }
 
+static void on_take(struct call *c)
+{
+	vdi_take(c->d->vdi, c->args.is_forced, on_done, c);
+}
+
 static void on_destroy_volume(struct call *c)
 {
 	vdi_destroy(c->d->vdi, c->args.is_forced, on_done, c);
@@ -383,6 +388,7 @@ static const struct verb verbs[] = {
 	{ "deactivate", &domain_args, on_deactivate, empty },
 	{ "detach", &domain_args, on_detach, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
+	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "mirror.start", &start_args, on_start, start_ok },
 	{ "mirror.mode", &mode_args, on_mode, empty },

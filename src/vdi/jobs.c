@@ -23,7 +23,7 @@ static const char *const names[] = {
 	[JOB_DETACH] = "detach", [JOB_MIRROR] = "mirror", [JOB_SETTLE] = "settle", [JOB_REMOVE] = "remove",
 	[JOB_JOURNAL] = "journal",
 	[JOB_LINK] = "link", [JOB_FOREIGN] = "foreign", [JOB_UNLINGER] = "unlinger", [JOB_DESTROY] = "destroy",
-	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked",
+	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked", [JOB_TAKE] = "take",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_STOP] = "stop",
 };
@@ -49,6 +49,7 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_DESTROY] = linger_begin_destroy,
 	[JOB_HEARD] = source_begin_heard,
 	[JOB_LINKED] = source_begin_linked,
+	[JOB_TAKE] = take_begin,
 };
 
 static void run(struct loop_task *t)

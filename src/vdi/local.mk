@@ -17,6 +17,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/settle.c \
 	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \
+	src/vdi/take.c \
 	src/vdi/verification.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h
 libvdi_la_SOURCES =

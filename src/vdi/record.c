@@ -264,6 +264,8 @@ static void describe(const struct operation *op, struct vdi_operation_status *ou
 	memcpy(out->id, op->id, sizeof(out->id));
 	out->is_copy = op->is_copy;
 	out->is_ended = op->is_ended;
+	out->is_given = op->is_given;
+	out->is_verified = op->is_verified;
 	out->is_failed = op->is_failed || out->mirror.core.state == CORE_FAILED;
 	out->is_complete = !out->is_failed && (op->is_said || (op->is_complete && op->is_ended));
 	out->progress = out->is_complete ? 1.0 : progress_of(&out->mirror.core);

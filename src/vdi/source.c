@@ -292,6 +292,7 @@ static int compare(struct vdi *v)
 		return 0;
 	}
 	if (digest_equal(&here, &there)) {
+		v->op->is_verified = true;
 		log_info("%s: link verified, %" PRIu64 " operations", v->op->id, here.count);
 		return 0;
 	}

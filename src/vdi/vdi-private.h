@@ -106,6 +106,7 @@ struct operation {
 	bool is_settling;     /* a JOB_SETTLE is queued */
 	bool is_removing;     /* a JOB_REMOVE is queued */
 	struct error why;     /* is_failed */
+	bool is_verified;     /* the digests of the link were equal */
 	bool is_given;        /* committed: the far side has the disk, and the link stays until it was taken or given back */
 	struct remote_ask ask, wait; /* of a step; the one that is always open where the far side is an sxm */
 	bool is_waiting_news; /* wait is open */
@@ -154,6 +155,7 @@ enum job_kind {
 	JOB_DESTROY,    /* the volume is to go */
 	JOB_HEARD,      /* the far side said something of its record */
 	JOB_LINKED,     /* the link to it came or went */
+	JOB_TAKE,       /* an admin says that the disk is owned here */
 };
 
 typedef void step_fn(struct vdi *v);
@@ -394,6 +396,9 @@ void source_withdraw(struct vdi *v, step_fn *next);
 void source_settle(struct vdi *v, const char *id, step_fn *next);
 /* Asks for the disk back. Whether it was given: the record says. */
 void source_reclaim(struct vdi *v, step_fn *next);
+
+/* --- take.c */
+void take_begin(struct vdi *v); /* JOB_TAKE */
 
 /* --- operation.c: its steps */
 void operation_begin(struct vdi *v);        /* JOB_MIRROR */

@@ -54,6 +54,8 @@ void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t po
 		void *arg);
 /* The volume is to be removed; nobody has it attached. Good: it may be. EAGAIN: its source was asked, ask again; EPERM: no. */
 void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
+/* An admin's word: the disk is owned here, no guest runs from the other one. EPERM: it is already, or only by force. */
+void vdi_take(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* The process is asked to go: an operation fails, everybody is cut off, the disk is flushed and closed. Nothing is forgotten:
  * vdi_resume() of a successor takes it up again. No verb is taken afterwards. */
 void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg);
@@ -71,6 +73,8 @@ void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, siz
 struct vdi_operation_status {
 	char id[64];
 	bool is_copy, is_failed, is_complete, is_ended;
+	bool is_given;              /* the far side has the disk: waiting for the guest that takes it */
+	bool is_verified;           /* at the commit, both ends' digests of the link were equal */
 	struct error why;           /* is_failed */
 	double progress;
 	struct mirror_status mirror;

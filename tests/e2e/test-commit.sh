@@ -77,6 +77,7 @@ switchover() {
 	on A deactivate "$uri_A" 1
 	owner_is "$image_A" "given 2 *"
 	owner_is "$image_B" "eligible 2 *"
+	[ "$(control --get operations.0.link_verified "$(control_of "$sock_A")" status)" = true ] || die "the link was not verified"
 	on A detach "$uri_A" 1
 	end_far
 	on B attach "$uri_B" 2 >/dev/null

@@ -375,6 +375,37 @@ static void a_killed_process_says_complete_of_what_it_gave(void **state)
 	assert_false(rig_is_on_file("owed"));
 }
 
+static int take(bool is_forced)
+{
+	struct answer a = { 0 };
+
+	vdi_take(rig_vdi, is_forced, rig_answer, &a);
+	return rig_answered(&a);
+}
+
+static void an_admin_may_take_what_was_given(void **state)
+{
+	(void)state;
+	switch_over();
+	fake_link_down(false);
+	assert_int_equal(take(false), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	assert_true(stat_of().is_ended);
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_int_equal(take(true), EPERM);
+}
+
+static void what_was_started_there_is_taken_by_force_only(void **state)
+{
+	(void)state;
+	switch_over();
+	fake_news(REMOTE_NEWS_TAKEN, 2);
+	UNTIL(stat_of().is_ended);
+	assert_int_equal(take(false), EPERM);
+	assert_int_equal(take(true), 0);
+	assert_int_equal(rig_activate("4", false), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -400,6 +431,8 @@ int main(void)
 		RIG_TEST(an_operation_that_is_destroyed_resolves_it),
 		RIG_TEST(a_given_disk_may_be_destroyed),
 		RIG_TEST(a_cancelled_mirror_owes_nothing),
+		RIG_TEST(an_admin_may_take_what_was_given),
+		RIG_TEST(what_was_started_there_is_taken_by_force_only),
 		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
 	};
 

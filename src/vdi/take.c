@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * take - an admin's word: this disk is owned here
+ *
+ *      open -> commit_take() -> an operation whose disk was given ends -> on record -> close where nobody needs it
+ *
+ * For the ends that no link resolves: the far side is gone for good, or was destroyed.  Who says so must know that no guest
+ * runs from the other disk; "force" is for what is not complete, or is known to have been started there.
+ * Can fail: opening, writing; a disk that is owned here already is refused with that sentence.
+ */
+#include <errno.h>
+
+#include "base/log.h"
+#include "vdi/vdi-private.h"
+
+static void refused(struct vdi *v)
+{
+	job_end(v); /* job->error says why */
+}
+
+static void taken(struct vdi *v)
+{
+	v->job->error = v->step;
+	if (!v->step.err) {
+		log_warn("this disk is owned here by an admin's word");
+		far_shut_out(v, NULL);
+	}
+	stack_release(v, refused);
+}
+
+static void let_go(struct vdi *v)
+{
+	const struct commit_record next = v->job->verdict.next;
+
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	stack_own(v, &next, taken);
+}
+
+static void opened(struct vdi *v)
+{
+	struct job *j = v->job;
+
+	if (v->step.err) {
+		job_fail(v, &v->step);
+		return;
+	}
+	j->verdict = commit_take(&v->owner.record, j->is_forced);
+	if (j->verdict.does != COMMIT_ALLOW) {
+		error_set(&j->error, EPERM, "%s: %s", v->path, commit_why_text(j->verdict.why));
+		stack_release(v, refused);
+	} else if (v->op && v->op->is_given) {
+		source_let_go(v, let_go);
+	} else {
+		let_go(v);
+	}
+}
+
+void take_begin(struct vdi *v)
+{
+	stack_open(v, true, opened);
+}
+
+void vdi_take(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg)
+{
+	struct job *j = job_add(v, JOB_TAKE, "", done, arg);
+
+	if (j)
+		j->is_forced = is_forced;
+}
