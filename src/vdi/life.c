@@ -182,7 +182,7 @@ static void resumed(struct vdi *v)
 		return;
 	}
 	linger_look(v);
-	job_end(v);
+	stack_release(v, job_end); /* what was looked for may not have been there, and nobody else needs the disk */
 }
 
 static bool has_lingering(const struct vdi *v)
@@ -313,10 +313,10 @@ void vdi_begin_stop(struct vdi *v)
 
 	log_info("asked to stop");
 	error_set(&why, ESHUTDOWN, "the datapath process was asked to stop");
-	if (v->op && v->op->is_given)
-		source_let_go(v, cut_all);
-	else if (v->op && v->op->debt.journal)
+	if (v->op && v->op->debt.journal)
 		operation_suspend(v, cut_all);
+	else if (v->op && v->op->is_given)
+		source_let_go(v, cut_all);
 	else if (v->op)
 		operation_give_up(v, &why, cut_all);
 	else

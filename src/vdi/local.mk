@@ -6,6 +6,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/domains.c src/vdi/domains.h \
 	src/vdi/journal.c src/vdi/journal.h \
 	src/vdi/revive.c \
+	src/vdi/envoy.c \
 	src/vdi/far.c src/vdi/far-ask.c \
 	src/vdi/handover.c \
 	src/vdi/jobs.c \

@@ -442,6 +442,15 @@ static void reclaim_over(struct vdi *v)
 	next(v);
 }
 
+static void gone_on(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	error_clear(&v->step);
+	mirror_go_on(v->op->mirror, record(v)->epoch);
+	reclaim_over(v);
+}
+
 void source_back(struct vdi *v)
 {
 	struct operation *op = v->op;
@@ -449,7 +458,8 @@ void source_back(struct vdi *v)
 	if (!v->step.err && record(v)->state == COMMIT_OWNED) {
 		log_info("%s: this disk is owned here again, epoch %" PRIu64 "; the mirror goes on", op->id, record(v)->epoch);
 		op->is_given = op->is_complete = false;
-		mirror_go_on(op->mirror, record(v)->epoch);
+		stack_write(v, record_path(op->id), NULL, gone_on); /* a successor of this process must not find it over */
+		return;
 	}
 	reclaim_over(v);
 }

@@ -160,6 +160,17 @@ enum job_kind {
 
 typedef void step_fn(struct vdi *v);
 
+/* Asks for a disk back without a mirror. */
+struct envoy {
+	struct remote *remote;     /* owned, until its close is done */
+	struct remote_ask ask;
+	bool is_over;
+	bool has_heard;            /* what the far side said last of its record */
+	enum commit_status status;
+	enum commit_state state;
+	uint64_t epoch;
+};
+
 /* What domains.json says of an operation of a dead process. */
 struct remains {
 	bool is_none; /* ... that none ran, and speaks of this boot */
@@ -240,6 +251,7 @@ struct vdi {
 	size_t domain_count;
 
 	struct owner owner;        /* whose the disk is; as it was when it was open last */
+	struct envoy envoy;
 	struct far far;
 
 	/* the stack: gate -> [op->mirror] -> disk; all or nothing is open */
@@ -396,6 +408,10 @@ void source_withdraw(struct vdi *v, step_fn *next);
 void source_settle(struct vdi *v, const char *id, step_fn *next);
 /* Asks for the disk back. Whether it was given: the record says. */
 void source_reclaim(struct vdi *v, step_fn *next);
+
+/* --- envoy.c */
+/* The disk was given by a process that is no more: asks it back. What came of it: the record says. */
+void envoy_reclaim(struct vdi *v, step_fn *next);
 
 /* --- take.c */
 void take_begin(struct vdi *v); /* JOB_TAKE */

@@ -236,6 +236,7 @@ static void opened(struct vdi *v);
 static void asked_back(struct vdi *v)
 {
 	v->job->was_asked_back = true;
+	v->job->was_revived = v->op != NULL; /* an envoy got it back: its mirror goes on */
 	error_clear(&v->step);
 	opened(v);
 }
@@ -255,9 +256,12 @@ static void opened(struct vdi *v)
 		return;
 	}
 	/* Given: it is asked back, where a link is or can be made. */
-	j->verdict = judge(v, v->op && v->op->is_given && !j->was_asked_back);
+	j->verdict = judge(v, v->owner.record.state == COMMIT_GIVEN && !j->was_asked_back);
 	if (j->verdict.does == COMMIT_ASK_RECLAIM) {
-		source_reclaim(v, asked_back);
+		if (v->op)
+			source_reclaim(v, asked_back);
+		else
+			envoy_reclaim(v, asked_back);
 		return;
 	}
 	if (j->verdict.does != COMMIT_ALLOW) {

@@ -211,6 +211,63 @@ far_dies_at_the_barrier() {
 	done
 }
 
+# The process that gave the disk is no more: the next one asks it back, or is told that it was taken.
+source_dies_after_commit() {
+	begin "the source dies after COMMIT, and its guest starts there again"
+	mirror_A
+	on A deactivate "$uri_A" 1
+	kill -9 "$(control --get pid "$(control_of "$sock_A")" status)"
+	on A detach "$uri_A" 1
+	owner_is "$image_A" "given 2 *"
+	read -r sock_A export_A <<<"$(on A attach "$uri_A" 3)"
+	on A activate "$uri_A" 3
+	owner_is "$image_A" "owned 3 *"
+	soon_owner_is "$image_B" "receiving\ 3\ *"
+	head -c $((1 << 20)) /dev/urandom >"$tmp/data"
+	write_A
+	on A deactivate "$uri_A" 3
+	owner_is "$image_A" "given 4 *"
+	kill -9 "$(control --get pid "$(control_of "$sock_A")" status)"
+	on A detach "$uri_A" 3
+	end_far
+	on B attach "$uri_B" 2 >/dev/null
+	on B activate "$uri_B" 2
+	holds "$image_B"
+	on A attach "$uri_A" 3 >/dev/null
+	refused on A activate "$uri_A" 3
+	finish
+}
+
+# Whatever the moment: one owner, and he has everything.
+source_dies_at_the_barrier() {
+	local pid status round
+
+	for round in 1 2 3 4 5 6; do
+		begin "the source dies at the barrier, $round"
+		mirror_A
+		pid=$(control --get pid "$(control_of "$sock_A")" status)
+		status=0
+		{ sleep "0.00$((round * 3))"; kill -9 "$pid"; } &
+		on A deactivate "$uri_A" 1 >"$tmp/raised" 2>&1 || status=$?
+		wait $!
+		if [ "$status" = 0 ]; then
+			owner_is "$image_A" "given *"
+			on A detach "$uri_A" 1
+			end_far
+			on B attach "$uri_B" 2 >/dev/null
+			on B activate "$uri_B" 2
+			holds "$image_B"
+		else
+			owner_is "$image_A" "owned *"
+			on A deactivate "$uri_A" 1
+			on A activate "$uri_A" 1
+			holds "$image_A"
+		fi
+		say "... $(owner "$image_A" | cut -d' ' -f1)"
+		finish
+	done
+}
+
 foreign_target() {
 	local sock
 
@@ -238,6 +295,6 @@ foreign_source() {
 }
 
 for name in ${SXM_CASES:-switchover reboot_after_complete shutdown_after_complete halted cancel_before_commit cancel_after_commit \
-	far_dies_at_the_barrier foreign_target foreign_source}; do
+	far_dies_at_the_barrier source_dies_after_commit source_dies_at_the_barrier foreign_target foreign_source}; do
 	"$name"
 done

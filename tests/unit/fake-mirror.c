@@ -68,6 +68,75 @@ static void run_finish(struct loop_task *t)
 	finished(m->finished_arg, fake.finish_err ? &e : NULL);
 }
 
+/* --- a link without a mirror: fake.envoy */
+
+static struct {
+	struct remote base;
+	struct remote_spec spec;
+	struct remote_ask *ask;
+	struct loop_task task;
+	void (*closed)(void *arg);
+	void *closed_arg;
+} envoy;
+
+static void run_envoy(struct loop_task *t)
+{
+	const struct fake_says *hello = &fake.says[REMOTE_ASK_HELLO], *s = &fake.says[REMOTE_ASK_RECLAIM];
+	struct remote_info info = { .is_sxm = true, .state = REMOTE_IS_ELIGIBLE };
+	struct error e = { 0 };
+
+	(void)t;
+	if (envoy.closed) {
+		void (*closed)(void *) = envoy.closed;
+
+		envoy.closed = NULL;
+		closed(envoy.closed_arg);
+	} else if (envoy.ask) {
+		memcpy(envoy.ask->field, s->field, sizeof(s->field));
+		envoy.ask->done(envoy.ask, s->err);
+	} else if (fake.envoy_err) {
+		if (hello->field[0])
+			envoy.spec.on_heard(envoy.spec.arg, hello->field[0], hello->field[1], hello->field[3]);
+		error_set(&e, fake.envoy_err, "the fake is not reached");
+		envoy.spec.on_failed(envoy.spec.arg, &e);
+	} else {
+		envoy.spec.on_heard(envoy.spec.arg, 0, REMOTE_IS_ELIGIBLE, envoy.spec.epoch + 1);
+		envoy.spec.on_up(envoy.spec.arg, &info);
+	}
+}
+
+static void ask_envoy(struct remote *r, struct remote_ask *a)
+{
+	(void)r;
+	fake_trace("envoy-reclaim");
+	envoy.ask = a;
+	loop_defer(fake.loop, &envoy.task);
+}
+
+static void close_envoy(struct remote *r, bool is_polite, void (*done)(void *arg), void *arg)
+{
+	(void)r;
+	(void)is_polite;
+	envoy.closed = done;
+	envoy.closed_arg = arg;
+	loop_defer(fake.loop, &envoy.task);
+}
+
+struct remote *remote_nbd_new(const struct remote_spec *spec, struct error *e)
+{
+	static const struct remote_ops ops = { .ask = ask_envoy, .close = close_envoy };
+
+	(void)e;
+	fake_trace("envoy");
+	fake.envoy_epoch = spec->epoch;
+	memset(&envoy, 0, sizeof(envoy));
+	envoy.base.ops = &ops;
+	envoy.spec = *spec;
+	envoy.task.run = run_envoy;
+	loop_defer(fake.loop, &envoy.task);
+	return &envoy.base;
+}
+
 static void end_wait(int err)
 {
 	struct remote_ask *a = fake.wait;

@@ -406,6 +406,61 @@ static void what_was_started_there_is_taken_by_force_only(void **state)
 	assert_int_equal(rig_activate("4", false), 0);
 }
 
+static bool has_record(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/operations/%s.json", proc_state_dir(), id);
+	return access(path, F_OK) == 0;
+}
+
+/* Its process is killed: the files stay. */
+static void die(void)
+{
+	rig_stop();
+	rig_begin();
+	fake.trace[0] = '\0';
+}
+
+static void a_later_process_asks_the_disk_back_and_goes_on(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_true(has_record());
+	assert_int_equal(rig_detach("3"), 0);
+	die();
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	assert_int_equal(fake.envoy_epoch, 1);
+	assert_int_equal(fake.epoch, 3);
+	assert_false(has_record());
+	assert_true(fake_traced("open:rw envoy envoy-reclaim mirror+ restore start serve:rw "));
+}
+
+static void a_later_process_learns_that_the_disk_was_taken(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	die();
+	fake.envoy_err = EPROTO;
+	says(REMOTE_ASK_HELLO, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	assert_int_equal(rig_activate("4", false), EPERM);
+	assert_true(rig_is_owned("\"taken\":true"));
+	assert_true(has_record());
+}
+
+static void a_later_process_that_reaches_nobody_leaves_it_given(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	die();
+	fake.envoy_err = ECONNREFUSED;
+	assert_int_equal(rig_activate("4", false), EPERM);
+	assert_true(rig_is_owned("\"state\":\"given\""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +488,9 @@ int main(void)
 		RIG_TEST(a_cancelled_mirror_owes_nothing),
 		RIG_TEST(an_admin_may_take_what_was_given),
 		RIG_TEST(what_was_started_there_is_taken_by_force_only),
+		RIG_TEST(a_later_process_asks_the_disk_back_and_goes_on),
+		RIG_TEST(a_later_process_learns_that_the_disk_was_taken),
+		RIG_TEST(a_later_process_that_reaches_nobody_leaves_it_given),
 		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
 	};
 
