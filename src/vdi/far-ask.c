@@ -54,14 +54,22 @@ static bool is_other_linked(const struct vdi *v, const struct far_link *l)
 	return false;
 }
 
-static bool has_living_twin(const struct vdi *v, const struct far_link *l)
+static const struct far_link *living_twin(const struct vdi *v, const struct far_link *l)
 {
 	const struct far_link *other;
 
 	TAILQ_FOREACH(other, &v->far.links, entry)
-		if (other->is_admitted && far_is_open(other) && far_is_of_generation(other, &l->name))
-			return true;
-	return false;
+		if (other != l && other->is_admitted && far_is_open(other) && far_is_of_generation(other, &l->name))
+			return other;
+	return NULL;
+}
+
+/* What RECLAIM made of a generation's epoch holds for a connection that comes later, too: its name was given before. */
+static uint64_t epoch_of(const struct vdi *v, const struct far_link *l)
+{
+	const struct far_link *twin = living_twin(v, l);
+
+	return twin ? MAX(twin->name.epoch, v->job->verdict.link_epoch) : v->job->verdict.link_epoch;
 }
 
 /* Of another process below nobody knows what it keeps in its memory. */
@@ -75,8 +83,8 @@ static void admit(struct vdi *v)
 	const struct commit_record *r = &v->owner.record;
 	struct question *q = v->job->question;
 
+	q->l->name.epoch = epoch_of(v, q->l);
 	q->l->is_admitted = true;
-	q->l->name.epoch = v->job->verdict.link_epoch;
 	far_apply(v);
 	linger_look(v);
 	log_info("mirror %s: a link of generation %llu is let in", r->mirror, (unsigned long long)r->generation);
@@ -127,7 +135,7 @@ static void begin_hello(struct vdi *v)
 	*verdict = commit_far_hello(&v->owner.record, &l->name, is_other_linked(v, l));
 	if (verdict->status == COMMIT_STATUS_OK && (v->op || v->is_read_only))
 		verdict->status = COMMIT_STATUS_NOT_YOURS;
-	if (verdict->status == COMMIT_STATUS_OK && !verdict->shuts_out && !has_living_twin(v, l))
+	if (verdict->status == COMMIT_STATUS_OK && !verdict->shuts_out && !living_twin(v, l))
 		verdict->status = COMMIT_STATUS_STALE;
 	if (verdict->status != COMMIT_STATUS_OK) {
 		log_warn("mirror %s, generation %llu: not let in; this disk is %s, epoch %llu, mirror %s, generation %llu",

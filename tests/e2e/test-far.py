@@ -224,7 +224,11 @@ def test_commit_ends_the_writing_and_reclaim_begins_it_again():
     disk.refuses("3", "receiving a mirror")
     answer = link.ask(xsxm.PREPARE)
     assert answer.epoch == 9 and answer.u64(6) << 64 | answer.u64(8) == link.digest.sum, answer
+    twin = disk.linked(1, xsxm.RECEIVING, 9)  # its name was given before
+    assert twin.write(4096, b"t" * 512) == 0
     expect(link.ask(xsxm.COMMIT), xsxm.OK, xsxm.ELIGIBLE, 10)
+    expect(twin.ask(xsxm.RECLAIM), xsxm.OK, xsxm.RECEIVING, 11)
+    assert twin.write(0, b"t" * 512) == 0 and link.write(512, b"t" * 512) == 0
 
 
 def test_the_first_guest_takes_it_and_the_source_hears():
