@@ -14,6 +14,9 @@
  * (zeros carry no sequence number).  The region reads as zero before the run: that is a zeroing that ended at time 0.
  * "Time" is the number of the record in the log.
  *
+ * After a loss of the cache only what was acknowledged before an answered flush was begun counts as acknowledged there (C in
+ * the drawing); everything that was ever issued may still be what the sector holds.
+ *
  * Can fail: lost (an older state), torn (a stamp whose bytes are not its own), elsewhere (another offset's stamp), strange (a
  * sequence number never issued for that sector, or bytes nobody wrote).
  */
@@ -82,6 +85,9 @@ struct history {
 	struct operation *operation;    /* owned; [sequence - 1] */
 	uint64_t operations;
 	uint64_t acknowledged;
+	uint64_t *flush;                /* owned; [number - 1]: when it was begun */
+	uint64_t flushes, flushed;      /* flushed: the latest beginning among answered flushes */
+	bool is_flushed;                /* only what is older than `flushed` must be there */
 	uint64_t *must_outlive;         /* owned; per sector: the latest issue among acknowledged operations */
 	uint64_t *zeroed;               /* owned; per sector: the latest end among zeroings */
 };
@@ -89,6 +95,7 @@ struct history {
 static void history_fini(struct history *h)
 {
 	free(h->operation);
+	free(h->flush);
 	free(h->must_outlive);
 	free(h->zeroed);
 }
@@ -99,10 +106,23 @@ static bool is_in_region(const struct history *h, uint64_t offset, uint64_t leng
 	       length <= h->header.region_end && offset <= h->header.region_end - length;
 }
 
+static int take_flush(struct history *h, const struct guest_log_record *r, uint64_t time)
+{
+	if (r->type == GUEST_FLUSH && r->sequence == h->flushes + 1)
+		h->flush[h->flushes++] = time;
+	else if (r->type == GUEST_FLUSHED && r->sequence > 0 && r->sequence <= h->flushes)
+		h->flushed = MAX(h->flushed, h->flush[r->sequence - 1]);
+	else
+		return -1;
+	return 0;
+}
+
 static int take_record(struct history *h, const struct guest_log_record *r, uint64_t time)
 {
 	struct operation *op;
 
+	if (r->type == GUEST_FLUSH || r->type == GUEST_FLUSHED)
+		return take_flush(h, r, time);
 	if (r->sequence == 0 || r->sequence > h->operations + 1)
 		return -1;
 	if (r->type == GUEST_ACKNOWLEDGED) {
@@ -128,7 +148,7 @@ static void note_sectors(struct history *h)
 		const uint64_t first = (op->offset - h->header.region_start) / GUEST_SECTOR;
 
 		for (uint64_t s = first; s < first + op->length / GUEST_SECTOR; s++) {
-			if (op->ended != UINT64_MAX)
+			if (op->ended != UINT64_MAX && (!h->is_flushed || op->ended < h->flushed))
 				h->must_outlive[s] = MAX(h->must_outlive[s], op->issued);
 			if (op->is_zero)
 				h->zeroed[s] = MAX(h->zeroed[s], op->ended);
@@ -147,9 +167,10 @@ static int digest(struct history *h, const uint8_t *log, size_t bytes)
 		return -1;
 	sectors = (h->header.region_end - h->header.region_start) / GUEST_SECTOR;
 	h->operation = calloc(records + 1, sizeof(*h->operation));
+	h->flush = calloc(records + 1, sizeof(*h->flush));
 	h->must_outlive = calloc(sectors, sizeof(*h->must_outlive));
 	h->zeroed = calloc(sectors, sizeof(*h->zeroed));
-	if (!h->operation || !h->must_outlive || !h->zeroed)
+	if (!h->operation || !h->flush || !h->must_outlive || !h->zeroed)
 		return -1;
 	for (size_t i = 0; i < records; i++) {
 		struct guest_log_record r;
@@ -234,9 +255,9 @@ static int compare(struct nbd_handle *nbd, const struct history *h, uint64_t *ba
 	return 0;
 }
 
-int guest_verify(const char *uri, const char *log_path)
+int guest_verify(const char *uri, const char *log_path, bool is_flushed)
 {
-	struct history h = { 0 };
+	struct history h = { .is_flushed = is_flushed };
 	struct nbd_handle *nbd = nbd_create();
 	uint64_t bad = 0;
 	int ret = 2;

@@ -2,9 +2,9 @@
  *
  * guest - a guest for tests: writes stamps through NBD, remembers what was promised, goes on elsewhere
  *
- *      guest write --uri URI --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N] [--seed N] [--count N]
- *                  [--zero-percent N] [--flush-every N]
- *      guest verify --uri URI --log FILE...
+ *      guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N]
+ *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS]
+ *      guest verify [--flushed] --uri URI --log FILE...
  *
  * `write` keeps --depth operations of 512 bytes to 64 KiB (mostly 4 KiB) in flight on a region that read as zero before.
  * Each issue is in the log before it is sent, each acknowledgement after it came, by write(2): a kill -9 loses nothing that
@@ -13,11 +13,16 @@
  *      running --connection lost--> reads the next URI from the FIFO --> unacknowledged ones again, same numbers --> running
  *                                        '--- end of file, or no --then: the end
  *
+ * With --uri-file the URI is read from that file each time, and tried each 20 ms until somebody serves it: a guest whose
+ * driver reconnects. Who moves it writes another URI into the file. --slow: a line "slow at=SECONDS ms=N" for each operation
+ * that took longer, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
+ *
  * At the end one line of key=value.  gap_ms is the longest time from the last acknowledgement on one connection to the first
  * on the next: the downtime a guest would feel.  Exit 0; 1 when an operation was answered with an error or the server hung.
  *
  * No two operations in flight overlap unless --overlap is given, like a guest's file system; with it, the disk may choose
- * any one order (guest-verify.c).  Can fail: a server that does not answer for 30 s is an error.
+ * any one order (guest-verify.c).  Can fail: a server that does not answer for 30 s, or cannot be reached for as long, is an
+ * error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +44,8 @@
 #define DEPTH_MAX 256u
 #define BYTES_MAX (64u * 1024)
 #define HUNG_MS 30000
+#define AGAIN_MS 20
+#define HANDSHAKE_MS 1000
 
 enum slot_state { SLOT_FREE, SLOT_UNSENT, SLOT_SENT, SLOT_ANSWERED };
 
@@ -49,21 +56,22 @@ struct slot {
 	uint64_t sequence;        /* 0: a flush */
 	bool is_zero;
 	int err;                  /* ANSWERED */
-	uint64_t sent_ns;
+	uint64_t sent_ns, first_ns; /* now, and on an earlier connection perhaps */
+	uint64_t flush;           /* a flush's number in the log */
 };
 
 struct writer {
-	const char *uri, *then_path, *log_path;
+	const char *uri, *uri_path, *then_path, *log_path;
 	struct range region;
-	uint64_t seed, iops, count, flush_every;
+	uint64_t seed, iops, count, flush_every, slow_ms;
 	unsigned depth, zero_percent;
-	bool may_overlap;
+	bool may_overlap, is_flushed; /* is_flushed: verify only what a flush covered */
 
 	struct nbd_handle *nbd;   /* owned */
 	int log;                  /* owned */
 	bool can_zero;
 	struct slot slot[DEPTH_MAX];
-	uint64_t random, sequence, next_ns;
+	uint64_t random, sequence, flush, next_ns;
 	uint64_t acknowledged, flushed, errors, connections, slowest_ns;
 	uint64_t last_ack_ns, gap_ns;
 	bool is_first_ack_awaited; /* the connection has acknowledged nothing yet */
@@ -113,7 +121,8 @@ static void log_open(struct writer *w)
 
 static void log_add(struct writer *w, enum guest_log_type type, const struct slot *s)
 {
-	const struct guest_log_record record = { type, (uint32_t)range_length(s->range), s->sequence, s->range.start };
+	const struct guest_log_record record = { type, (uint32_t)range_length(s->range), s->sequence ? s->sequence : s->flush,
+						 s->range.start };
 
 	if (write(w->log, &record, sizeof(record)) != sizeof(record))
 		die("cannot write the log");
@@ -152,8 +161,10 @@ static void fill(struct writer *w, struct slot *s)
 {
 	s->state = SLOT_UNSENT;
 	s->err = 0;
+	s->first_ns = 0;
 	if (w->flush_every && w->sequence % w->flush_every == w->flush_every - 1 && draw(w, 2) == 0) {
 		s->sequence = 0;
+		s->flush = ++w->flush;
 		s->range = (struct range){ 0, 0 };
 		return;
 	}
@@ -182,8 +193,12 @@ static bool send_slot(struct writer *w, struct slot *s)
 
 	if (s->sequence)
 		log_add(w, s->is_zero ? GUEST_ZERO : GUEST_WRITE, s);
+	else
+		log_add(w, GUEST_FLUSH, s);
 	s->state = SLOT_SENT;
 	s->sent_ns = now_ns();
+	if (!s->first_ns)
+		s->first_ns = s->sent_ns;
 	if (!s->sequence)
 		cookie = nbd_aio_flush(w->nbd, answer, 0);
 	else if (s->is_zero)
@@ -193,6 +208,16 @@ static bool send_slot(struct writer *w, struct slot *s)
 	if (cookie == -1)
 		s->state = SLOT_UNSENT;
 	return cookie != -1;
+}
+
+static void tell_slow(const struct writer *w, const struct slot *s, uint64_t now)
+{
+	const uint64_t ms = (now - s->first_ns) / NS_PER_MS;
+
+	if (!w->slow_ms || ms < w->slow_ms)
+		return;
+	printf("slow at=%.3f ms=%" PRIu64 " %s\n", (double)now / 1e9, ms, s->sequence ? "write" : "flush");
+	fflush(stdout);
 }
 
 /* False: the server is going away, and this one was not done. */
@@ -212,8 +237,8 @@ static bool settle(struct writer *w, struct slot *s)
 				strerror(s->err));
 		return true;
 	}
-	if (s->sequence)
-		log_add(w, GUEST_ACKNOWLEDGED, s);
+	log_add(w, s->sequence ? GUEST_ACKNOWLEDGED : GUEST_FLUSHED, s);
+	tell_slow(w, s, now);
 	*(s->sequence ? &w->acknowledged : &w->flushed) += 1;
 	w->slowest_ns = MAX(w->slowest_ns, now - s->sent_ns);
 	if (w->is_first_ack_awaited && w->connections > 1)
@@ -330,25 +355,77 @@ static bool run_connection(struct writer *w)
 	return false;
 }
 
-static void connect_to(struct writer *w, const char *uri)
+static bool read_line(const char *path, char *line, int bytes)
 {
-	w->nbd = nbd_create();
-	if (!w->nbd || nbd_connect_uri(w->nbd, uri) == -1)
-		die(nbd_get_error());
+	CLEANUP_FCLOSE FILE *f = fopen(path, "re");
+
+	if (!f || !fgets(line, bytes, f))
+		return false;
+	line[strcspn(line, "\n")] = 0;
+	return line[0] != 0;
+}
+
+/* One try at what the file says now. Nobody there, or somebody who does not speak: false. */
+static bool try_file(struct writer *w)
+{
+	const uint64_t end = now_ns() + HANDSHAKE_MS * NS_PER_MS;
+	char uri[1024];
+
+	if (!read_line(w->uri_path, uri, sizeof(uri)) || nbd_aio_connect_uri(w->nbd, uri) == -1)
+		return false;
+	while (!nbd_aio_is_ready(w->nbd)) {
+		if (nbd_aio_is_dead(w->nbd) || nbd_aio_is_closed(w->nbd) || now_ns() >= end)
+			return false;
+		if (nbd_poll(w->nbd, AGAIN_MS) == -1)
+			return false;
+	}
+	return true;
+}
+
+/* False: asked to stop before anybody was there. */
+static bool connect_file(struct writer *w)
+{
+	const struct timespec pause = { .tv_nsec = AGAIN_MS * (long)NS_PER_MS };
+
+	for (const uint64_t end = now_ns() + HUNG_MS * NS_PER_MS; now_ns() < end;) {
+		w->nbd = nbd_create();
+		if (!w->nbd)
+			die(nbd_get_error());
+		if (try_file(w))
+			return true;
+		nbd_close(take_ptr(&w->nbd));
+		if (is_stop_asked)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	die("nobody serves the disk for 30 s");
+	return false;
+}
+
+static bool connect_to(struct writer *w, const char *uri)
+{
+	if (w->uri_path) {
+		if (!connect_file(w))
+			return false;
+	} else {
+		w->nbd = nbd_create();
+		if (!w->nbd || nbd_connect_uri(w->nbd, uri) == -1)
+			die(nbd_get_error());
+	}
 	w->can_zero = nbd_can_zero(w->nbd) == 1;
 	w->connections++;
 	w->is_first_ack_awaited = true;
+	return true;
 }
 
 /* Waits for somebody to write a line into the FIFO. False: there is no next place. */
-static bool read_next_uri(const struct writer *w, char *uri, int bytes)
+static bool go_elsewhere(struct writer *w)
 {
-	CLEANUP_FCLOSE FILE *f = w->then_path && !is_stop_asked ? fopen(w->then_path, "re") : NULL;
+	char uri[1024];
 
-	if (!f || !fgets(uri, bytes, f))
-		return false;
-	uri[strcspn(uri, "\n")] = 0;
-	return uri[0] != 0;
+	if (w->uri_path)
+		return connect_to(w, NULL);
+	return w->then_path && !is_stop_asked && read_line(w->then_path, uri, sizeof(uri)) && connect_to(w, uri);
 }
 
 static void choose_region(struct writer *w)
@@ -367,21 +444,21 @@ static void choose_region(struct writer *w)
 static int run_write(struct writer *w)
 {
 	const struct sigaction action = { .sa_handler = on_signal };
-	char uri[1024];
 	bool is_done;
 
 	sigaction(SIGTERM, &action, NULL); /* no SA_RESTART: poll() and open() end */
 	sigaction(SIGINT, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	connect_to(w, w->uri);
+	if (!connect_to(w, w->uri))
+		return 1;
 	choose_region(w);
 	log_open(w);
 	for (unsigned i = 0; i < w->depth; i++)
 		if (!(w->slot[i].data = malloc(BYTES_MAX)))
 			die("no memory");
 	w->random = w->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	while (!(is_done = run_connection(w)) && read_next_uri(w, uri, sizeof(uri)))
-		connect_to(w, uri);
+	while (!(is_done = run_connection(w)) && go_elsewhere(w))
+		continue;
 	if (is_done)
 		nbd_shutdown(w->nbd, 0);
 	nbd_close(w->nbd);
@@ -398,9 +475,9 @@ static int run_write(struct writer *w)
 
 static void usage(void)
 {
-	fputs("usage: guest write --uri URI --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N] [--seed N]\n"
-	      "                   [--count N] [--zero-percent N] [--flush-every N] [--overlap]\n"
-	      "       guest verify --uri URI --log FILE...\n", stderr);
+	fputs("usage: guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N]\n"
+	      "                   [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap] [--slow MS]\n"
+	      "       guest verify [--flushed] --uri URI --log FILE...\n", stderr);
 	exit(2);
 }
 
@@ -430,6 +507,7 @@ static void take_option(struct writer *w, int option, char *value)
 {
 	switch (option) {
 	case 'u': w->uri = value; break;
+	case 'U': w->uri_path = value; break;
 	case 'l': w->log_path = value; break;
 	case 't': w->then_path = value; break;
 	case 'r': w->region = region(value); break;
@@ -440,6 +518,8 @@ static void take_option(struct writer *w, int option, char *value)
 	case 'z': w->zero_percent = (unsigned)number(value, 0, 100); break;
 	case 'f': w->flush_every = number(value, 1, INT64_MAX); break;
 	case 'o': w->may_overlap = true; break;
+	case 'S': w->slow_ms = number(value, 1, INT32_MAX); break;
+	case 'F': w->is_flushed = true; break;
 	default: usage();
 	}
 }
@@ -452,7 +532,9 @@ int main(int argc, char **argv)
 		{ "iops", required_argument, NULL, 'i' },         { "depth", required_argument, NULL, 'd' },
 		{ "seed", required_argument, NULL, 's' },         { "count", required_argument, NULL, 'c' },
 		{ "zero-percent", required_argument, NULL, 'z' }, { "flush-every", required_argument, NULL, 'f' },
-		{ "overlap", no_argument, NULL, 'o' },            { NULL, 0, NULL, 0 }
+		{ "overlap", no_argument, NULL, 'o' },            { "uri-file", required_argument, NULL, 'U' },
+		{ "slow", required_argument, NULL, 'S' },         { "flushed", no_argument, NULL, 'F' },
+		{ NULL, 0, NULL, 0 }
 	};
 	static struct writer w = { .depth = 8, .log = -1 };
 	const char *what = argc > 1 ? argv[1] : "";
@@ -462,14 +544,14 @@ int main(int argc, char **argv)
 	optind = 2;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
 		take_option(&w, option, optarg);
-	if (!w.uri || !w.log_path)
+	if ((!w.uri && !(w.uri_path && strcmp(what, "write") == 0)) || !w.log_path)
 		usage();
 	if (strcmp(what, "write") == 0 && optind == argc)
 		return run_write(&w);
 	if (strcmp(what, "verify") != 0)
 		usage();
-	ret = guest_verify(w.uri, w.log_path);
+	ret = guest_verify(w.uri, w.log_path, w.is_flushed);
 	for (; optind < argc; optind++)
-		ret = MAX(ret, guest_verify(w.uri, argv[optind]));
+		ret = MAX(ret, guest_verify(w.uri, argv[optind], w.is_flushed));
 	return ret;
 }

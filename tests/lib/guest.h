@@ -24,12 +24,14 @@ enum guest_log_type {
 	GUEST_WRITE = 1,          /* a write of stamps is about to be sent (again, after a lost connection) */
 	GUEST_ZERO,               /* the same for WRITE_ZEROES */
 	GUEST_ACKNOWLEDGED,
+	GUEST_FLUSH,              /* a flush is about to be sent; `sequence` is its own number */
+	GUEST_FLUSHED,            /* it was answered: what was acknowledged before its GUEST_FLUSH outlives a power loss */
 };
 
 struct guest_log_record {
 	uint32_t type;
 	uint32_t length;          /* bytes */
-	uint64_t sequence;        /* from 1, one each operation; a retry keeps its own */
+	uint64_t sequence;        /* from 1, one each operation (flushes count by themselves); a retry keeps its own */
 	uint64_t offset;          /* bytes */
 };
 
@@ -38,7 +40,8 @@ void guest_stamp(uint8_t sector[static GUEST_SECTOR], uint64_t run, uint64_t off
 /* True when the sector carries a stamp of `run`; *offset and *sequence say which, not whether it is whole. */
 bool guest_stamp_read(const uint8_t sector[static GUEST_SECTOR], uint64_t run, uint64_t *offset, uint64_t *sequence);
 
-/* Reads the export and the log; complains on stderr. 0: every sector is as a disk may leave it; 1: not; 2: could not look. */
-int guest_verify(const char *uri, const char *log_path);
+/* Reads the export and the log; complains on stderr. 0: every sector is as a disk may leave it; 1: not; 2: could not look.
+ * is_flushed: as a disk may leave it that lost its cache: only what a flush covered must be there. */
+int guest_verify(const char *uri, const char *log_path, bool is_flushed);
 
 #endif
