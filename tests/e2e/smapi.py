@@ -45,6 +45,8 @@ class Refused(Exception):
 
 
 class Host:
+    prefix = ()  # a command that runs a verb: nsenter ...
+
     def __init__(self):
         self.root = os.path.join(os.environ["SXM_LIBEXECDIR"], "xapi-storage-script")
         self.dir = tempfile.mkdtemp(prefix="sxm.")
@@ -82,7 +84,8 @@ class Host:
     def run(self, verb, stdin, args=("--json",), **options):
         """verb: "datapath/sxm/Data.ls"; stdin: text. The finished process."""
         options.setdefault("timeout", 60)
-        done = subprocess.run([os.path.join(self.root, verb), *args], input=stdin.encode(), capture_output=True, env=self.env, **options)
+        done = subprocess.run([*self.prefix, os.path.join(self.root, verb), *args], input=stdin.encode(), capture_output=True,
+                              env=self.env, **options)
         assert done.returncode >= 0, f"{verb}: killed by signal {-done.returncode}: {done.stderr}"
         return done
 
