@@ -200,7 +200,7 @@ struct commit_verdict commit_far_end(const struct commit_record *r, const struct
 
 	if (v.status != COMMIT_STATUS_OK || r->state == COMMIT_INCOMPLETE)
 		return v;
-	if (r->state != COMMIT_RECEIVING && !(PLANTED(BUG_END_OF_ELIGIBLE) && r->state == COMMIT_ELIGIBLE))
+	if (r->state != COMMIT_RECEIVING)
 		return answer(r, COMMIT_STATUS_BAD_STATE);
 	end(&v.next);
 	return commit_changed(v, r);

@@ -26,7 +26,6 @@
 	X(HELLO_REOPENS)          /* ... whose COMMIT was not answered: eligible becomes receiving, the epoch unchanged */ \
 	X(RECLAIM_OF_TAKEN)       /* no compare-and-set: activation came first */ \
 	X(RECLAIM_KEEPS_EPOCH)    /* receiving again, in the old epoch */ \
-	X(END_OF_ELIGIBLE)        /* END makes incomplete what was committed */ \
 	X(GIVE_UP_OF_ELIGIBLE)    /* ... so does the deactivation of MIR* */ \
 	X(RECEIVING_ACTIVATES) \
 	X(INCOMPLETE_ACTIVATES) \
@@ -36,8 +35,6 @@
 	X(WITHDRAW_KEEPS_EPOCH)   /* ... e again, not e + 2 */ \
 	X(OFFERED_WRITES)         /* writes are not held after the offer */ \
 	X(GIVEN_WRITES) \
-	X(GIVE_ANY_EPOCH)         /* any OK to COMMIT makes it given */ \
-	X(ENDED_IS_RECLAIMED)     /* given, and any `incomplete` of the far side is taken for ours */ \
 	X(DESTROY_WITHOUT_RELEASE)/* an eligible volume is destroyed at once */ \
 	X(DESTROY_UNACKNOWLEDGED) /* a released one, before the source has it */ \
 	X(DESTROY_UNRESOLVED)     /* a source whose mirror was complete and failed */ \

@@ -140,11 +140,10 @@ struct commit_verdict commit_source_offer(const struct commit_record *r)
 struct commit_verdict commit_source_give(const struct commit_record *r, uint64_t epoch)
 {
 	struct commit_verdict v = allow(r);
-	bool is_ours = epoch == r->epoch || PLANTED(BUG_GIVE_ANY_EPOCH);
 
-	if (r->state == COMMIT_GIVEN && is_ours)
+	if (r->state == COMMIT_GIVEN && epoch == r->epoch)
 		return v;
-	if (r->state != COMMIT_OFFERED || !is_ours)
+	if (r->state != COMMIT_OFFERED || epoch != r->epoch)
 		return refuse(r, COMMIT_WHY_NO_OPERATION);
 	v.next.state = COMMIT_GIVEN;
 	return commit_changed(v, r);
@@ -254,19 +253,21 @@ static enum commit_meaning heard_in_offered(const struct commit_record *r, enum 
 
 static enum commit_meaning heard_in_given(const struct commit_record *r, enum commit_state state, uint64_t epoch)
 {
-	bool is_back = epoch == r->epoch + 1 && !r->is_taken;
+	bool is_back = epoch == r->epoch + 1;
 
+	if (r->is_taken) /* final: what else is heard is older, and was overtaken by the news */
+		return state == COMMIT_OWNED && epoch == r->epoch ? COMMIT_MEANS_TAKEN : COMMIT_MEANS_NOTHING;
 	switch (state) {
 	case COMMIT_RECEIVING:
 		return is_back ? COMMIT_MEANS_RECLAIMED : COMMIT_MEANS_CONFLICT;
 	case COMMIT_ELIGIBLE:
-		return epoch == r->epoch && !r->is_taken ? COMMIT_MEANS_ELIGIBLE : COMMIT_MEANS_CONFLICT;
+		return epoch == r->epoch ? COMMIT_MEANS_ELIGIBLE : COMMIT_MEANS_CONFLICT;
 	case COMMIT_OWNED:
 		return epoch == r->epoch ? COMMIT_MEANS_TAKEN : COMMIT_MEANS_CONFLICT;
 	case COMMIT_RELEASED:
 		return is_back ? COMMIT_MEANS_RELEASED : COMMIT_MEANS_CONFLICT;
 	case COMMIT_INCOMPLETE:
-		return is_back || PLANTED(BUG_ENDED_IS_RECLAIMED) ? COMMIT_MEANS_ENDED : COMMIT_MEANS_CONFLICT;
+		return is_back ? COMMIT_MEANS_ENDED : COMMIT_MEANS_CONFLICT;
 	default:
 		return COMMIT_MEANS_NOTHING;
 	}

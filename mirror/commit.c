@@ -329,11 +329,10 @@ static enum commit_does write_local(const struct commit_record *r)
 	return PLANTED(BUG_GIVEN_WRITES) && r->state == COMMIT_GIVEN ? COMMIT_ALLOW : COMMIT_REFUSE;
 }
 
-/* An epoch that is not the record's: the source has not heard of a RECLAIM yet, and must before it sends. */
+/* Whatever the link's epoch: a source that has not heard of a RECLAIM sends nothing, its own record forbids it. */
 static bool is_link_writing(const struct commit_record *r, const struct commit_link *link)
 {
-	return commit_is_of(r, link) && r->state == COMMIT_RECEIVING && r->generation == link->generation &&
-	       r->epoch == link->epoch;
+	return commit_is_of(r, link) && r->state == COMMIT_RECEIVING && r->generation == link->generation;
 }
 
 /* What was taken runs a guest, and a mirror's late connection has no business there. */

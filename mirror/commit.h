@@ -15,8 +15,9 @@
  * one that raised, or whose answer never came, is the end of that move*.  (Where nobody has the disk active: only after
  * complete=true, which is then said only in state given.)
  *
- * COMMIT, RECLAIM and the like are carried out in the order in which they came on a connection, one at a time; the source asks
- * the next when the last was answered or its link is over.
+ * COMMIT, RECLAIM and the like are carried out in the order in which they came on a connection, one at a time.  The source asks
+ * the next (HELLO of one more connection is one, too) when the last was answered or its connection is closed: an answer that
+ * waited behind others on another connection would be old news.
  *
  * A volume without a record: commit_record_init().  Both roles are drawn in commit.c; THEORY section 5 argues; PROTOCOL.x-sxm is
  * the wire.
@@ -84,7 +85,7 @@ struct commit_record {
 /* A connection as its context's name says it (PROTOCOL.x-sxm, 1), and how far RECLAIM has carried it since. */
 struct commit_link {
 	char mirror[COMMIT_MIRROR_MAX];
-	uint64_t epoch;                /* after each OK of HELLO or RECLAIM the far side sets it to verdict.link_epoch */
+	uint64_t epoch;                /* the connection's own: at an OK of HELLO or RECLAIM on it, verdict.link_epoch */
 	uint64_t generation;
 };
 
@@ -225,8 +226,8 @@ enum commit_meaning {
 	COMMIT_MEANS_ENDED,            /* the far side gave up; the disk is owned here, the operation over */
 	COMMIT_MEANS_CONFLICT,         /* impossible under the assumption above: log an error, drop the link */
 };
-/* Whatever the far side says of its record: the answers to HELLO, COMMIT, RECLAIM, END and PING (status, state, epoch), and
- * WAIT's news as commit_news_state(). Only verdict.is_changed and next count. */
+/* Whatever the far side says of its record, on a link of r->mirror: the answers to HELLO, COMMIT, RECLAIM, END and PING (status,
+ * state, epoch), and WAIT's news as commit_news_state(). Only verdict.is_changed and next count. */
 struct commit_verdict commit_source_heard(const struct commit_record *r, enum commit_status status, enum commit_state state,
 					  uint64_t epoch, enum commit_meaning *meaning);
 enum commit_state commit_news_state(enum commit_news news); /* of WAIT; 0: unknown */

@@ -238,17 +238,6 @@ static void begin_commit(struct vdi *v)
 
 /* --- RECLAIM, RELEASED, END: a decision, made durable */
 
-/* RECLAIM moves the epoch of all connections of the generation. */
-static void move_epochs(struct vdi *v, const struct commit_link *name, uint64_t epoch)
-{
-	struct far_link *l;
-
-	TAILQ_FOREACH(l, &v->far.links, entry)
-		if (l->is_admitted && far_is_of_generation(l, name))
-			l->name.epoch = epoch;
-	far_apply(v);
-}
-
 static void decided(struct vdi *v)
 {
 	const struct commit_verdict *verdict = &v->job->verdict;
@@ -257,8 +246,10 @@ static void decided(struct vdi *v)
 		answered(v);
 		return;
 	}
-	if (verdict->link_epoch)
-		move_epochs(v, &v->job->question->l->name, verdict->link_epoch);
+	if (verdict->link_epoch) { /* of this connection: a COMMIT that is late on another must find another epoch */
+		v->job->question->l->name.epoch = verdict->link_epoch;
+		far_apply(v);
+	}
 	answered_by(v, verdict);
 }
 

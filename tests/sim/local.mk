@@ -1,6 +1,7 @@
 # The mirror's core in virtual time: readable traces, random schedules, and bugs planted to see that those find them.
 SIM_SOURCES = tests/lib/sim.c tests/lib/sim.h tests/lib/sim-oracle.c tests/sim/schedule.c tests/sim/schedule.h
 SIM_TESTS = tests/sim/sim-golden tests/sim/sim-golden-ends tests/sim/sim-golden-links tests/sim/sim-random tests/sim/sim-planted tests/sim/sim-pace
+SIM_TESTS += tests/sim/sim-commit
 GOLDEN_SOURCES = tests/lib/sim.c tests/lib/sim.h tests/lib/sim-oracle.c tests/sim/golden.c tests/sim/golden.h
 tests_sim_sim_golden_SOURCES = tests/sim/sim-golden.c $(GOLDEN_SOURCES)
 tests_sim_sim_golden_LDADD = libcore.la
@@ -16,5 +17,10 @@ tests_sim_sim_pace_LDADD = libcore.la
 tests_sim_sim_planted_SOURCES = tests/sim/sim-planted.c $(SIM_SOURCES) $(libcore_la_SOURCES)
 tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT -DCORE_ACTIONS_MAX=4
 tests_sim_sim_planted_LDADD = libbase.la
+# The handover between two hosts, with the commit's planted bugs.
+tests_sim_sim_commit_SOURCES = tests/sim/sim-commit.c tests/sim/handover.c tests/sim/handover.h tests/sim/handover-far.c \
+	tests/sim/handover-oracle.c tests/sim/handover-source.c $(libcommit_la_SOURCES)
+tests_sim_sim_commit_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
+tests_sim_sim_commit_LDADD = libbase.la
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * handover - two hosts, their records, a network and an orchestrator, at random: what mirror/commit is tried with
+ *
+ *      handover.c         the world: records becoming durable, links, faults, one random step
+ *      handover-source.c  A: the guest's host, its verbs, its questions
+ *      handover-far.c     B: the other
+ *      handover-oracle.c  what must hold, after each step and at the end
+ *
+ * A disk is one number, its last write.  The guest's last acknowledged write, wherever it runs, is `truth`.
+ *
+ * What is assumed of the orchestrator, and nothing more: it starts the guest on B only after a deactivation on A that succeeded,
+ * none before it in this move having raised or been lost; and one that ignores errors may try to start B at any other time,
+ * except while B is eligible and A's offer of it was not kept (the one known way to two writers).
+ */
+#ifndef SXM_TESTS_HANDOVER_H
+#define SXM_TESTS_HANDOVER_H
+
+#include "mirror/commit-private.h"
+
+#define LINKS 8u
+#define QUEUE 16u
+#define NO_LINK LINKS
+
+enum ask { ASK_HELLO, ASK_WRITE, ASK_PREPARE, ASK_COMMIT, ASK_RECLAIM, ASK_RELEASED, ASK_END, ASK_NEWS };
+
+struct message {
+	enum ask ask;
+	enum commit_status status;
+	enum commit_state state;
+	uint64_t epoch, count, since, boot, number;
+};
+
+struct queue {
+	unsigned count;
+	struct message m[QUEUE];
+};
+
+/* A connection: what A knows of it, what B knows of it, and what is between them. Either may have closed it alone. */
+struct link {
+	bool is_open_at_a, is_open_at_b;
+	struct queue to_a, to_b;
+
+	bool is_twin;                /* of the same generation as the primary; carries no data */
+	bool is_helloed;
+	struct commit_link name;
+	enum commit_state heard_state;
+	uint64_t heard_epoch, acked; /* writes */
+	bool is_sending;             /* a write is in flight */
+
+	bool is_admitted, is_told;   /* the news went out */
+	struct commit_link name_at_b;
+	uint64_t arrived;            /* writes */
+	bool has_pending;            /* a write was submitted to B's disk and has not ended */
+	uint64_t pending;
+};
+
+struct world;
+typedef void then_fn(struct world *w);
+
+/* A volume: its record in memory and on disk, and the one that is being written. */
+struct volume {
+	bool exists, is_busy, is_late; /* late, planted: next is in force, and will be durable some time */
+	struct commit_record rec, durable, next;
+	struct commit_verdict verdict;
+	then_fn *then;
+	unsigned link;
+	struct message message;
+	bool is_guest_active;
+};
+
+enum call { CALL_NONE, CALL_DEACTIVATE, CALL_ACTIVATE, CALL_DESTROY, CALL_SETTLE };
+enum phase { PHASE_BEGIN, PHASE_SYNC, PHASE_PREPARE, PHASE_COMMIT, PHASE_RECLAIM };
+enum outcome { OUTCOME_GOOD, OUTCOME_RAISED, OUTCOME_REFUSED, OUTCOME_LOST };
+
+enum tally { TALLY_MOVED, TALLY_RECLAIMED, TALLY_RELEASED, TALLY_RAISED, TALLY_ENDED, TALLY_WITHDRAWN, TALLY_ADMIN_GIVEN,
+	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_COUNT };
+
+struct world {
+	uint64_t random, clock, truth;
+	uint64_t calm, mood, faults; /* how rare faults are; what the orchestrator likes to do; what likes to fail */
+	const char *broken;
+	bool is_traced;
+	uint64_t tally[TALLY_COUNT];
+
+	struct volume a, b;
+	uint64_t disk_a;
+	uint64_t cache_b, disk_b, boot_b; /* B's cache is lost with its power */
+	struct link links[LINKS];
+
+	/* A's process */
+	enum call call;
+	enum phase phase;
+	bool is_live;                /* the operation runs */
+	bool must_fail;              /* the barrier */
+	bool is_held, wants_end;
+	unsigned primary, asking;    /* links; asking: on which a question is unanswered */
+	uint64_t acked, base;        /* what B has, and since which generation */
+	uint64_t boot_seen;
+	uint64_t offered;            /* the highest epoch that was durably offered */
+	unsigned mirrors;
+	char seen_mirror[COMMIT_MIRROR_MAX]; /* the oracle's: generations of one mirror never go back */
+	uint64_t seen_generation;
+	enum commit_meaning meaning;
+
+	/* B's process */
+	bool is_starting;            /* an activation of B is under way: */
+	bool is_right, is_try;       /* it may; it ignores errors; neither: nobody waits for it any more */
+	bool is_destroying;
+	bool is_other_linked;        /* another mirror's link */
+	bool has_twins;              /* each generation has two connections */
+	bool is_down;                /* the network: no connection is made */
+	bool is_deleted;             /* B had taken the disk, and then it was destroyed: by its owner, so there is none */
+	bool has_forgotten;          /* B's volume went, or went to another mirror, while A's record said given */
+	bool has_lied;               /* what is between the hosts: a write was answered and not passed on */
+
+	/* the orchestrator */
+	bool is_waiting;             /* for A's verb */
+	bool was_raised;             /* a deactivation of this operation raised, and it heard */
+	bool is_complete, is_success, is_moved;
+	bool is_off, is_cancelled;   /* this move; this operation */
+	bool is_quiet;               /* the end: no more faults, nothing new */
+	bool is_asked;               /* ... with links, and over one of them A was to have the disk back */
+};
+
+/* handover.c */
+void world_run(struct world *w, uint64_t seed, unsigned steps);
+uint64_t world_roll(struct world *w, uint64_t n); /* 0 .. n-1 */
+void world_break(struct world *w, const char *why);
+void world_trace(const struct world *w, const char *what);
+/* The rules of commit.h: durable, then `then`. */
+void world_decide(struct world *w, struct volume *x, const struct commit_verdict *v, then_fn *then, enum commit_bug late);
+void world_persist(struct world *w, struct volume *x);
+void world_put(struct queue *q, const struct message *m);
+struct message world_take(struct queue *q);
+
+/* handover-source.c */
+void source_connect(struct world *w, bool is_twin);
+void source_receive(struct world *w, unsigned link);
+void source_send(struct world *w);
+void source_write(struct world *w);
+void source_tell(struct world *w);
+void source_call(struct world *w, enum call call);
+void source_work(struct world *w); /* the verb that runs */
+void source_end(struct world *w);
+void source_close(struct world *w, unsigned link);
+void source_crash(struct world *w, bool is_host);
+void source_begin(struct world *w);
+unsigned source_link(const struct world *w); /* one that questions may be asked on */
+
+/* handover-far.c */
+void far_receive(struct world *w, unsigned link);
+void far_settle(struct world *w, unsigned link); /* a pending write ends */
+void far_news(struct world *w, unsigned link);
+void far_start(struct world *w);
+void far_destroy(struct world *w);
+void far_give_up(struct world *w);
+void far_other(struct world *w);
+void far_crash(struct world *w, bool is_host);
+void far_close(struct world *w, unsigned link);
+bool far_is_linked(const struct world *w);
+
+/* handover-oracle.c */
+void oracle_started(struct world *w, const struct volume *x);
+void oracle_step(struct world *w);
+void oracle_end(struct world *w);
+void oracle_destroyed(struct world *w);
+
+#endif
