@@ -11,6 +11,7 @@ include $(srcdir)/tests/sim/local.mk
 include $(srcdir)/tests/fuzz/local.mk
 endif
 include $(srcdir)/tests/lib/local.mk
+include $(srcdir)/tests/model/local.mk
 include $(srcdir)/tests/e2e/local.mk
 include $(srcdir)/tests/lint/local.mk
 EXTRA_DIST += tests/README tests/bench/README tests/bench/bench.py tests/run.in tests/functions.sh

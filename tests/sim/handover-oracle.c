@@ -36,7 +36,8 @@ void oracle_destroyed(struct world *w)
 	w->is_deleted |= w->b.rec.state == COMMIT_OWNED;
 	if (w->is_deleted)
 		return;
-	if (w->a.exists && r->state == COMMIT_GIVEN && !was_reclaimed && strcmp(r->mirror, w->b.rec.mirror) == 0)
+	if (w->a.exists && r->state == COMMIT_GIVEN && !was_reclaimed && !w->has_forgotten &&
+	    strcmp(r->mirror, w->b.rec.mirror) == 0)
 		world_break(w, "the far volume was destroyed before the source had the disk back");
 	if (!w->a.exists && w->truth == w->disk_b)
 		world_break(w, "the last copy was destroyed");
