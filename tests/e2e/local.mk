@@ -16,11 +16,12 @@ E2E_TESTS = \
 	tests/e2e/test-mirror-targets.sh \
 	tests/e2e/test-nbd-interop.sh \
 	tests/e2e/test-nbd-server.sh \
+	tests/e2e/test-reboot.sh \
 	tests/e2e/test-resume.sh \
 	tests/e2e/test-systemd.sh \
 	tests/e2e/test-verify.sh
 TESTS += $(E2E_TESTS)
-EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/mirror-try.sh
+EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reboots.sh tests/e2e/mirror-try.sh
 # The verbs, in Python (which xapi's hosts have too).
 SMAPI_TESTS = tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-datapath.py \
 	tests/e2e/test-far.py
