@@ -211,14 +211,12 @@ void core_marks_stop(struct core *c)
 	unpark(c);
 }
 
-static bool take_run(struct bitmap *from, uint64_t *first, uint64_t *end)
+/* The first run of a set that is not empty. */
+static void take_run(struct bitmap *from, uint64_t *first, uint64_t *end)
 {
 	*first = bitmap_next(from, 0);
-	if (*first == bitmap_bits(from))
-		return false;
 	*end = MIN(bitmap_next_clear(from, *first), *first + ASK_REGIONS_MAX);
 	bitmap_clear(from, *first, *end);
-	return true;
 }
 
 static void push_regions(struct core_actions *out, enum core_action_type type, uint64_t first, uint64_t end)
@@ -235,11 +233,13 @@ void core_marks_ask(struct core *c, struct core_actions *out)
 
 	if (!m->is_on)
 		return;
-	while (bitmap_count(m->wanted) && core_has_room(out, 1) && take_run(m->wanted, &first, &end)) {
+	while (bitmap_count(m->wanted) && core_has_room(out, 1)) {
+		take_run(m->wanted, &first, &end);
 		bitmap_set(m->asked, first, end);
 		push_regions(out, CORE_DO_MARK, first, end);
 	}
-	while (bitmap_count(m->retired) && core_has_room(out, 1) && take_run(m->retired, &first, &end)) {
+	while (bitmap_count(m->retired) && core_has_room(out, 1)) {
+		take_run(m->retired, &first, &end);
 		bitmap_clear(m->marked, first, end);
 		bitmap_clear(m->mapped, first, end);
 		push_regions(out, CORE_DO_RETIRE, first, end);

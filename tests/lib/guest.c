@@ -476,7 +476,8 @@ static int run_write(struct writer *w)
 static void usage(void)
 {
 	fputs("usage: guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N]\n"
-	      "                   [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap] [--slow MS]\n"
+	      "                   [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap]\n"
+	      "                   [--slow MS]\n"
 	      "       guest verify [--flushed] --uri URI --log FILE...\n", stderr);
 	exit(2);
 }

@@ -18,6 +18,11 @@ UNIT_TESTS += tests/unit/test-claim tests/unit/test-core-map tests/unit/test-pac
 tests_unit_test_claim_SOURCES = tests/unit/test-claim.c
 tests_unit_test_claim_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_claim_LDADD = libcore.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-core-odd
+tests_unit_test_core_odd_SOURCES = tests/unit/test-core-odd.c
+tests_unit_test_core_odd_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_core_odd_LDADD = libcore.la $(UNIT_LIBS)
+tests_unit_test_core_odd_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=calloc
 tests_unit_test_core_map_SOURCES = tests/unit/test-core-map.c
 tests_unit_test_core_map_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_core_map_LDADD = libcore.la $(UNIT_LIBS)
