@@ -32,7 +32,7 @@
 #define LINKS_RESERVED (UINT64_C(1) << 20) /* with a second between them, twelve days of attempts */
 #define REACH_MS 15000u                    /* how long a step waits for the next link */
 #define NO_LINK UINT_MAX
-#define TRIES 3u                           /* links on which the commit is asked for */
+#define TRIES 3u                           /* links on which the commit, or RECLAIM, is asked for */
 
 static const struct commit_record *record(const struct vdi *v)
 {
@@ -464,12 +464,30 @@ void source_back(struct vdi *v)
 	reclaim_over(v);
 }
 
+static void ask_back(struct vdi *v);
+
+static void reached_to_reclaim(struct vdi *v)
+{
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (s.is_up)
+		ask_back(v);
+	else
+		reclaim_over(v);
+}
+
+/* It may have been heard, and its answer lost: it is asked again. */
 static void reclaimed(struct vdi *v)
 {
 	const struct remote_ask *a = &v->op->ask;
 	enum commit_meaning meaning;
 	struct commit_verdict verdict;
 
+	if (was_cut_off(v) && !v->op->is_aborting && ++v->job->tries < TRIES) {
+		reach(v, reached_to_reclaim);
+		return;
+	}
 	if (v->step.err && (v->step.err != EPROTO || a->is_garbled)) {
 		reclaim_over(v);
 		return;
@@ -493,5 +511,5 @@ void source_reclaim(struct vdi *v, step_fn *next)
 	if (source_is_linked(v))
 		ask_back(v);
 	else
-		reach(v, ask_back);
+		reach(v, reached_to_reclaim);
 }

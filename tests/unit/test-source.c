@@ -215,6 +215,24 @@ static void a_link_made_anew_gets_the_disk_back(void **state)
 	assert_true(rig_is_owned("\"state\":\"owned\""));
 }
 
+static void a_reclaim_cut_off_is_asked_again_on_the_next_link(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	switch_over();
+	fake.says[REMOTE_ASK_RECLAIM].err = ESHUTDOWN;
+	vdi_activate(rig_vdi, "4", false, false, rig_answer, &a);
+	UNTIL(strstr(fake.trace, "reach"));
+	assert_int_equal(a.count, 0);
+	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
+	fake_link_down(true);
+	fake_link_up();
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(fake_traced("reclaim reach reclaim wait go-on serve:rw "));
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+}
+
 static void what_is_given_back_is_owned_before_that_is_said(void **state)
 {
 	(void)state;
@@ -476,6 +494,7 @@ int main(void)
 		RIG_TEST(a_disk_that_was_taken_meanwhile_is_not_given_back),
 		RIG_TEST(without_a_link_the_disk_stays_given_and_the_admin_is_told),
 		RIG_TEST(a_link_made_anew_gets_the_disk_back),
+		RIG_TEST(a_reclaim_cut_off_is_asked_again_on_the_next_link),
 		RIG_TEST(what_is_given_back_is_owned_before_that_is_said),
 		RIG_TEST(an_operation_the_far_side_ended_raises_nothing),
 		RIG_TEST(without_a_writer_it_is_complete_when_it_is_given),
