@@ -42,7 +42,7 @@ MIB = 1 << 20
 BOUND_MS = 1000     # a guest's longest wait that is nobody's fault, besides what this machine itself stood still
 COMPLETE_S = 60     # from the end of the faults
 VERB_S = 100
-KILLS_NEAR = False  # until a successor takes the mirror up
+KILLS_NEAR = True
 GUEST = os.path.join(os.environ.get("SXM_BUILDDIR", ""), "tests/lib/guest")
 
 
@@ -587,6 +587,7 @@ class Round:
                 return
             require(self.faults.seen and isinstance(call.error, Refused), f"Data.mirror: {call.error}")
             self.faults.heal()
+            time.sleep(1)  # while the far side's keeper starts it
             fault = None
             if "has a mirror already" in str(call.error) or "receiv" in str(call.error):
                 self.end_far()
@@ -604,7 +605,7 @@ class Round:
             time.sleep(self.rng.uniform(0.02, 1.2))
             if self.kinds:
                 self.faults.inject(self.rng.choice(self.kinds))
-            if self.poller.status.get("failed") or (stops_at_once and self.poller.status.get("complete")):
+            if (self.poller.status.get("failed") and self.stays_failed()) or (stops_at_once and self.poller.status.get("complete")):
                 break
         if self.rng.random() < 0.6:
             self.faults.heal()
@@ -612,13 +613,20 @@ class Round:
     def reason(self):
         return (self.near.try_ask("mirror.stat", id=self.operation[1], wait_ms=0) or {}).get("text", "?")
 
+    def stays_failed(self):
+        """A killed source's successor may not have found it yet."""
+        end = now() + (3 if "kill_near" in self.faults.seen else 0)
+        while now() < end and self.poller.status.get("failed"):
+            time.sleep(0.02)
+        return self.poller.status.get("failed")
+
     def wait_complete(self):
         """False: it failed, and a fault explains that."""
         end = None
         while not self.poller.status.get("complete"):
             require(self.guest.child.poll() is None, "the guest has ended: " + self.guest.said())
             require(not self.poller.error, f"Data.stat raised: {self.poller.error}")
-            if self.poller.status.get("failed"):
+            if self.poller.status.get("failed") and self.stays_failed():
                 why = self.reason()
                 JOURNAL.add("failed: " + why)
                 require(("full" in self.faults.seen and "o space" in why) or ("kill_near" in self.faults.seen and "died" in why),
@@ -673,9 +681,11 @@ class Round:
 
     def handed_over(self):
         while not self.barrier():
-            if self.poller.status.get("failed"):
+            status = self.a.call("Data.stat", operation=self.operation)
+            require(status["failed"], f"the barrier raised, and Data.stat says {status}")
+            self.again()
+            while not self.wait_complete():
                 self.again()
-            require(self.wait_complete() or self.again() or self.wait_complete(), "not complete again")
 
     def reclaim(self):
         """The guest reboots at A after all."""
@@ -703,6 +713,7 @@ class Round:
 
     def go_on_there(self):
         is_early = self.rng.random() < 0.5
+        self.faults.heal()
         uri = self.far.attach("7") if is_early else None
         if self.rng.random() < 0.2 and self.pick(FAR_KINDS):
             self.faults.inject(self.pick(FAR_KINDS))
@@ -775,7 +786,7 @@ class Round:
             states = [o["state"] for o in status.get("operations", []) if o["id"] == self.operation[1]]
             if states == ["synced"] or self.rng.random() < 0.02:
                 return self.wait_complete()
-            if self.poller.status.get("failed"):
+            if self.poller.status.get("failed") and self.stays_failed():
                 return self.wait_complete()
             end = end or (None if self.faults.live else now() + COMPLETE_S)
             require(not end or now() < end, f"not in sync again: {status}")

@@ -110,6 +110,8 @@ static int take_flush(struct history *h, const struct guest_log_record *r, uint6
 {
 	if (r->type == GUEST_FLUSH && r->sequence == h->flushes + 1)
 		h->flush[h->flushes++] = time;
+	else if (r->type == GUEST_FLUSH && r->sequence > 0 && r->sequence <= h->flushes)
+		h->flush[r->sequence - 1] = time; /* the connection had not taken it */
 	else if (r->type == GUEST_FLUSHED && r->sequence > 0 && r->sequence <= h->flushes)
 		h->flushed = MAX(h->flushed, h->flush[r->sequence - 1]);
 	else
