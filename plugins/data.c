@@ -3,28 +3,29 @@
  * data - the Data.* verbs: a mirror or a copy is an operation of the image's process
  *
  *      "<vdi id>.<number>": its first part names the process, so a later call finds it without the URI.
- *      The process is gone, or does not know it any more: SXM_STATE_DIR/operations/<operation>.json says how it ended.
+ *      The process is gone, or does not know it any more: its record says how it ended, or that it has not (records.h).
+ *      It has not, and another process can take it up: that is started, and asked.  None can yet, as after a reboot, before the
+ *      disk is active again: it is suspended, neither failed nor, unless that was said before, complete.
  *
  * Data.stat never fails for what an operation did or did not do: xapi takes a failing stat on its late paths for the reason to
  * skip cleaning up.  An operation nobody knows has failed.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/proc.h"
 #include "plugins/datapath.h"
+#include "plugins/records.h"
 #include "plugins/smapi.h"
 
 #define NEWS_WAIT_MS 1000
 #define STAT_WAIT_MS 60000u
 #define LIST_WAIT_MS 2000u
-#define RECORD_MAX_BYTES 65536u
 
 struct start_args {
 	char *domain, *remote;
@@ -79,6 +80,7 @@ static int start(struct smapi_call *call, struct start_args *args, const char *t
 		return failure_from(f, FAILURE_MIRROR, &e);
 	if (jsonspec_decode(&named_spec, ok, strlen(ok), &started, &e) == -1)
 		return failure_from(f, FAILURE_MIRROR, &e);
+	records_collect(); /* whoever adds one drops the old ones */
 	operation = jsonspec_variant(tag, started.id);
 	jsonspec_clear(&named_spec, &started);
 	return smapi_result(operation, result, f);
@@ -105,28 +107,9 @@ int data_copy(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- stat */
 
-static char *record_path(const char *operation)
-{
-	char *path;
-
-	return asprintf(&path, "%s/operations/%s.json", proc_state_dir(), operation) < 0 ? NULL : path;
-}
-
-/* How an operation ended, from the file its process left. False: there is none. */
-static bool read_record(const char *operation, struct types_status *status)
-{
-	CLEANUP_FREE char *path = record_path(operation);
-	CLEANUP_FREE char *text = NULL;
-	struct error e;
-	size_t bytes;
-
-	if (path)
-		text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, &e);
-	return text && jsonspec_decode(&types_status, text, bytes, status, &e) == 0;
-}
-
-/* NULL + e: as process_call(). */
-static char *ask_about(const char *operation, const char *verb, int64_t news_wait_ms, unsigned wait_ms, struct error *e)
+/* path: the image, if it is known: then a process that died is replaced; start: or made. NULL + e: as process_call(). */
+static char *ask_about(const char *operation, const char *path, const char *verb, int64_t news_wait_ms,
+		       enum process_start start, struct error *e)
 {
 	struct named named = { .id = (char *)(uintptr_t)operation, .wait_ms = news_wait_ms };
 	CLEANUP_FREE char *args = jsonspec_encode(&named_spec, &named);
@@ -141,25 +124,65 @@ static char *ask_about(const char *operation, const char *verb, int64_t news_wai
 		error_set(e, ENOENT, "%s is not the name of an operation", operation);
 		return NULL;
 	}
-	return process_by_id(&p, id, e) == 0 ? process_call(&p, verb, args, PROCESS_RESTART, wait_ms, e) : NULL;
+	if (process_by_id(&p, id, e) == -1)
+		return NULL;
+	p.path = path;
+	return process_call(&p, verb, args, start, news_wait_ms ? STAT_WAIT_MS : 0, e);
+}
+
+/* False + e: no process says. */
+static bool ask_status(const char *operation, const char *path, struct types_status *status, struct error *e)
+{
+	CLEANUP_FREE char *ok = ask_about(operation, path, "mirror.stat", NEWS_WAIT_MS, PROCESS_RESTART, e);
+
+	if (ok && jsonspec_decode(&types_status, ok, strlen(ok), status, e) == 0)
+		return true;
+	*status = (struct types_status) { 0 };
+	return !ok && e->err == ETIMEDOUT; /* slow is not failed */
+}
+
+/* The record's image belongs to the process of that name: a record is not trusted with anything else. */
+static bool is_image_of(const char *operation, const char *path)
+{
+	char id[VDI_ID_MAX], own[VDI_ID_MAX];
+
+	return path && *path == '/' && vdi_id_of_operation(operation, id) && strcmp(vdi_id_of_path(path, own), id) == 0;
+}
+
+static void say_recorded(const struct record *r, struct types_status *status)
+{
+	const struct timespec pause = { .tv_sec = NEWS_WAIT_MS / 1000 };
+
+	*status = (struct types_status) { .failed = r->failed, .complete = r->complete };
+	if (r->ended)
+		return;
+	if (!records_is_suspended(r)) {
+		log_warn("operation %s ended with its process, and cannot be gone on with: it has failed", r->id);
+		*status = (struct types_status) { .failed = true };
+	} else if (!r->complete) {
+		nanosleep(&pause, NULL); /* xapi asks again at once */
+	}
 }
 
 static void find_status(const char *operation, struct types_status *status)
 {
-	CLEANUP_FREE char *ok = NULL;
-	char id[VDI_ID_MAX];
+	struct record r;
 	struct error e;
 
-	*status = (struct types_status) { .failed = true };
-	ok = ask_about(operation, "mirror.stat", NEWS_WAIT_MS, STAT_WAIT_MS, &e);
-	if (ok && jsonspec_decode(&types_status, ok, strlen(ok), status, &e) == 0)
+	if (ask_status(operation, NULL, status, &e))
 		return;
-	if (!ok && e.err == ETIMEDOUT) {
-		*status = (struct types_status) { 0 }; /* slow is not failed */
+	if (records_read(operation, &r) && !r.ended && is_image_of(operation, r.path)) {
+		bool is_answered = ask_status(operation, r.path, status, &e);
+
+		jsonspec_clear(&records_spec, &r);
+		if (is_answered)
+			return;
+	}
+	if (records_read(operation, &r)) { /* it may have ended meanwhile */
+		say_recorded(&r, status);
+		jsonspec_clear(&records_spec, &r);
 		return;
 	}
-	if (vdi_id_of_operation(operation, id) && read_record(operation, status))
-		return;
 	log_warn("operation %s: nothing is known of it (%s), so it counts as failed", operation, e.text);
 	*status = (struct types_status) { .failed = true };
 }
@@ -176,39 +199,56 @@ int data_stat(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- cancel, destroy */
 
-static int end_operation(const char *operation, const char *verb, struct failure *f)
+static int end_operation(const char *operation, const char *verb, struct error *e)
 {
-	struct error e;
-	CLEANUP_FREE char *ok = ask_about(operation, verb, 0, 0, &e);
+	CLEANUP_FREE char *ok = ask_about(operation, NULL, verb, 0, PROCESS_RESTART, e);
 
-	return ok || e.err == ENOENT || e.err == ESRCH ? 0 : failure_from(f, FAILURE_MIRROR, &e);
+	return ok || e->err == ENOENT || e->err == ESRCH ? 0 : -1;
+}
+
+/* One that is suspended would be gone on with: a process of its disk sees to it that it is not. */
+static int end_suspended(const char *operation, struct error *e)
+{
+	struct record r;
+	int err = 0;
+
+	if (!records_read(operation, &r))
+		return 0;
+	if (records_is_suspended(&r) && is_image_of(operation, r.path)) {
+		CLEANUP_FREE char *ok = ask_about(operation, r.path, "mirror.destroy", 0, PROCESS_START, e);
+
+		if (!ok || records_fail(&r, "it was cancelled", e) == -1)
+			err = -1;
+	}
+	jsonspec_clear(&records_spec, &r);
+	return err;
 }
 
 int data_cancel(struct smapi_call *call, char **result, struct failure *f)
 {
-	return end_operation(call->args.operation.arg, "mirror.cancel", f) == 0 ? smapi_unit(result, f) : -1;
+	const char *operation = call->args.operation.arg;
+	struct error e;
+
+	if (end_operation(operation, "mirror.cancel", &e) == -1 || end_suspended(operation, &e) == -1)
+		return failure_from(f, FAILURE_MIRROR, &e);
+	return smapi_unit(result, f);
 }
 
 int data_destroy(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *operation = call->args.operation.arg;
-	char id[VDI_ID_MAX];
+	struct error e;
 
-	if (end_operation(operation, "mirror.destroy", f) == -1)
-		return -1;
-	if (vdi_id_of_operation(operation, id)) {
-		CLEANUP_FREE char *path = record_path(operation);
-
-		if (path && unlink(path) == -1 && errno != ENOENT)
-			return failure_set(f, FAILURE_MIRROR, errno, "remove %s: %s", path, strerror(errno));
-	}
+	if (end_operation(operation, "mirror.destroy", &e) == -1 || end_suspended(operation, &e) == -1 ||
+	    records_remove(operation, &e) == -1)
+		return failure_from(f, FAILURE_MIRROR, &e);
 	return smapi_unit(result, f);
 }
 
 /* --- ls */
 
 struct listed {
-	char *id, *kind;
+	char *id;
 	bool copy;
 };
 static const struct jsonspec_field live_fields[] = {
@@ -217,13 +257,6 @@ static const struct jsonspec_field live_fields[] = {
 	{ NULL },
 };
 static const struct jsonspec live_spec = { "operation", sizeof(struct listed), live_fields };
-static const struct jsonspec_field record_fields[] = {
-	{ "id", JS_STRING, offsetof(struct listed, id) },
-	{ "kind", JS_STRING, offsetof(struct listed, kind) },
-	{ NULL },
-};
-static const struct jsonspec record_spec = { "ended operation", sizeof(struct listed), record_fields };
-
 struct operations {
 	struct jsonspec_records operations;
 };
@@ -273,44 +306,9 @@ static void list_process(const char *id, void *arg)
 	jsonspec_clear(&operations_spec, &found);
 }
 
-static void list_record(struct listing *l, const char *dir, const char *name)
+static void list_record(const struct record *r, void *arg)
 {
-	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *text = NULL;
-	struct listed record;
-	struct error e;
-	size_t bytes;
-
-	if (asprintf(&path, "%s/%s", dir, name) < 0) {
-		path = NULL;
-		return;
-	}
-	text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, &e);
-	if (!text || jsonspec_decode(&record_spec, text, bytes, &record, &e) == -1)
-		return;
-	list_one(l, record.id, strcasecmp(record.kind, "copy") == 0);
-	jsonspec_clear(&record_spec, &record);
-}
-
-static void list_records(struct listing *l)
-{
-	CLEANUP_FREE char *dir = NULL;
-	struct dirent *entry;
-	DIR *d;
-
-	if (asprintf(&dir, "%s/operations", proc_state_dir()) < 0) {
-		dir = NULL;
-		return;
-	}
-	d = opendir(dir);
-	while (d && (entry = readdir(d))) {
-		size_t bytes = strlen(entry->d_name);
-
-		if (bytes > 5 && strcmp(entry->d_name + bytes - 5, ".json") == 0)
-			list_record(l, dir, entry->d_name);
-	}
-	if (d)
-		closedir(d);
+	list_one(arg, r->id, strcasecmp(r->kind, "copy") == 0);
 }
 
 int data_ls(struct smapi_call *call UNUSED, char **result, struct failure *f)
@@ -322,9 +320,10 @@ int data_ls(struct smapi_call *call UNUSED, char **result, struct failure *f)
 	l.to = open_memstream(&text, &bytes);
 	if (!l.to)
 		return smapi_result(NULL, result, f);
+	records_collect();
 	fputc('[', l.to);
 	process_each(list_process, &l);
-	list_records(&l);
+	records_each(list_record, &l);
 	fputc(']', l.to);
 	meta_list_clear(&l.seen);
 	return smapi_result(fclose(l.to) == 0 ? take_ptr(&text) : NULL, result, f);

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "control/client.h"
+#include "plugins/records.h"
 #include "plugins/spawn.h"
 
 #define ASKED_MAX 40u
@@ -102,6 +103,7 @@ char *process_call(const struct process *p, const char *verb, const char *args, 
 				return say_absent(p, e);
 			if (spawn_start(p, e) == -1)
 				return NULL;
+			records_collect(); /* while it comes up */
 			continue;
 		case CLIENT_REFUSED:
 			if (e->err != ESHUTDOWN) /* told to end; a successor will be there */

@@ -138,7 +138,7 @@ int proc_make_dir(const char *path, struct error *e)
 
 char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* what should be a file may be a FIFO */
 	CLEANUP_FREE char *text = NULL;
 	size_t used = 0, capacity = 0;
 

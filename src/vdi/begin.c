@@ -2,8 +2,8 @@
  *
  * begin - a mirror or a copy begins
  *
- *      JOB_MIRROR   open for writing -> on record as ours -> journal -> hold, drain -> mirror under the gate -> wake
- *                   -> mirror_start -> save
+ *      JOB_MIRROR   open for writing -> the disk on record as ours -> the operation's record -> journal -> hold, drain
+ *                   -> mirror under the gate -> wake -> mirror_start -> save
  *      JOB_JOURNAL  the journal anew, when what it says has changed
  *
  * The journal is there before the first write is recorded, so that whoever comes after a kill knows of all that is owed.
@@ -151,6 +151,15 @@ static void insert(struct vdi *v)
 	stack_save(v, begun);
 }
 
+static void refused(struct vdi *v)
+{
+	struct operation *op = take_ptr(&v->op);
+
+	layer_close(take_ptr(&op->mirror));
+	record_free(v, op);
+	stack_release(v, job_end);
+}
+
 /* v->op has a mirror that was never started. */
 static void journaled(struct vdi *v)
 {
@@ -161,18 +170,27 @@ static void journaled(struct vdi *v)
 		return;
 	}
 	v->job->error = v->step;
-	v->op = NULL;
-	layer_close(take_ptr(&op->mirror));
-	record_free(v, op);
-	stack_release(v, job_end);
+	stack_write(v, record_path(op->id), NULL, refused);
+}
+
+/* Without a record nobody hears of it when this process is gone; that is no reason to have no mirror. */
+static void recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("record of %s: %s", v->op->id, v->step.text);
+	error_clear(&v->step);
+	if (v->op->debt.journal)
+		write_journal(v, journaled);
+	else
+		journaled(v);
 }
 
 static void owned(struct vdi *v)
 {
-	if (v->step.err || !v->op->debt.journal)
+	if (v->step.err)
 		journaled(v);
 	else
-		write_journal(v, journaled);
+		operation_record(v, recorded);
 }
 
 static void find_debt(struct vdi *v)
@@ -209,7 +227,7 @@ static void found_debt(struct vdi *v)
 	if (!v->op)
 		refuse(v, &e);
 	else if (v->op->is_copy)
-		journaled(v);
+		owned(v);
 	else
 		source_begin(v, owned);
 }

@@ -163,8 +163,9 @@ static void end(struct vdi *v, struct operation *op)
 		v->job->start_error = op->why;
 		op->started = NULL;
 		v->job->journal = take_ptr(&op->debt.journal);
+		text = record_path(op->id);
 		record_free(v, op);
-		recorded(v);
+		stack_write(v, text, NULL, recorded);
 		return;
 	}
 	log_info("%s %s ended, %s", op->is_copy ? "copy" : "mirror", op->id, op->is_complete ? "complete" : op->why.text);
@@ -361,12 +362,29 @@ static void drop(struct vdi *v)
 	stack_write(v, record_path(v->job->id), NULL, dropped);
 }
 
+/* One that is suspended must not be taken up any more. In the pool. */
+static void forget_journal(struct vdi *v)
+{
+	struct error e = { 0 };
+
+	if (debt_find(v->run_dir, v->path, &v->debt, &e) == 0 && journal_load(v->debt.journal, &v->journal, &e) == 0 &&
+	    strcmp(v->journal.id, v->job->id) == 0)
+		debt_forget(v->run_dir, v->path);
+	journal_clear(&v->journal);
+	debt_clear(&v->debt);
+}
+
+static void drop_journal(struct vdi *v)
+{
+	stack_work(v, forget_journal, drop);
+}
+
 static void settle_dropped(struct vdi *v)
 {
 	if (v->step.err) /* the image may be gone */
-		drop(v);
+		drop_journal(v);
 	else
-		source_settle(v, v->job->id, drop);
+		source_settle(v, v->job->id, drop_journal);
 }
 
 void operation_drop(struct vdi *v)
@@ -375,6 +393,8 @@ void operation_drop(struct vdi *v)
 
 	if (op && op->is_ended)
 		record_free(v, op);
+	if (strcmp(v->remains.id, v->job->id) == 0)
+		v->remains.is_there = false;
 	if (v->op)
 		drop(v); /* one that lives is settled by its own end */
 	else
@@ -404,12 +424,13 @@ void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 
 void operation_bury(struct vdi *v, const struct remains *r, step_fn *next)
 {
-	bool is_there, is_complete = record_says_complete(r->id, &is_there);
+	bool is_complete;
 	struct error why = { 0 };
 	struct operation *op = NULL;
 	char *text;
 
 	v->job->taken_out = next;
+	record_says_ended(r->id, &is_complete);
 	if (!is_complete)
 		op = record_new(v, r->domain, r->is_copy);
 	if (!op) {

@@ -2,10 +2,16 @@
  *
  * record - what is kept of operations, and who waits for news of them
  *
- * In memory: the live operation and the last few that ended.  On disk, SXM_STATE_DIR/operations/<id>.json: how each ended,
- * written before the verbs that caused the end are answered; it outlives the process.
+ * In memory: the live operation and the last few that ended.  On disk, SXM_STATE_DIR/operations/<id>.json, which outlives process
+ * and host: written when it begins, before complete=true is said, and when it has ended, before the verbs that caused the end are
+ * answered.
  *
- *      {"id":"5e6f.1700000000000","kind":"mirror","failed":true,"complete":false,"text":"why","ended":1700000012}
+ *      {"id":"5e6f.1700000000000","kind":"mirror","failed":false,"complete":false,"text":"","ended":0,
+ *       "domain":"3","remote":"nbd://...","path":"/srv/disk.raw","journal":"/srv/disk.raw.mirror"}
+ *      {"id":"5e6f.1700000000000","kind":"mirror","failed":true,"complete":false,"text":"why","ended":1700000012, ...}
+ *
+ * ended 0: a process has it, or it is suspended, as long as its journal is there (journal.h); or it ended with its process.
+ * complete with ended 0: that was told.
  *
  * News: a waiter hears once, at the next change of its operation or when its time is over; from its own task, never from
  * the stack of whoever made the change.
@@ -21,10 +27,10 @@
 #include "base/proc.h"
 #include "vdi/vdi-private.h"
 
-#define RECORD_MAX 4096u
+#define RECORD_MAX 65536u
 
 struct record {
-	char *id, *kind, *text; /* borrowed when encoding, owned after decoding */
+	char *id, *kind, *text, *domain, *remote, *path, *journal; /* borrowed when encoding, owned after decoding */
 	bool is_failed, is_complete;
 	int64_t ended;
 };
@@ -36,6 +42,10 @@ static const struct jsonspec_field fields[] = {
 	{ .name = "complete", .type = JS_BOOL, .offset = offsetof(struct record, is_complete) },
 	{ .name = "text", .type = JS_STRING, .offset = offsetof(struct record, text) },
 	{ .name = "ended", .type = JS_INT64, .offset = offsetof(struct record, ended) },
+	{ .name = "domain", .type = JS_STRING, .offset = offsetof(struct record, domain), .is_optional = true },
+	{ .name = "remote", .type = JS_STRING, .offset = offsetof(struct record, remote), .is_optional = true },
+	{ .name = "path", .type = JS_STRING, .offset = offsetof(struct record, path), .is_optional = true },
+	{ .name = "journal", .type = JS_STRING, .offset = offsetof(struct record, journal), .is_optional = true },
 	{ .name = NULL },
 };
 static const struct jsonspec spec = { "operation", sizeof(struct record), fields };
@@ -136,37 +146,47 @@ char *record_path(const char *id)
 	return asprintf(&path, "%s/operations/%s.json", proc_state_dir(), id) == -1 ? NULL : path;
 }
 
+static char *borrow(const char *text)
+{
+	return (char *)(uintptr_t)text;
+}
+
 char *record_encode(const struct operation *op)
 {
+	bool is_over = op->is_ended || op->is_complete; /* a disk that was given: nothing is to come */
 	const struct record r = {
-		.id = (char *)(uintptr_t)op->id,
-		.kind = (char *)(uintptr_t)(op->is_copy ? "copy" : "mirror"),
-		.text = (char *)(uintptr_t)op->why.text,
+		.id = borrow(op->id),
+		.kind = borrow(op->is_copy ? "copy" : "mirror"),
+		.text = borrow(op->why.text),
+		.domain = borrow(op->domain),
+		.remote = borrow(op->mirror ? mirror_uri(op->mirror) : op->last.remote),
+		.path = op->vdi->path,
+		.journal = is_over ? NULL : op->debt.journal,
 		.is_failed = op->is_failed,
-		.is_complete = op->is_complete && !op->is_failed,
-		.ended = (int64_t)time(NULL),
+		.is_complete = (op->is_complete || (op->is_told && !op->is_ended)) && !op->is_failed,
+		.ended = is_over ? (int64_t)time(NULL) : 0,
 	};
 
 	return jsonspec_encode(&spec, &r);
 }
 
-bool record_says_complete(const char *id, bool *is_there)
+bool record_says_ended(const char *id, bool *is_complete)
 {
 	CLEANUP_FREE char *path = record_path(id), *text = NULL;
 	struct error why = { 0 };
 	struct record r;
 	size_t bytes = 0;
-	bool is_complete;
+	bool has_ended;
 
-	*is_there = false;
+	*is_complete = false;
 	if (path)
 		text = proc_read_file(path, RECORD_MAX, &bytes, &why);
 	if (!text || jsonspec_decode(&spec, text, bytes, &r, &why) == -1)
 		return false;
-	*is_there = true;
-	is_complete = r.is_complete;
+	has_ended = r.ended != 0;
+	*is_complete = has_ended && r.is_complete;
 	jsonspec_clear(&spec, &r);
-	return is_complete;
+	return has_ended;
 }
 
 /* --- news */
@@ -272,13 +292,25 @@ static void describe(const struct operation *op, struct vdi_operation_status *ou
 	out->why = op->is_failed ? op->why : out->mirror.why;
 }
 
+/* One that ran when this process's predecessor died, until it goes on or is buried. What was said stays said. */
+static void describe_remains(const struct remains *r, struct vdi_operation_status *out)
+{
+	memset(out, 0, sizeof(*out));
+	memcpy(out->id, r->id, sizeof(out->id));
+	out->is_copy = r->is_copy;
+	out->is_complete = r->is_told;
+}
+
 int vdi_operation(const struct vdi *v, const char *id, struct vdi_operation_status *out)
 {
 	const struct operation *op = record_find(v, id);
 
-	if (!op)
+	if (op)
+		describe(op, out);
+	else if (v->remains.is_there && strcmp(v->remains.id, id) == 0)
+		describe_remains(&v->remains, out);
+	else
 		return -1;
-	describe(op, out);
 	return 0;
 }
 

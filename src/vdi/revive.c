@@ -40,12 +40,25 @@ static void over(struct vdi *v)
 	journal_clear(&v->journal);
 	debt_clear(&v->debt);
 	v->remains.is_there = false;
+	record_news(v, v->remains.id);
 	error_clear(&v->step);
 	next(v);
 }
 
+/* After a reboot nothing but its journal says that it ran. */
+static void note_journal(struct vdi *v)
+{
+	struct remains *o = &v->remains;
+
+	*o = (struct remains){ .is_there = true, .is_told = v->owner.record.is_told };
+	snprintf(o->id, sizeof(o->id), "%s", v->journal.id);
+	snprintf(o->domain, sizeof(o->domain), "%s", v->journal.domain);
+}
+
 static void bury(struct vdi *v)
 {
+	if (v->journal.id && !v->remains.is_there)
+		note_journal(v);
 	if (v->remains.is_there)
 		operation_bury(v, &v->remains, over);
 	else
@@ -64,10 +77,10 @@ static bool can_go_on(const struct vdi *v)
 static void read_journal(struct vdi *v)
 {
 	struct error e = { 0 };
-	bool is_ended = false;
+	bool is_ended = false, is_complete;
 
 	if (debt_find(v->run_dir, v->path, &v->debt, &e) == 0 && journal_load(v->debt.journal, &v->journal, &e) == 0)
-		record_says_complete(v->journal.id, &is_ended);
+		is_ended = record_says_ended(v->journal.id, &is_complete);
 	if (e.err && e.err != ENOENT)
 		log_error("the mirror of this disk is not gone on with: %s", e.text);
 	if (is_ended || (v->journal.id && strcmp(v->journal.id, v->owner.record.mirror) != 0)) {
@@ -110,6 +123,7 @@ static void drop(struct vdi *v, const struct error *why)
 	struct operation *op = take_ptr(&v->op);
 
 	log_error("mirror %s cannot be gone on with: %s", op->id, why->text);
+	v->job->journal = take_ptr(&op->debt.journal);
 	layer_close(take_ptr(&op->mirror));
 	record_free(v, op);
 	bury(v);
@@ -127,12 +141,20 @@ static void insert(struct vdi *v)
 	over(v);
 }
 
+/* What is there may say that it was over: it was, until the disk was asked back. */
+static void recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("record of %s: %s", v->op->id, v->step.text);
+	stack_quiet(v, insert);
+}
+
 static void restored(struct vdi *v)
 {
 	if (v->step.err)
 		drop(v, &v->step);
 	else
-		stack_quiet(v, insert);
+		operation_record(v, recorded);
 }
 
 static void on_restored(void *arg, const struct error *e)
@@ -150,6 +172,7 @@ static void numbered(struct vdi *v)
 
 	if (v->step.err) {
 		log_error("mirror %s cannot be gone on with: %s", v->journal.id, v->step.text);
+		v->job->journal = take_ptr(&v->debt.journal);
 		bury(v);
 		return;
 	}

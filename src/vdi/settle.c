@@ -2,7 +2,7 @@
  *
  * settle - a mirror is in sync: that is said, or it ends
  *
- *      a guest writes     "told" on record and into domains.json -> complete=true is said; its deactivation is the barrier
+ *      a guest writes     "told" on record, twice, and into domains.json -> complete=true is said; its deactivation is the barrier
  *      nobody writes      the barrier, now.  With an sxm far side that is the commit: complete=true is said in state given only
  *      only dom0 writes   later: its deactivation looks again
  *
@@ -52,6 +52,13 @@ static void told(struct vdi *v)
 	job_end(v);
 }
 
+static void recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("record of %s: %s", v->op->id, v->step.text);
+	stack_save(v, told);
+}
+
 static void noted(struct vdi *v)
 {
 	if (v->step.err) {
@@ -59,7 +66,7 @@ static void noted(struct vdi *v)
 		return;
 	}
 	v->op->is_told = true;
-	stack_save(v, told);
+	operation_record(v, recorded);
 }
 
 void operation_settle(struct vdi *v)

@@ -458,7 +458,7 @@ void source_back(struct vdi *v)
 	if (!v->step.err && record(v)->state == COMMIT_OWNED) {
 		log_info("%s: this disk is owned here again, epoch %" PRIu64 "; the mirror goes on", op->id, record(v)->epoch);
 		op->is_given = op->is_complete = false;
-		stack_write(v, record_path(op->id), NULL, gone_on); /* a successor of this process must not find it over */
+		operation_record(v, gone_on); /* a successor of this process must not find it over */
 		return;
 	}
 	reclaim_over(v);

@@ -394,7 +394,7 @@ static void work_on_file(struct vdi *v)
 {
 	if (v->text)
 		write_file(v);
-	else if (unlink(v->file) == -1 && errno != ENOENT)
+	else if (unlink(v->file) == -1 && errno != ENOENT && errno != ENOTDIR)
 		error_errno(&v->step, errno, "remove %s", v->file);
 }
 

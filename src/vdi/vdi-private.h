@@ -459,8 +459,8 @@ void record_trim(struct vdi *v); /* drops the oldest ended ones */
 int record_make_dir(struct error *e); /* where the files are; blocks */
 char *record_path(const char *id); /* heap; NULL: out of memory */
 char *record_encode(const struct operation *op); /* heap; NULL: out of memory */
-/* Whether there is a record of this id and it says complete. Blocks; at start only. */
-bool record_says_complete(const char *id, bool *is_there);
+/* Whether there is a record of this id and it has ended; and how. Blocks; at start only. */
+bool record_says_ended(const char *id, bool *is_complete);
 void record_news(struct vdi *v, const char *id);
 void record_drop_news(struct vdi *v); /* everybody hears */
 
