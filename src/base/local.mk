@@ -11,6 +11,7 @@ libbase_la_SOURCES = \
 	src/base/size.c src/base/size.h
 # Apart, so that a program without JSON does not link json-c.
 libjson_la_SOURCES = \
+	src/base/decision.c src/base/decision.h \
 	src/base/jsonspec.c src/base/jsonspec.h src/base/jsonspec-private.h \
 	src/base/jsonspec-decode.c \
 	src/base/jsonspec-encode.c \

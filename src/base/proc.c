@@ -212,28 +212,63 @@ static int sync_dir_of(const char *path)
 	return 0;
 }
 
-int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+int proc_sync_dir(const char *path, struct error *e)
 {
-	CLEANUP_FREE char *temporary = NULL;
+	int err = sync_dir_of(path);
+
+	return err ? error_errno(e, err, "make %s durable", path) : 0;
+}
+
+/* Its name in *temporary, heap. -1 + e: nothing is left. */
+static int write_temporary(const char *path, const char *text, size_t bytes, unsigned mode, char **temporary, struct error *e)
+{
 	CLEANUP_CLOSE int fd = -1;
 	int err;
 
-	if (asprintf(&temporary, "%s.%d.tmp", path, (int)getpid()) < 0) {
-		temporary = NULL;
+	if (asprintf(temporary, "%s.%d.tmp", path, (int)getpid()) < 0) {
+		*temporary = NULL;
 		return error_set(e, ENOMEM, "out of memory");
 	}
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+	fd = open(*temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
 	if (fd < 0)
-		return error_errno(e, errno, "create %s", temporary);
+		return error_errno(e, errno, "create %s", *temporary);
 	err = write_all(fd, text, bytes);
 	if (!err && fsync(fd) == -1)
 		err = errno;
-	if (!err && rename(temporary, path) == -1)
+	if (!err)
+		return 0;
+	unlink(*temporary);
+	return error_errno(e, err, "write %s", path);
+}
+
+int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+{
+	CLEANUP_FREE char *temporary = NULL;
+	int err;
+
+	if (write_temporary(path, text, bytes, mode, &temporary, e) == -1)
+		return -1;
+	if (rename(temporary, path) == -1) {
 		err = errno;
-	if (err) {
 		unlink(temporary);
 		return error_errno(e, err, "write %s", path);
 	}
-	err = sync_dir_of(path);
-	return err ? error_errno(e, err, "make %s durable", path) : 0;
+	return proc_sync_dir(path, e);
+}
+
+int proc_create_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+{
+	CLEANUP_FREE char *temporary = NULL;
+	int err = 0;
+
+	if (write_temporary(path, text, bytes, mode, &temporary, e) == -1)
+		return -1;
+	if (link(temporary, path) == -1) /* what is written, under its name or not at all */
+		err = errno;
+	unlink(temporary);
+	if (err && err != EEXIST)
+		return error_errno(e, err, "create %s", path);
+	if (proc_sync_dir(path, e) == -1) /* of one that is there, too: who made it may not have come so far */
+		return -1;
+	return err ? error_errno(e, err, "create %s", path) : 0;
 }

@@ -39,3 +39,7 @@ tests_unit_test_iobuf_LDADD = libbase.la $(UNIT_LIBS)
 tests_unit_test_log_limit_SOURCES = tests/unit/test-log-limit.c
 tests_unit_test_log_limit_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_log_limit_LDADD = libbase.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-decision
+tests_unit_test_decision_SOURCES = tests/unit/test-decision.c
+tests_unit_test_decision_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_decision_LDADD = libjson.la libbase.la $(UNIT_LIBS)
