@@ -24,3 +24,4 @@ tests_sim_sim_commit_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
 tests_sim_sim_commit_LDADD = libbase.la
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)
+EXTRA_DIST += tests/sim/coverage.sh
