@@ -2,7 +2,8 @@
  *
  * settle - a mirror is in sync: that is said, or it ends
  *
- *      a guest writes     "told" on record, twice, and into domains.json -> complete=true is said; its deactivation is the barrier
+ *      a guest writes     "told" on record, twice, and into domains.json -> complete=true is said; the barrier is its
+ *                         deactivation's
  *      nobody writes      the barrier, now.  With an sxm far side that is the commit: complete=true is said in state given only
  *      only dom0 writes   later: its deactivation looks again
  *
