@@ -134,12 +134,20 @@ static void save_peer(void *arg, const struct mirror_peer *p, void (*done)(void 
 		done(done_arg, p->generation <= record(op->vdi)->generation ? 0 : ENOSPC);
 }
 
+/* A commit that runs must know before it fails and is withdrawn: then there would be two owners. */
+static void note_taken(struct operation *op, enum commit_meaning meaning, uint64_t epoch)
+{
+	if (meaning == COMMIT_MEANS_TAKEN)
+		op->taken_epoch = epoch;
+}
+
 static void on_heard(void *arg, uint32_t status, uint32_t state, uint64_t epoch)
 {
 	struct operation *op = arg;
 	enum commit_meaning meaning;
 
 	commit_source_heard(record(op->vdi), status, state, epoch, &meaning);
+	note_taken(op, meaning, epoch);
 	if (meaning > COMMIT_MEANS_ELIGIBLE)
 		source_queue_heard(op, status, state, epoch);
 }
@@ -217,8 +225,39 @@ static void commit_over(struct vdi *v)
 	next(v);
 }
 
+static void given(struct vdi *v);
+
+/* A guest runs there already: an admin said so, or an orchestrator that did not wait. The disk is given, whatever failed. */
+static bool was_taken(struct vdi *v, struct commit_verdict *verdict)
+{
+	uint64_t epoch = v->op->taken_epoch;
+	enum commit_meaning meaning;
+
+	v->op->taken_epoch = 0;
+	*verdict = commit_source_heard(record(v), COMMIT_STATUS_OK, COMMIT_OWNED, epoch, &meaning);
+	return epoch && meaning == COMMIT_MEANS_TAKEN;
+}
+
+/* The answer to a question of the commit, where it is no OK. */
+static void hear_refusal(struct vdi *v)
+{
+	const struct remote_ask *a = &v->op->ask;
+	enum commit_meaning meaning;
+
+	if (v->step.err != EPROTO || a->is_garbled)
+		return;
+	commit_source_heard(record(v), a->field[0], a->field[1], remote_ask_u64(a, 2), &meaning);
+	note_taken(v->op, meaning, remote_ask_u64(a, 2));
+}
+
 static void commit_failed(struct vdi *v, const char *what)
 {
+	struct commit_verdict verdict;
+
+	if (was_taken(v, &verdict)) {
+		source_decide(v, &verdict, given);
+		return;
+	}
 	error_prefix(&v->step, "%s", what);
 	commit_over(v);
 }
@@ -264,6 +303,7 @@ static void committed(struct vdi *v)
 		return;
 	}
 	if (v->step.err) {
+		hear_refusal(v);
 		commit_failed(v, "COMMIT");
 		return;
 	}
@@ -309,6 +349,8 @@ static void prepared(struct vdi *v)
 		reach(v, reached);
 		return;
 	}
+	if (v->step.err)
+		hear_refusal(v);
 	if (v->step.err || compare(v) == -1) {
 		commit_failed(v, "PREPARE");
 		return;

@@ -108,6 +108,7 @@ struct operation {
 	struct error why;     /* is_failed */
 	bool is_verified;     /* the digests of the link were equal */
 	bool is_given;        /* committed: the far side has the disk, and the link stays until it was taken or given back */
+	uint64_t taken_epoch; /* in this epoch a guest runs there, as was heard; 0: not since the last commit */
 	struct remote_ask ask, wait; /* of a step; the one that is always open where the far side is an sxm */
 	bool is_waiting_news; /* wait is open */
 	bool was_up;          /* the link, when it was looked at last */

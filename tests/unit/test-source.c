@@ -163,6 +163,35 @@ static void a_commit_cut_off_for_good_is_withdrawn_and_raised_once(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+/* An admin took it there while COMMIT's answer was lost. Withdrawn now, the disk would have two owners. */
+static void a_commit_that_finds_the_disk_taken_has_succeeded(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	says(REMOTE_ASK_COMMIT, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	assert_int_equal(rig_deactivate("3"), 0);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"taken\":true"));
+	says(REMOTE_ASK_RECLAIM, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	assert_int_equal(rig_activate("4", false), EPERM);
+}
+
+static void a_commit_cut_off_that_meets_the_disk_taken_has_succeeded(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
+	vdi_deactivate(rig_vdi, "3", rig_answer, &a);
+	UNTIL(strstr(fake.trace, "reach"));
+	fake.on_heard(fake.heard_arg, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2); /* HELLO's answer: there is no link */
+	fake_link_down(false);
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"taken\":true"));
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
+}
+
 static void a_guest_that_reboots_gets_the_disk_back_and_the_mirror_goes_on(void **state)
 {
 	(void)state;
@@ -494,6 +523,8 @@ int main(void)
 		RIG_TEST(a_far_side_that_cannot_write_it_down_fails_the_barrier),
 		RIG_TEST(a_commit_cut_off_is_asked_again_on_the_next_link),
 		RIG_TEST(a_commit_cut_off_for_good_is_withdrawn_and_raised_once),
+		RIG_TEST(a_commit_that_finds_the_disk_taken_has_succeeded),
+		RIG_TEST(a_commit_cut_off_that_meets_the_disk_taken_has_succeeded),
 		RIG_TEST(a_guest_that_reboots_gets_the_disk_back_and_the_mirror_goes_on),
 		RIG_TEST(a_disk_that_was_taken_meanwhile_is_not_given_back),
 		RIG_TEST(without_a_link_the_disk_stays_given_and_the_admin_is_told),
