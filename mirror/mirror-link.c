@@ -130,10 +130,11 @@ void mirror_link_drop(struct mirror *m, int err)
 
 static void note_peer(struct mirror *m, const struct remote_info *info)
 {
-	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process)
+	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process && m->peer.far_since == info->since)
 		return;
 	m->peer.far_boot = info->boot;
 	m->peer.far_process = info->process;
+	m->peer.far_since = info->since;
 	if (m->spec.save_peer)
 		m->spec.save_peer(m->spec.arg, &m->peer, NULL, NULL); /* unknown is taken for lost: nobody waits */
 }
@@ -145,6 +146,14 @@ static bool may_have_lost(const struct mirror *m, const struct remote_info *info
 	if (!info->is_sxm || info->boot != m->peer.far_boot)
 		return true;
 	return info->is_caching && info->process != m->peer.far_process;
+}
+
+/* The far volume received something else in between: nothing that was ever acknowledged is there. */
+static bool has_forgotten(const struct mirror *m, const struct remote_info *info)
+{
+	if (!m->was_up || !info->is_sxm || !info->since)
+		return false;
+	return info->since >= m->peer.generation || (m->peer.far_since && info->since != m->peer.far_since);
 }
 
 static void tell_up(struct mirror *m, const struct remote_info *info)
@@ -176,6 +185,12 @@ static void on_up(void *arg, const struct remote_info *info)
 
 	if (mirror_is_over(m) && !is_kept(m))
 		return; /* its close is under way */
+	if (has_forgotten(m, info)) {
+		error_set(&m->cause, EIO, "the far volume received another mirror in between: start this one anew");
+		give_up(m);
+		close_link(m, false);
+		return;
+	}
 	if (!m->was_up)
 		mirror_sweep_meet(m, &info->zero);
 	tell_up(m, info);

@@ -21,6 +21,7 @@ struct remote_ask;
 struct mirror_peer {
 	uint64_t generation;             /* of the last link that was made, or begun */
 	uint64_t far_boot, far_process;  /* of the far side as it was last met; 0: not known */
+	uint64_t far_since;              /* the generation with which it began to receive; 0: not known */
 };
 
 struct mirror_spec {

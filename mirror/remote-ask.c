@@ -115,6 +115,7 @@ int remote_ask_hello(struct remote_connect *c, struct error *e)
 	c->info.boot = remote_ask_u64(&a, 6);
 	c->info.process = remote_ask_u64(&a, 8);
 	c->info.is_caching = a.field[10] & 1;
+	c->info.since = remote_ask_u64(&a, 11);
 	return 0;
 }
 

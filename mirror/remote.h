@@ -95,6 +95,7 @@ struct remote_info {
 	bool is_caching;          /* what it acknowledged is in a process's memory until a flush */
 	enum remote_state state;  /* IS_RECEIVING; IS_ELIGIBLE: committed to, no write before RECLAIM; IS_RELEASED: no write */
 	uint64_t epoch, generation;
+	uint64_t since;           /* the generation with which this mirror began there: nothing of older ones is there */
 	uint64_t boot, process;   /* of that machine's life, that process's: as at an earlier link, nothing was lost there */
 };
 

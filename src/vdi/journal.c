@@ -2,7 +2,8 @@
  *
  * journal - see journal.h
  *
- *      {"id":"5e6f.1700000000000","remote":"nbd://...","domain":"3","sync":false,"far_boot":"17...","far_process":"9..."}
+ *      {"id":"5e6f.1700000000000","remote":"nbd://...","domain":"3","sync":false,"far_boot":"17...","far_process":"9...",
+ *       "far_since":"1"}
  *
  * Can fail: the file says nothing sensible.  Then the mirror is not gone on with: that costs a copy, and no data.
  */
@@ -21,7 +22,7 @@
 #define NUMBER_BYTES 21
 
 struct text {
-	char *id, *remote, *domain, *far_boot, *far_process; /* borrowed when encoding, owned after decoding */
+	char *id, *remote, *domain, *far_boot, *far_process, *far_since; /* borrowed when encoding, owned after decoding */
 	bool is_sync;
 };
 
@@ -32,20 +33,22 @@ static const struct jsonspec_field fields[] = {
 	{ .name = "sync", .type = JS_BOOL, .offset = offsetof(struct text, is_sync) },
 	{ .name = "far_boot", .type = JS_STRING, .offset = offsetof(struct text, far_boot) },
 	{ .name = "far_process", .type = JS_STRING, .offset = offsetof(struct text, far_process) },
+	{ .name = "far_since", .type = JS_STRING, .offset = offsetof(struct text, far_since) },
 	{ .name = NULL },
 };
 static const struct jsonspec spec = { "mirror", sizeof(struct text), fields };
 
 char *journal_encode(const struct journal *j)
 {
-	char boot[NUMBER_BYTES], process[NUMBER_BYTES];
+	char boot[NUMBER_BYTES], process[NUMBER_BYTES], since[NUMBER_BYTES];
 	const struct text t = {
 		.id = j->id, .remote = j->remote, .domain = j->domain, .is_sync = j->is_sync,
-		.far_boot = boot, .far_process = process,
+		.far_boot = boot, .far_process = process, .far_since = since,
 	};
 
 	snprintf(boot, sizeof(boot), "%" PRIu64, j->peer.far_boot);
 	snprintf(process, sizeof(process), "%" PRIu64, j->peer.far_process);
+	snprintf(since, sizeof(since), "%" PRIu64, j->peer.far_since);
 	return jsonspec_encode(&spec, &t);
 }
 
@@ -64,8 +67,10 @@ int journal_load(const char *file, struct journal *j, struct error *e)
 	/* Numbers that are none become 0: not known. */
 	*j = (struct journal){
 		.id = t.id, .remote = t.remote, .domain = t.domain, .is_sync = t.is_sync,
-		.peer = { .far_boot = strtoull(t.far_boot, NULL, 10), .far_process = strtoull(t.far_process, NULL, 10) },
+		.peer = { .far_boot = strtoull(t.far_boot, NULL, 10), .far_process = strtoull(t.far_process, NULL, 10),
+			  .far_since = strtoull(t.far_since, NULL, 10) },
 	};
+	free(t.far_since);
 	free(t.far_boot);
 	free(t.far_process);
 	return 0;

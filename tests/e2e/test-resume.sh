@@ -112,3 +112,23 @@ kill_process a
 kill_process b
 until_true 20 is_complete
 hand_over
+
+say "the far volume received another mirror in between: nothing is gone on with"
+begin lag
+until_true 20 is_complete
+pid=$(pid_of a)
+keeper=$(ps -o ppid= -p "$pid" | tr -d ' ')
+kill -9 "$keeper" "$pid"
+until_true 5 is_gone "$pid"
+head -c 8M /dev/urandom >"$tmp/c"
+truncate -s $size "$tmp/c"
+"$datapath" --id c --path "$tmp/c" --keep
+control "$SXM_RUN_DIR/c/control" activate '{"domain":"5"}' >/dev/null
+other=$(get id c mirror.start "{\"domain\":\"5\",\"remote\":\"nbd+unix:///b?socket=$socket_b\"}")
+is_other_complete() { [ "$(get complete c mirror.stat "{\"id\":\"$other\"}")" = true ]; }
+until_true 20 is_other_complete
+control "$SXM_RUN_DIR/c/control" mirror.cancel "{\"id\":\"$other\"}" >/dev/null
+"$datapath" --id a --path "$tmp/a" --keep
+is_failed() { [ "$(get failed a mirror.stat "{\"id\":\"$op\"}")" = true ]; }
+until_true 20 is_failed
+get text a mirror.stat "{\"id\":\"$op\"}" | grep -q "another mirror" || die "failed for another reason: $(a mirror.stat "{\"id\":\"$op\"}")"
