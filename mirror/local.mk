@@ -11,6 +11,7 @@ libcore_la_LIBADD = libbase.la
 libcommit_la_SOURCES = mirror/commit.c mirror/commit-far.c mirror/commit-source.c mirror/commit.h mirror/commit-private.h
 libcommit_la_LIBADD = libbase.la
 libmirror_la_SOURCES = \
+	mirror/copy-memory.c mirror/copy-memory.h \
 	mirror/mirror-end.c \
 	mirror/mirror-layer.c mirror/mirror.h \
 	mirror/mirror-link.c mirror/mirror-private.h mirror/mirror-map.c mirror/mirror-sweep.c \

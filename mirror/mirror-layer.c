@@ -201,6 +201,11 @@ static uint64_t find_zeros(const uint8_t *data, uint64_t bytes)
 	return zeros;
 }
 
+static const uint8_t *copy_data(const struct copy *c)
+{
+	return c->bytes.buffer->data + c->bytes.offset;
+}
+
 static void on_copy_read(struct req *r)
 {
 	struct copy *c = r->arg;
@@ -212,7 +217,7 @@ static void on_copy_read(struct req *r)
 	if (err)
 		error_errno(&m->cause, err, "this disk could not be read at %ju", (uintmax_t)c->op->range.start);
 	else
-		c->op->zeros = find_zeros(c->data, range_length(c->op->range));
+		c->op->zeros = find_zeros(copy_data(c), range_length(c->op->range));
 	mirror_step(m, (struct core_event){ .type = CORE_COPY_READ_DONE, .op = c->op, .err = err });
 	mirror_end_check(m);
 }
@@ -220,22 +225,20 @@ static void on_copy_read(struct req *r)
 static void read_copy(struct copy *c)
 {
 	struct mirror *m = c->m;
-	size_t number = (size_t)(c - m->copies), slot = number % MIRROR_SLAB_COPIES * MIRROR_SLOT_BYTES;
-	struct iobuf **slab = &m->slab[number / MIRROR_SLAB_COPIES];
 
-	assert(!c->read && range_length(c->op->range) <= MIRROR_SLOT_BYTES);
-	if (!*slab)
-		*slab = iobuf_get(m->pool, MIRROR_SLAB_BYTES);
-	c->read = *slab ? req_get() : NULL;
-	if (!c->read) {
+	assert(!c->read && !c->bytes.buffer);
+	c->read = req_get();
+	if (!c->read || !copy_memory_get(m->memory, range_length(c->op->range), &c->bytes)) {
+		if (c->read)
+			req_put(c->read);
+		c->read = NULL;
 		TAILQ_INSERT_TAIL(&m->starved, c, link);
 		return;
 	}
-	c->data = (*slab)->data + slot;
 	c->read->op = REQ_READ;
 	c->read->range = c->op->range;
-	c->read->data = *slab;
-	c->read->data_offset = (uint32_t)slot;
+	c->read->data = c->bytes.buffer;
+	c->read->data_offset = c->bytes.offset;
 	c->read->done = on_copy_read;
 	c->read->arg = c;
 	layer_submit(m->layer.below, c->read);
@@ -252,6 +255,7 @@ static void start_copy(struct mirror *m, struct core_op *op)
 		op->driver = c;
 	}
 	assert(!c->is_far_busy);
+	copy_memory_put(m->memory, &c->bytes);
 	read_copy(c);
 }
 
@@ -296,6 +300,7 @@ static void on_copy_far_done(struct remote_op *far, int err)
 	struct copy *c = container_of(far, struct copy, far);
 
 	c->is_far_busy = false;
+	copy_memory_put(c->m->memory, &c->bytes);
 	tell_far_done(c->m, c->op, err);
 }
 
@@ -313,7 +318,7 @@ static void submit_far(struct mirror *m, struct core_op *op)
 		c->is_far_busy = true;
 		far = &c->far;
 		*far = (struct remote_op){ .done = on_copy_far_done };
-		data = c->data;
+		data = copy_data(c);
 	} else {
 		struct guest *g = container_of(op, struct guest, op);
 
@@ -441,10 +446,10 @@ static void free_mirror(struct mirror *m)
 		TAILQ_REMOVE(&m->free_guests, g, link);
 		free(g);
 	}
-	for (unsigned i = 0; i < m->copies_used; i++)
+	for (unsigned i = 0; i < m->copies_used; i++) {
 		assert(!m->copies[i].is_far_busy && !m->copies[i].read);
-	for (unsigned i = 0; i < MIRROR_SLABS; i++)
-		iobuf_return(m->slab[i]);
+		copy_memory_put(m->memory, &m->copies[i].bytes);
+	}
 	mirror_link_fini(m);
 	loop_defer_cancel(m->spec.loop, &m->news);
 	loop_timer_free(m->pacer);
@@ -452,8 +457,7 @@ static void free_mirror(struct mirror *m)
 	if (m->core)
 		core_free(m->core);
 	mirror_map_fini(m);
-	if (m->pool)
-		iobuf_pool_free(m->pool);
+	copy_memory_free(m->memory);
 	free(m->copies);
 	free(m->mirror_id);
 	free(m->uri);
@@ -501,7 +505,7 @@ static int make_parts(struct mirror *m)
 	};
 
 	m->core = core_new(&spec);
-	m->pool = iobuf_pool_new((size_t)MIRROR_SLABS * MIRROR_SLAB_BYTES);
+	m->memory = copy_memory_new();
 	m->copies = calloc(CORE_COPIES_MAX, sizeof(*m->copies));
 	m->retry = loop_timer_new(m->spec.loop, mirror_link_retry, m);
 	m->pacer = loop_timer_new(m->spec.loop, answer_due, m);
@@ -519,7 +523,7 @@ static int make_parts(struct mirror *m)
 			return -1;
 		m->spec.map_path = m->map_path;
 	}
-	return m->core && m->retry && m->pool && m->copies && m->pacer && m->tick && m->uri && copy_only(m) == 0 ? 0 : -1;
+	return m->core && m->retry && m->memory && m->copies && m->pacer && m->tick && m->uri && copy_only(m) == 0 ? 0 : -1;
 }
 
 struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)

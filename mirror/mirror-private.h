@@ -12,6 +12,7 @@
 #define SXM_MIRROR_MIRROR_PRIVATE_H
 
 #include "loop/offload.h"
+#include "mirror/copy-memory.h"
 #include "mirror/mirror.h"
 #include "mirror/persist.h"
 #include "mirror/remote.h"
@@ -33,19 +34,12 @@ struct guest {
 };
 TAILQ_HEAD(guest_list, guest);
 
-/* Copies read into slots of slabs. A slab is a huge page: a read into scattered pages takes the device a descriptor for each,
- * and its rate was seen to be a third. */
-#define MIRROR_SLOT_BYTES (CORE_COPY_CHUNKS * CORE_CHUNK_BYTES)
-#define MIRROR_SLAB_COPIES 8u
-#define MIRROR_SLAB_BYTES (MIRROR_SLAB_COPIES * MIRROR_SLOT_BYTES)
-#define MIRROR_SLABS (CORE_COPIES_MAX / MIRROR_SLAB_COPIES)
-
 /* The driver's half of one of the core's copies: tied to it at its first use, for good. */
 struct copy {
 	struct core_op *op;    /* the core's */
 	struct mirror *m;
 	struct req *read;      /* owned, while reading */
-	const uint8_t *data;   /* its slot, once read */
+	struct copy_bytes bytes; /* from the read until the far leg's end, or the next life */
 	struct remote_op far;
 	bool is_far_busy;
 	TAILQ_ENTRY(copy) link; /* starved */
@@ -73,8 +67,7 @@ struct mirror {
 	struct loop_timer *pacer;       /* owned: answers the delayed */
 	struct loop_timer *tick;        /* owned */
 	bool is_ticking;
-	struct iobuf_pool *pool;        /* owned: of the slabs */
-	struct iobuf *slab[MIRROR_SLABS]; /* owned: made when one of its copies first reads, and kept */
+	struct copy_memory *memory;     /* owned */
 	struct copy *copies;            /* owned: CORE_COPIES_MAX */
 	unsigned copies_used;
 	struct copy_list starved;       /* had no memory to read into: the next tick tries again */
