@@ -1,233 +1,287 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a disk costs its guest, and how long a move takes: sxm beside qemu-storage-daemon on this machine.
+"""What a disk costs its guest, how long a move takes and what it sends: sxm and its peers on this machine, taking turns.
 
-    ./run tests/bench/bench.py [--runs 5] [--mb 1024] [--seconds 5] [--only NAME...]
+    ./run tests/bench/bench.py [--runs 5] [--scenario NAME...] [--engine NAME...] [--json FILE]
 
-The guest is fio's nbd engine, the far side nbdkit's file plugin. Both engines use O_DIRECT and io_uring. In each run the
-engines take turns, so that a machine whose speed drifts drifts for both. Prints medians. Needs about three times --mb of disk
-in $TMPDIR (/var/tmp), and a machine that does nothing else.
+All far sides are nbdkit's file plugin (page cache), behind its delay filter where there is a distance ("d2": 2 ms for each write
+there); the guest is fio's nbd engine. sxm and qemu-storage-daemon open the source with O_DIRECT and io_uring (qemu-cached does not,
+and is there for what needs no mirror). The disk is half random data, half hole. In each run every engine has every scenario once, so
+that a machine whose speed drifts drifts for all; what is divided by another figure is divided by that of the same run.
 
-    write16 write1 read16    no mirror: 4 KiB random I/O a second at that queue depth
-    idle                     nobody writes: seconds until the far side is the same, flushed
-    busy                     a guest writes 2000 times a second, each write takes 2 ms at the far side
-    full                     a guest writes as fast as it can, at queue depth 16, the same far side
+  plain plain-qd1 plain-500 read     no mirror: 4 KiB at random, depth 16, or 1, or 500 a second
+  idle idle-d50                      nobody writes while the mirror is made
+  busy500-d2 busy2000-d2             a guest that writes so often a second
+  sat sat-d2                         a guest that writes as fast as it can, depth 16
+  trim                               a guest that trims 200 times a second
+  synced-qd1-d2 synced-qd16          a guest that writes when all is there
+  synced-thin-pipe                   the same, depth 16, and the far side takes about 8000 writes a second
+  marks-plain marks                  2000 writes a second all over 64 GiB of hole, without a mirror and with one
+  sync-2x2                           depth 1, in sync mode; 2 ms a write under the source, 2 ms at the far side
+  stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second
+  cut cut-dark                       two sxm, the link is reset (or goes dark) at half of it and comes back after 5 s
+  kill-source                        two sxm, the near one is killed at half of it under 2000 writes a second
+  power                              what --power's command measures: see README
+
+Figures: ready_s (asked for to in sync); of the guest, while that lasts (synced: while it writes): iops, worst_iops (worst 100 ms),
+p50_us, p99_us, max_ms, guest_mb; from the start to the end: wire_mb, zero_mb, trim_mb (given to the far side), target_mb (space
+there), source_mb (space here), allocated_mb (here, at the start); finish_ms (the guest is stopped in mid-flight; until the far side
+is complete and flushed); cpu_s, rss_mb of the engine; debt_ms, pace_us (sxm's own word for the worst), overflow_mb.
 """
 import argparse
+import dataclasses
 import json
 import os
 import shutil
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 
-MIB = 1 << 20
-GIVE_UP_S = 30.0
-GUESTS = {"write16": ("randwrite", 16, None), "write1": ("randwrite", 1, None), "read16": ("randread", 16, None),
-          "busy": ("randwrite", 4, 2000), "full": ("randwrite", 16, None)}
-MIRRORS = {"idle": 0, "busy": 2, "full": 2}  # delay of a write at the far side, ms
-UNITS = {"read16": "/s", "write16": "/s", "write1": "/s"}
+import faults
+import report
+from engines import ENGINES, Control, Nbdcopy, Qemu, Sxm
+from rig import MIB, FarSide, Guest, allocated_mb, cpu_seconds, is_same, note, peak_rss_mb
+
+PLAIN, IDLE, DURING, AFTER = "plain", "idle", "during", "after"
 
 
-def until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit("bench: waited in vain")
-        time.sleep(0.005)
+@dataclasses.dataclass
+class Scenario:
+    when: str               # the guest's time
+    guest: str = ""         # fio's words
+    delay_ms: int = 0       # of a write at the far side
+    base: str = ""          # the scenario whose figures divide this one's
+    threads: int = 128      # requests at a time at the far side
+    disk_mb: int = 0        # all hole; 0: the usual disk
+    run: callable = None    # not by the usual course
 
 
-def stop(process, number=signal.SIGTERM):
-    if process.poll() is None:
-        process.send_signal(number)
-    process.wait()
+SCENARIOS = {
+    "plain": Scenario(PLAIN, "rw=randwrite iodepth=16"),
+    "plain-qd1": Scenario(PLAIN, "rw=randwrite iodepth=1"),
+    "plain-500": Scenario(PLAIN, "rw=randwrite iodepth=4 rate_iops=500"),
+    "read": Scenario(PLAIN, "rw=randread iodepth=16"),
+    "idle": Scenario(IDLE),
+    "idle-d50": Scenario(IDLE, delay_ms=50),
+    "busy500-d2": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=500", 2),
+    "busy2000-d2": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", 2),
+    "sat": Scenario(DURING, "rw=randwrite iodepth=16", 0, "plain"),
+    "sat-d2": Scenario(DURING, "rw=randwrite iodepth=16", 2, "plain"),
+    "trim": Scenario(DURING, "rw=randtrim bs=256k iodepth=2 rate_iops=200"),
+    "synced-qd1-d2": Scenario(AFTER, "rw=randwrite iodepth=1", 2, "plain-qd1"),
+    "synced-qd16": Scenario(AFTER, "rw=randwrite iodepth=16", 0, "plain"),
+    "synced-thin-pipe": Scenario(AFTER, "rw=randwrite iodepth=16", 2, "plain", threads=16),
+    "marks-plain": Scenario(PLAIN, "rw=randwrite iodepth=4 rate_iops=2000", disk_mb=65536),
+    "marks": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=2000", base="marks-plain", disk_mb=65536),
+    "sync-2x2": Scenario(AFTER, "rw=randwrite iodepth=1", 2, run=faults.sync_two_by_two),
+    "stopped-lag": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=500", base="plain-500", run=faults.stopped),
+    "stopped-sync": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=500", base="plain-500", run=faults.stopped),
+    "cut": Scenario(IDLE, run=faults.cut),
+    "cut-dark": Scenario(IDLE, run=faults.cut),
+    "kill-source": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", run=faults.kill_source),
+    "power": Scenario(DURING, run=faults.power),
+}
 
 
-class Sxm:
-    """Through its verbs only, as xapi does."""
+class Watch(threading.Thread):
+    """What sxm itself says, each 50 ms: the worst of it."""
 
-    def __init__(self, room, gold):
-        self.root = os.path.join(os.environ["SXM_LIBEXECDIR"], "xapi-storage-script")
-        self.env = {**os.environ, "SXM_RUN_DIR": os.path.join(room, "run")}
-        sr_dir = os.path.join(room, "sr")
-        os.mkdir(sr_dir)
-        config = {"uri": "file://" + sr_dir, "format": "raw"}
-        self.volume("SR.create", uuid="5b0dd4c5-6b3c-4c0a-8f3b-0d1f7b1b6a55", name="bench", description="", configuration=config)
-        sr = self.volume("SR.attach", configuration=config)
-        made = self.volume("Volume.create", sr=sr, name="d", description="", size=os.path.getsize(gold), sharable=False)
-        self.disk = made["uri"][0]
-        backend = self.datapath("Datapath.attach", uri=self.disk, domain="1")
-        nbd = [value["uri"] for kind, value in backend["implementations"] if kind == "Nbd"][0]
-        _, _, path, export = nbd.split(":")
-        self.uri = f"nbd+unix:///{export.removeprefix('exportname=')}?socket={path}"
-        self.datapath("Datapath.activate", uri=self.disk, domain="1")
-        subprocess.run(["nbdcopy", "--destination-is-zero", gold, self.uri], check=True)
+    def __init__(self, engine):
+        super().__init__(daemon=True)
+        self.control, self.is_over, self.worst = Control(engine.control()), threading.Event(), {}
+        self.start()
 
-    def run(self, path, verb, args):
-        done = subprocess.run([os.path.join(self.root, path, verb), "--json"], input=json.dumps({"dbg": "bench", **args}), env=self.env,
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"bench: {verb}: {done.stdout}")
-        return json.loads(done.stdout)
-
-    def volume(self, verb, **args):
-        return self.run("volume/org.xen.xapi.storage.filebased", verb, args)
-
-    def datapath(self, verb, **args):
-        return self.run("datapath/sxm", verb, args)
-
-    def mirror(self, target):
-        self.operation = self.datapath("Data.mirror", uri=self.disk, domain="1", remote=target)
-
-    def is_synced(self):
-        status = self.datapath("Data.stat", operation=self.operation)
-        if status["failed"]:
-            raise SystemExit(f"bench: the mirror failed: {status}")
-        return status["complete"]
-
-    def finish(self):
-        self.datapath("Datapath.deactivate", uri=self.disk, domain="1")
-
-    def close(self):
+    def run(self):
         try:
-            self.datapath("Datapath.deactivate", uri=self.disk, domain="1")
-        finally:
-            self.datapath("Datapath.detach", uri=self.disk, domain="1")
+            while not self.is_over.wait(0.05):
+                s = self.control.ask("status")["operations"][-1]
+                now = {"pace_us": s["pace_us"], "overflow_mb": round(s["overflow_bytes"] / MIB, 1), "lag_ops": s["lag_ops"]}
+                if s["complete"] and s["rate_bytes"]:
+                    now["debt_ms"] = (s["dirty_bytes"] + s["lag_bytes"]) * 1000 // s["rate_bytes"]
+                self.worst = {key: max(value, self.worst.get(key, 0)) for key, value in {**self.worst, **now}.items()}
+        except (OSError, SystemExit, IndexError, KeyError):
+            pass
+
+    def end(self):
+        self.is_over.set()
+        self.join()
+        return self.worst
 
 
-class Qemu:
-    """qemu-storage-daemon and its blockdev-mirror, in the mode it chooses by itself."""
-
-    def __init__(self, room, gold):
-        image, path = os.path.join(room, "disk"), os.path.join(room, "nbd")
-        qmp = os.path.join(room, "qmp")
-        subprocess.run(["cp", "--sparse=always", gold, image], check=True)
-        self.process = subprocess.Popen(
-            ["qemu-storage-daemon", "--chardev", f"socket,id=q,path={qmp},server=on,wait=off", "--monitor", "chardev=q",
-             "--blockdev", f"file,node-name=disk,filename={image},cache.direct=on,aio=io_uring,discard=unmap",
-             "--nbd-server", f"addr.type=unix,addr.path={path}", "--export", "nbd,id=e,node-name=disk,name=d,writable=on"])
-        self.uri = f"nbd+unix:///d?socket={path}"
-        until(lambda: subprocess.run(["nbdinfo", "--size", self.uri], capture_output=True, check=False).returncode == 0)
-        wire = socket.socket(socket.AF_UNIX)
-        wire.connect(qmp)
-        self.wire = wire.makefile("rw")
-        self.wire.readline()
-        self.ask("qmp_capabilities")
-
-    def ask(self, command, **arguments):
-        self.wire.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.wire.flush()
-        for line in self.wire:
-            answer = json.loads(line)
-            if "error" in answer:
-                raise SystemExit(f"bench: {command}: {answer['error']}")
-            if "return" in answer:
-                return answer["return"]
-        raise SystemExit("bench: qemu-storage-daemon has gone")
-
-    def mirror(self, target):
-        self.ask("blockdev-add", **{"driver": "nbd", "node-name": "far", "discard": "unmap", "detect-zeroes": "unmap",
-                                    "server": {"type": "unix", "path": target.split("=", 1)[1]}})
-        self.ask("blockdev-mirror", **{"job-id": "j", "device": "disk", "target": "far", "sync": "full"})
-
-    def is_synced(self):
-        return self.ask("query-jobs")[0]["status"] == "ready"
-
-    def finish(self):
-        self.ask("block-export-del", id="e", mode="hard")
-        self.ask("block-job-cancel", device="j")
-        until(lambda: not [j for j in self.ask("query-jobs") if j["status"] != "concluded"], GIVE_UP_S)
-
-    def close(self):
-        stop(self.process)
+def measure_nbdcopy(gold, room, scenario):
+    far = FarSide(room, os.path.getsize(gold), scenario.delay_ms)
+    begin = time.monotonic()
+    os.spawnlp(os.P_WAIT, "nbdcopy", "nbdcopy", "--destination-is-zero", "--flush", gold, far.uri)
+    return {"ready_s": round(time.monotonic() - begin, 2), **far.close()}
 
 
-def start_guest(uri, name, size, seconds, room):
-    rw, depth, iops = GUESTS[name]
-    command = ["fio", "--name=g", "--thread", "--ioengine=nbd", "--uri=" + uri, "--rw=" + rw, "--bs=4k", f"--size={size}",
-               f"--iodepth={depth}", "--time_based", f"--runtime={seconds}", "--norandommap", "--output-format=json"]
-    return subprocess.Popen(command + ([f"--rate_iops={iops}"] if iops else []), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=room)
+def measure_plain(engine, gold, room, scenario, args):
+    guest = Guest(engine.start(gold), scenario.guest, os.path.getsize(gold), args.seconds, room)
+    guest.wait()
+    return guest.figures()
 
 
-def measure_plain(engine, name, size, seconds, room):
-    out, _ = start_guest(engine.uri, name, size, seconds, room).communicate()
-    job = json.loads(out[out.index(b"{"):])["jobs"][0]
-    return {UNITS[name]: round(job["read" if GUESTS[name][0] == "randread" else "write"]["iops"])}
+def wait_synced(engine, limit_s):
+    begin = time.monotonic()
+    while not engine.is_synced():
+        if time.monotonic() - begin > limit_s:
+            return None
+        time.sleep(0.01)
+    return round(time.monotonic() - begin, 2)
 
 
-def measure_mirror(engine, name, size, room):
-    far, path = os.path.join(room, "far"), os.path.join(room, "far.sock")
-    with open(far, "wb") as f:
-        f.truncate(size)
-    delay = MIRRORS[name]
-    server = subprocess.Popen(["nbdkit", "-f", "-t", "64", "-U", path] + (["--filter=delay"] if delay else []) + ["file", far] +
-                              ([f"wdelay={delay}ms"] if delay else []))
-    guest = start_guest(engine.uri, name, size, 120, room) if name in GUESTS else None
+def far_side_alone(room, scenario, size):
+    """How many writes a second it takes when nothing is between it and the guest."""
+    alone = os.path.join(room, "alone")
+    os.mkdir(alone)
+    far = FarSide(alone, size, scenario.delay_ms, scenario.threads)
     try:
-        until(lambda: os.path.exists(path))
-        time.sleep(1.0 if guest else 0)  # the guest has reached its speed: what is measured, not waited for
-        begin = time.monotonic()
-        engine.mirror(f"nbd+unix:///?socket={path}")
-        while not engine.is_synced():
-            if time.monotonic() - begin > GIVE_UP_S:
-                return {"synced s": None}
-        synced = time.monotonic() - begin
+        guest = Guest(far.uri, "rw=randwrite iodepth=32", size, 3, alone)
+        guest.wait()
+        return guest.figures()["iops"]
+    finally:
+        far.close()
+
+
+def measure_mirror(engine, gold, room, scenario, args):
+    size, guest, watch = os.path.getsize(gold), None, None
+    uri = engine.start(gold)
+    far = FarSide(room, size, scenario.delay_ms, scenario.threads)
+    os.sync()
+    try:
+        if scenario.when == DURING:
+            guest = Guest(uri, scenario.guest, size, args.limit + 10, room)
+            time.sleep(1.5)  # it has reached its speed: what is measured, not waited for
+        row = {"allocated_mb": allocated_mb(engine.image)}
+        cpu, started, begin = cpu_seconds(engine.pid), time.monotonic(), time.time()
+        engine.mirror(far.uri)
+        watch = Watch(engine) if isinstance(engine, Sxm) and scenario.guest else None
+        is_synced = wait_synced(engine, args.limit) is not None
+        row["ready_s"], whole, end = round(time.monotonic() - started, 2) if is_synced else None, begin, time.time()
+        if scenario.when == AFTER and is_synced:
+            guest = Guest(uri, scenario.guest, size, args.seconds + 30, room)
+            time.sleep(1.0)
+            begin = time.time()
+            time.sleep(args.seconds)
+            end = time.time()
         if guest:
-            guest.send_signal(signal.SIGSTOP)
-        begin = time.monotonic()
-        engine.finish()
-        return {"synced s": round(synced, 2), "finish ms": round((time.monotonic() - begin) * 1e3, 1)}
+            guest.freeze()
+            engine.freeze_guests()
+        row["cpu_s"], row["rss_mb"] = round(cpu_seconds(engine.pid) - cpu, 2), peak_rss_mb(engine.pid)
+        row.update(watch.end() if watch else {})
+        if is_synced:
+            started = time.monotonic()
+            engine.finish()
+            row["finish_ms"] = round((time.monotonic() - started) * 1e3, 1)
+        if guest:
+            guest.end()
+            row.update(guest.figures(begin, end), whole_mb=guest.figures(whole)["guest_mb"])
+        row["source_mb"] = allocated_mb(engine.image)
+        if not is_synced:
+            engine.give_up()
+        engine.leave_far()
+        row.update(far.close())
+        if is_synced and size <= 4096 * MIB:
+            row["same"] = is_same(engine.image, far.file)
+        if scenario.threads < 128:
+            row["far_iops"] = far_side_alone(room, scenario, size)
+        return row
     finally:
         if guest:
-            stop(guest, signal.SIGKILL)
-        stop(server, signal.SIGKILL)  # it would wait for its clients to leave
+            guest.end()
+        if watch:
+            watch.end()
+        far.close()
 
 
-def run_once(kind, name, gold, args):
-    room = tempfile.mkdtemp(prefix="sxm-bench.", dir=args.dir)
+def is_for(name, engine):
+    """Does this engine have something to say here?"""
+    scenario = SCENARIOS[name]
+    if name in ("cut", "cut-dark", "kill-source", "power"):
+        return engine == "sxm"
+    if engine == "nbdcopy":
+        return scenario.when == IDLE
+    if engine == "qemu-cached":
+        return scenario.when == PLAIN
+    if name in ("stopped-sync", "sync-2x2"):
+        return engine in ("sxm", "qemu-blocking")
+    return engine != "qemu-blocking" or scenario.when != PLAIN or name == "plain-500"
+
+
+def measure(name, kind, golds, args):
+    scenario, room = SCENARIOS[name], tempfile.mkdtemp(prefix="sxm-bench.", dir=args.dir)
+    engine, gold = None, golds[scenario.disk_mb]
     try:
-        engine = kind(room, gold)
-        try:
-            if name in MIRRORS:
-                return measure_mirror(engine, name, os.path.getsize(gold), room)
-            return measure_plain(engine, name, os.path.getsize(gold), args.seconds, room)
-        finally:
+        if scenario.run:
+            return scenario.run(faults.Course(name, scenario, kind, ENGINES[kind], gold, room, args))
+        engine = ENGINES[kind](room)
+        if isinstance(engine, Nbdcopy):
+            return measure_nbdcopy(gold, room, scenario)
+        return (measure_plain if scenario.when == PLAIN else measure_mirror)(engine, gold, room, scenario, args)
+    except (Exception, SystemExit) as e:  # pylint: disable=broad-except  one broken run must not lose the others
+        return {"error": f"{type(e).__name__}: {e}"[:400]}
+    finally:
+        if isinstance(engine, (Sxm, Qemu)):
             engine.close()
-    finally:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def median(values):
-    return "never" if None in values else statistics.median(values)
+def make_gold(path, mb, data_mb):
+    with open(path, "wb") as f:
+        for _ in range(data_mb):
+            f.write(os.urandom(MIB))
+        f.truncate(mb * MIB)
+
+
+def with_bases(names):
+    wanted = set(names) | {SCENARIOS[name].base for name in names}
+    return [name for name in SCENARIOS if name in wanted]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scenario", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS), metavar="NAME")
+    parser.add_argument("--engine", nargs="+", choices=list(ENGINES), default=list(ENGINES), metavar="NAME",
+                        help=" ".join(ENGINES))
+    parser.add_argument("--mb", type=int, default=1024, help="size of the disk; half of it holds data")
+    parser.add_argument("--seconds", type=int, default=5, help="of a guest's run without a mirror, or when all is there")
+    parser.add_argument("--limit", type=int, default=30, help="give a mirror up after so many seconds")
+    parser.add_argument("--stop-s", type=int, default=60, help="how long the far side is stopped")
+    parser.add_argument("--power", metavar="COMMAND", help="what measures a loss of power; prints one JSON object last")
+    parser.add_argument("--dir", default=os.environ.get("TMPDIR", "/var/tmp"))
+    parser.add_argument("--json", metavar="FILE", help="every run's figures")
+    return parser.parse_args()
 
 
 def main():
-    names = ["write16", "write1", "read16", "idle", "busy", "full"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--mb", type=int, default=1024, help="size of the disk; half of it holds data")
-    parser.add_argument("--seconds", type=int, default=5, help="of a run without a mirror")
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
-    args = parser.parse_args()
+    args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was made is unmade
-    args.dir = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.NamedTemporaryFile(dir=args.dir, prefix="sxm-bench.") as gold:
-        for _ in range(args.mb // 2):
-            gold.write(os.urandom(MIB))
-        gold.truncate(args.mb * MIB)
-        gold.flush()
-        for name in args.only:
-            rows = {Sxm: [], Qemu: []}
-            for _ in range(args.runs):
-                for kind, row in rows.items():
-                    row.append(run_once(kind, name, gold.name, args))
-            for kind, row in rows.items():
-                figures = {key: median([r.get(key) for r in row]) for key in row[0]}
-                print(f"{name:8} {kind.__name__.lower():5} " + "  ".join(f"{value} {key}" for key, value in figures.items()), flush=True)
+    names, rows = with_bases(args.scenario), []
+    golds = {mb: os.path.join(args.dir, f"sxm-bench.{os.getpid()}.{mb}") for mb in {SCENARIOS[name].disk_mb for name in names}}
+    try:
+        for mb, path in golds.items():
+            make_gold(path, mb or args.mb, 0 if mb else args.mb // 2)
+        for number in range(args.runs):
+            for name in names:
+                for kind in filter(lambda kind, name=name: is_for(name, kind), args.engine):
+                    row = measure(name, kind, golds, args)
+                    if row is not None:
+                        rows.append({"scenario": name, "engine": kind, "run": number, **row})
+                        note(json.dumps(rows[-1]))
+            report.divide(rows, {name: SCENARIOS[name].base for name in names})
+            if args.json:
+                with open(args.json, "w", encoding="ascii") as f:
+                    json.dump(rows, f, indent=1)
+    finally:
+        for path in golds.values():
+            if os.path.exists(path):
+                os.unlink(path)
+    report.print_medians(rows, names, statistics.median)
+    report.print_targets(rows, statistics.median)
 
 
 if __name__ == "__main__":

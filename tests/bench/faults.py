@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The scenarios in which something goes wrong, or in which there is more than a disk and a far side. Each returns a row."""
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from engines import Sxm, SxmPair
+from rig import MIB, FarSide, Guest, Relay, allocated_mb, is_same, start_nbdkit, stop, until
+
+CUT_S = 5.0
+
+
+@dataclasses.dataclass
+class Course:
+    name: str
+    scenario: object
+    kind: str
+    make: callable
+    gold: str
+    room: str
+    args: object
+
+    def size(self):
+        return os.path.getsize(self.gold)
+
+
+def run_guest(uri, c, seconds, room=None):
+    """p50 and the rest of one who is alone with that server."""
+    guest = Guest(uri, c.scenario.guest, c.size(), seconds, room or c.room)
+    guest.wait()
+    return guest.figures()
+
+
+def set_sync(engine):
+    if isinstance(engine, Sxm):
+        engine.is_sync = True
+
+
+def wait_synced(engine, seconds):
+    until("the mirror to be in sync", engine.is_synced, seconds, 0.01)
+
+
+# --- both legs 2 ms long
+
+def sync_two_by_two(c):
+    """A mirror that answers when both sides have it should cost what the slower leg costs, not the sum."""
+    source, path = os.path.join(c.room, "source"), os.path.join(c.room, "source.sock")
+    shutil.copyfile(c.gold, source)
+    server = start_nbdkit(path, "--filter=delay", "file", source, "wdelay=2ms")
+    engine, far = c.make(c.room), None
+    try:
+        uri = engine.start_far(path)
+        set_sync(engine)
+        row = {"alone_p50_us": run_guest(uri, c, c.args.seconds)["p50_us"]}
+        far = FarSide(c.room, c.size(), c.scenario.delay_ms)
+        row["alone_p50_us"] = max(row["alone_p50_us"], run_guest(far.uri, c, c.args.seconds)["p50_us"])
+        far.close()
+        far = FarSide(c.room, c.size(), c.scenario.delay_ms)
+        engine.mirror(far.uri)
+        wait_synced(engine, c.args.limit)
+        row.update(run_guest(uri, c, c.args.seconds))
+        row["alone_over"] = round(row["p50_us"] / row["alone_p50_us"], 3)
+        engine.freeze_guests()
+        engine.finish()
+        far.close()
+        row["same"] = is_same(source, far.file)
+        return row
+    finally:
+        engine.close()
+        stop(server)
+        if far:
+            far.close()
+
+
+# --- the far side stands still
+
+def stopped(c):
+    engine = c.make(c.room)
+    uri = engine.start(c.gold)
+    far, guest = FarSide(c.room, c.size()), None
+    try:
+        if c.name == "stopped-sync":
+            set_sync(engine)
+        engine.mirror(far.uri)
+        wait_synced(engine, c.args.limit)
+        guest = Guest(uri, c.scenario.guest, c.size(), c.args.stop_s + 30, c.room)
+        time.sleep(2)
+        begin = time.time()
+        far.process.send_signal(signal.SIGSTOP)
+        time.sleep(c.args.stop_s)
+        end = time.time()
+        far.process.send_signal(signal.SIGCONT)
+        time.sleep(2)
+        guest.end()
+        row = guest.figures(begin, time.time())  # who waited all the time is logged at its end
+        with open(guest.log, encoding="ascii") as f:
+            row["slow_writes"] = sum(int(line.split(",")[1]) > 100e6 for line in f)
+        row["stopped_s"] = round(end - begin, 1)
+        return row
+    finally:
+        far.process.send_signal(signal.SIGCONT)
+        if guest:
+            guest.end()
+        engine.close()
+        far.close()
+
+
+# --- the link is cut, or the near process killed
+
+def wait_half(pair):
+    until("half of the pass", lambda: pair.near.status()["progress"] >= 0.5, 30, 0.001)
+
+
+def finish_pair(pair, relay, row):
+    until("the mirror to be in sync", pair.near.is_synced, 60, 0.01)
+    pair.near.finish()
+    row["same"] = is_same(pair.near.image, pair.far_image)
+    row["wire_mb"], row["again_mb"] = round(relay.up_bytes / MIB, 1), round(relay.again_bytes / MIB, 1)
+    row["again_over"] = round(row["again_mb"] / row["allocated_mb"], 4)
+    return row
+
+
+def cut(c):
+    """Nobody writes."""
+    pair = SxmPair(c.room, c.gold)
+    relay, guest = Relay(pair.far_port, c.size()), Guest(pair.uri, "rw=randread iodepth=1 rate_iops=10", c.size(), 120, c.room)
+    try:
+        row = {"allocated_mb": allocated_mb(pair.near.image)}
+        pair.mirror(relay.port)
+        wait_half(pair)
+        (relay.darken if c.name == "cut-dark" else relay.cut)()
+        row["before_mb"] = round(relay.up_bytes / MIB, 1)
+        time.sleep(CUT_S)
+        row["owed_mb"] = round((pair.near.status()["dirty_bytes"] + pair.near.status()["lag_bytes"]) / MIB, 1)
+        relay.restore()
+        until("the mirror to go on", lambda: relay.resumed, 60, 0.01)
+        row["resumed_s"] = round(relay.resumed - relay.restored, 2)
+        guest.end()
+        return finish_pair(pair, relay, row)
+    finally:
+        guest.end()
+        relay.close()
+        pair.close()
+
+
+def kill_source(c):
+    """The guest is killed with it, as it were: fio does not reconnect; another goes on at once."""
+    pair = SxmPair(c.room, c.gold)
+    relay, guest = Relay(pair.far_port, c.size()), Guest(pair.uri, c.scenario.guest, c.size(), 120, c.room)
+    try:
+        time.sleep(1.5)
+        row = {"allocated_mb": allocated_mb(pair.near.image)}
+        begin = time.time()
+        pair.mirror(relay.port)
+        wait_half(pair)
+        pid, killed = pair.near.pid, time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        until("the link to end", lambda: not relay.ends)
+        relay.life, relay.restored = 2, time.monotonic()
+        row["before_mb"] = round(relay.up_bytes / MIB, 1)
+        pair.hello_of_next(pid)
+        row["back_s"] = round(time.monotonic() - killed, 2)
+        guest.end()
+        row.update(guest.figures(begin), whole_mb=guest.figures(begin)["guest_mb"])
+        guest = Guest(pair.uri, c.scenario.guest, c.size(), 120, c.room)
+        until("the mirror to go on", lambda: relay.resumed, 30, 0.01)
+        row["resumed_s"] = round(relay.resumed - killed, 2)
+        until("the mirror to be in sync", pair.near.is_synced, 60, 0.01)
+        guest.end()
+        row["whole_mb"] += guest.figures()["guest_mb"]
+        return finish_pair(pair, relay, row)
+    finally:
+        guest.end()
+        relay.close()
+        pair.close()
+
+
+# --- power
+
+def power(c):
+    """Who can take a machine's power away says what came of it: the last line of its output is one JSON object."""
+    if not c.args.power:
+        return None
+    done = subprocess.run(c.args.power, shell=True, capture_output=True, text=True, check=False, cwd=c.room)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return {"error": f"{c.args.power}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}"}
+    return json.loads(lines[-1])
