@@ -32,7 +32,7 @@ struct persist {
 	struct bitmap *wanted;     /* owned: regions that are to get memory in the map */
 	struct bitmap *refused;    /* owned: ... and did not */
 	struct bitmap *given_back; /* owned: groups */
-	bool must_last;            /* somebody waits for the medium */
+	bool must_last;            /* has more in it than memory for the map */
 	int err;
 
 	bool is_closing, is_closed;

@@ -13,9 +13,10 @@
  * touches nothing that the loop touches until the group is back.
  *
  * Retired marks and persist_vouch() only take away, so nobody waits for them: they go with the next group, and where none comes
- * within some seconds they make one, without fdatasync. A page of the map whose eight regions are all unmarked goes back to the
- * tmpfs then. First the loop forgets that they are reserved, then the pool punches the hole; a mark that comes meanwhile
- * finds an undecided region and is served by the next group.
+ * within a second they make one. It has its fdatasync, too: the kernel would leave the page alone for half a minute, and if the
+ * power went meanwhile a disk that is long the same on both sides would be copied for nothing. A page of the map whose eight
+ * regions are all unmarked goes back to the tmpfs then. First the loop forgets that they are reserved, then the pool punches the
+ * hole; a mark that comes meanwhile finds an undecided region and is served by the next group.
  *
  * Can fail: fdatasync (those who went get the errno, the file is made anew), memory in the tmpfs (has_map false), the pool
  * (ENOMEM, for all who went).
@@ -29,7 +30,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 
-#define TIDY_MS 5000u
+#define TIDY_MS 1000u
 #define RESERVE_AT_ONCE 64u /* regions; fallocate() gives all of a piece or nothing */
 
 uint64_t *persist_owing(struct persist *p)
@@ -217,7 +218,7 @@ static void pick_marks(struct persist *p)
 
 static void start_group(struct persist *p)
 {
-	p->must_last = false;
+	p->must_last = p->is_due;
 	if (p->map.base)
 		pick_spare(p);
 	pick_marks(p);

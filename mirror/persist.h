@@ -87,7 +87,7 @@ void persist_mark(struct persist *p, struct persist_mark *m);
 bool persist_is_marked(const struct persist *p, uint64_t region);
 bool persist_has_map(const struct persist *p, uint64_t region);
 
-/* All of its bits are clear and stay so until it is marked anew. Written with a later group, or at the close: a crash may leave
+/* All of its bits are clear and stay so until it is marked anew. Written within a second or so, or at the close: a crash may leave
  * the mark, which costs a copy of the region. Nothing happens to one that is not marked. */
 void persist_retire(struct persist *p, uint64_t region);
 
