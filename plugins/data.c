@@ -224,6 +224,23 @@ static int end_suspended(const char *operation, struct error *e)
 	return err;
 }
 
+/* Its process is gone, and the image's own record may still owe something for it: a process of its disk settles that. */
+static int settle_ended(const char *operation, struct error *e)
+{
+	struct record r;
+	int err = 0;
+
+	if (!records_read(operation, &r))
+		return 0;
+	if (r.ended && is_image_of(operation, r.path) && datapath_owes(r.path)) {
+		CLEANUP_FREE char *ok = ask_about(operation, r.path, "mirror.destroy", 0, PROCESS_START, e);
+
+		err = ok ? 0 : -1;
+	}
+	jsonspec_clear(&records_spec, &r);
+	return err;
+}
+
 int data_cancel(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *operation = call->args.operation.arg;
@@ -240,7 +257,7 @@ int data_destroy(struct smapi_call *call, char **result, struct failure *f)
 	struct error e;
 
 	if (end_operation(operation, "mirror.destroy", &e) == -1 || end_suspended(operation, &e) == -1 ||
-	    records_remove(operation, &e) == -1)
+	    settle_ended(operation, &e) == -1 || records_remove(operation, &e) == -1)
 		return failure_from(f, FAILURE_MIRROR, &e);
 	return smapi_unit(result, f);
 }

@@ -320,3 +320,8 @@ int datapath_release(const char *path, struct failure *f)
 	jsonspec_clear(&users_spec, &users);
 	return r == 0 ? release_owner(&p, f) : -1;
 }
+
+bool datapath_owes(const char *path)
+{
+	return !is_plainly_ours(path) && access(path, F_OK) == 0;
+}

@@ -15,6 +15,9 @@ char *datapath_image(const char *uri, struct failure *f);
  * it attached or active. */
 int datapath_release(const char *path, struct failure *f);
 
+/* The image is there, and its record says that it is not plainly its owner's, or that a mirror of it was never settled. */
+bool datapath_owes(const char *path);
+
 /* {"domain":"..."}: heap; NULL: out of memory. */
 char *datapath_domain(const char *domain);
 

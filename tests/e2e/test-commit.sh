@@ -284,6 +284,38 @@ foreign_target() {
 	finish
 }
 
+far_gives_up() {
+	begin "the far side is let go before the guest is"
+	mirror_A
+	end_far
+	owner_is "$image_B" "incomplete 1 *"
+	has_failed() { on A stat_operation "$operation" | grep -q '"failed": *true'; }
+	until_true 10 has_failed
+	write_A
+	on A deactivate "$uri_A" 1
+	on A activate "$uri_A" 1
+	holds "$image_A"
+	finish
+}
+
+# xapi destroys the source after moves whose errors it ignored.
+source_is_kept() {
+	begin "the far side dies after complete, and nobody cares"
+	end_far
+	start_nbdkit "$tmp/nbdkit2" memory "$bytes"
+	mirror_A "nbd+unix:///?socket=$tmp/nbdkit2"
+	stop "$started"
+	refused on A deactivate "$uri_A" 1
+	on A deactivate "$uri_A" 1
+	on A detach "$uri_A" 1
+	refused destroy A "$sr_A" "$volume_A"
+	grep -q "only good copy" "$tmp/refused" || die "does not say why: $(cat "$tmp/refused")"
+	holds "$image_A"
+	on A datapath_verb Data.destroy "\"operation\":$operation" >/dev/null
+	destroy A "$sr_A" "$volume_A" >/dev/null
+	finish
+}
+
 foreign_source() {
 	begin "a foreign source"
 	nbdcopy --flush "$tmp/data" "nbd+unix:///$export_B?socket=$sock_B"
@@ -295,6 +327,6 @@ foreign_source() {
 }
 
 for name in ${SXM_CASES:-switchover reboot_after_complete shutdown_after_complete halted cancel_before_commit cancel_after_commit \
-	far_dies_at_the_barrier source_dies_after_commit source_dies_at_the_barrier foreign_target foreign_source}; do
+	far_gives_up source_is_kept far_dies_at_the_barrier source_dies_after_commit source_dies_at_the_barrier foreign_target foreign_source}; do
 	"$name"
 done
