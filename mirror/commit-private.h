@@ -65,6 +65,7 @@ struct commit_verdict commit_changed(struct commit_verdict v, const struct commi
 void commit_own(struct commit_record *next, uint64_t epoch); /* the source has it again */
 void commit_settle(struct commit_record *next);              /* nothing of the operation is owed any more */
 bool commit_is_source(const struct commit_record *r);
+bool commit_is_in_doubt(const struct commit_record *r);      /* offered with a group */
 bool commit_is_over(const struct commit_record *r);          /* the source's operation */
 bool commit_is_of(const struct commit_record *r, const struct commit_link *link); /* the far end of this very mirror */
 

@@ -114,6 +114,8 @@ struct commit_verdict commit_source_settle(const struct commit_record *r)
 
 	if (!commit_is_source(r))
 		return v;
+	if (commit_is_in_doubt(r))
+		return commit_verdict(r, COMMIT_ASK_GROUP, COMMIT_WHY_GROUP);
 	if (r->state == COMMIT_OFFERED) {
 		commit_own(&v.next, r->epoch + 1);
 		v.why = COMMIT_WHY_WITHDRAWN;
@@ -134,6 +136,30 @@ struct commit_verdict commit_source_offer(const struct commit_record *r)
 		return refuse(r, COMMIT_WHY_NO_OPERATION);
 	v.next.state = COMMIT_OFFERED;
 	v.next.epoch = r->epoch + 1;
+	return commit_changed(v, r);
+}
+
+struct commit_verdict commit_source_offer_in(const struct commit_record *r, const char *group)
+{
+	struct commit_verdict v;
+
+	assert(commit_mirror_is_valid(group)); /* the same characters */
+	if (r->state == COMMIT_OFFERED)
+		return strcmp(r->group, group) == 0 ? allow(r) : refuse(r, COMMIT_WHY_OFFERED);
+	v = commit_source_offer(r);
+	if (v.does == COMMIT_ALLOW)
+		memcpy(v.next.group, group, strlen(group));
+	return v;
+}
+
+struct commit_verdict commit_source_withdraw(const struct commit_record *r)
+{
+	struct commit_verdict v = allow(r);
+
+	if (r->state != COMMIT_OFFERED)
+		return refuse(r, COMMIT_WHY_NO_OPERATION);
+	commit_own(&v.next, r->epoch + 1);
+	v.why = COMMIT_WHY_WITHDRAWN;
 	return commit_changed(v, r);
 }
 
@@ -166,6 +192,8 @@ struct commit_verdict commit_source_barrier_failed(const struct commit_record *r
 
 	if (!commit_is_source(r) || r->state == COMMIT_GIVEN)
 		return v;
+	if (commit_is_in_doubt(r))
+		return commit_verdict(r, COMMIT_ASK_GROUP, COMMIT_WHY_GROUP);
 	if (r->state == COMMIT_OFFERED) {
 		commit_own(&v.next, PLANTED(BUG_WITHDRAW_KEEPS_EPOCH) ? r->epoch - 1 : r->epoch + 1);
 		v.why = COMMIT_WHY_WITHDRAWN;
@@ -192,6 +220,8 @@ struct commit_verdict commit_deactivate(const struct commit_record *r, bool is_l
 		return allow(r);
 	if (r->state == COMMIT_OWNED && is_forgiven(r, now_s))
 		return allow(r);
+	if (commit_is_in_doubt(r))
+		return commit_verdict(r, COMMIT_ASK_GROUP, COMMIT_WHY_GROUP);
 	return is_live ? commit_verdict(r, COMMIT_BARRIER, COMMIT_WHY_NONE) : commit_source_barrier_failed(r);
 }
 

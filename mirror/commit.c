@@ -19,6 +19,7 @@
  *         v
  *      owned e+2     after RECLAIM's answer, after the news RELEASED, or by an admin's word
  *
+ *      offered e+1 with a group: what the group's decision says (base/decision.h), and nothing else.
  *      offered e+1 --the barrier failed, or a guest is activated: withdrawn--> owned e+2, and RECLAIM where there is a link.
  *                    A link of the name e+2 is as good as RECLAIM: its name says that the source owns e+2.
  *      any far state --an admin forces it--> owned, of no mirror
@@ -95,6 +96,8 @@ bool commit_record_is_valid(const struct commit_record *r)
 		return false;
 	if ((r->state == COMMIT_OFFERED || r->state == COMMIT_GIVEN) && (r->epoch < 2 || r->is_unfenced))
 		return false;
+	if (r->group[0] && ((r->state != COMMIT_OFFERED && r->state != COMMIT_GIVEN) || !commit_mirror_is_valid(r->group)))
+		return false;
 	return r->since <= r->generation && r->lost_s >= 0;
 }
 
@@ -138,6 +141,8 @@ static const char *const why_texts[COMMIT_WHY_COUNT] = {
 	[COMMIT_WHY_NO_OPERATION] = "no mirror of it is in a state for this",
 	[COMMIT_WHY_UNVERIFIED] = "a foreign source wrote it, which cannot say whether it was complete",
 	[COMMIT_WHY_FORCED] = "by force",
+	[COMMIT_WHY_GROUP] = "it is being handed over together with other disks, and that is not settled yet; try again, or run "
+			     "sxm-handover again",
 	[COMMIT_WHY_WITHDRAWN] = "its handover was withdrawn, and the far side may not know: do not start it there",
 };
 
@@ -159,7 +164,8 @@ static bool is_same(const struct commit_record *a, const struct commit_record *b
 	       a->generation == b->generation && a->was_written == b->was_written && a->since == b->since &&
 	       a->is_acknowledged == b->is_acknowledged && a->is_unverified == b->is_unverified &&
 	       a->is_unfenced == b->is_unfenced && a->is_told == b->is_told && a->is_raised == b->is_raised &&
-	       a->is_ended == b->is_ended && a->is_taken == b->is_taken && a->lost_s == b->lost_s;
+	       a->is_ended == b->is_ended && a->is_taken == b->is_taken && a->lost_s == b->lost_s &&
+	       strcmp(a->group, b->group) == 0;
 }
 
 struct commit_verdict commit_changed(struct commit_verdict v, const struct commit_record *r)
@@ -173,6 +179,7 @@ void commit_own(struct commit_record *next, uint64_t epoch)
 	next->state = COMMIT_OWNED;
 	next->epoch = epoch;
 	next->is_taken = false;
+	memset(next->group, 0, sizeof(next->group));
 }
 
 void commit_settle(struct commit_record *next)
@@ -185,6 +192,11 @@ void commit_settle(struct commit_record *next)
 bool commit_is_source(const struct commit_record *r)
 {
 	return r->role == COMMIT_ROLE_SOURCE;
+}
+
+bool commit_is_in_doubt(const struct commit_record *r)
+{
+	return r->state == COMMIT_OFFERED && r->group[0];
 }
 
 bool commit_is_over(const struct commit_record *r)
@@ -241,6 +253,8 @@ static struct commit_verdict activate_offered(const struct commit_record *r, con
 
 	if (PLANTED(BUG_WITHDRAW_FORGOTTEN))
 		return v;
+	if (commit_is_in_doubt(r))
+		return commit_verdict(r, COMMIT_ASK_GROUP, COMMIT_WHY_GROUP);
 	if (a->is_pending)
 		return commit_verdict(r, COMMIT_WAIT, COMMIT_WHY_PENDING);
 	if (a->is_linked)
@@ -423,6 +437,8 @@ static struct commit_verdict take_source(const struct commit_record *r, bool is_
 {
 	struct commit_verdict v = commit_verdict(r, COMMIT_ALLOW, COMMIT_WHY_WITHDRAWN);
 
+	if (commit_is_in_doubt(r) && !is_forced)
+		return commit_verdict(r, COMMIT_ASK_GROUP, COMMIT_WHY_GROUP);
 	if (r->is_taken && !is_forced)
 		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_TAKEN);
 	commit_own(&v.next, r->epoch + 1);

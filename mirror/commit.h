@@ -28,6 +28,7 @@
 #include "base/compiler.h"
 
 #define COMMIT_MIRROR_MAX 64           /* bytes of an id with its NUL */
+#define COMMIT_GROUP_MAX 64            /* the same, of a group's */
 #define COMMIT_LOST_RAISES_S 3600      /* how long after the loss of its link an operation still raises, with an sxm far side */
 #define COMMIT_LOST_RAISES_FOREIGN_S 86400
 #define COMMIT_UNLINKED_DESTROY_S 86400 /* how long what may be the only copy is kept, without a link to ask over */
@@ -80,6 +81,7 @@ struct commit_record {
 	bool is_ended;                 /* the far side gave it up or back: the operation is over */
 	bool is_taken;                 /* given: the far side runs a guest */
 	int64_t lost_s;                /* when its link was lost, seconds of the epoch of the clock; 0: it is not */
+	char group[COMMIT_GROUP_MAX];  /* offered, given: with the other disks of this group, or not at all; "": alone */
 };
 
 /* A connection as its context's name says it (PROTOCOL.x-sxm, 1), and how far RECLAIM has carried it since. */
@@ -92,6 +94,8 @@ struct commit_link {
 enum commit_does {
 	COMMIT_ALLOW,                  /* go on; an answer's status is OK */
 	COMMIT_REFUSE,                 /* `why` says why */
+	COMMIT_ASK_GROUP,              /* offered with a group: make its decision final, then commit_source_withdraw() or COMMIT
+	                                  and commit_source_give(), then call again */
 	COMMIT_ASK_RECLAIM,            /* ask RECLAIM over a link (make one), tell commit_source_heard(), then call again */
 	COMMIT_WAIT,                   /* for what is under way (`why`), then call again */
 	COMMIT_RAISE,                  /* deactivation: raises */
@@ -115,6 +119,7 @@ enum commit_why {
 	COMMIT_WHY_NO_OPERATION,       /* no mirror of this name, or it does not fit its state */
 	COMMIT_WHY_UNVERIFIED,         /* allowed, to be logged: a foreign source wrote it; whether all of it, nobody knows */
 	COMMIT_WHY_FORCED,             /* allowed, to be logged: by force only */
+	COMMIT_WHY_GROUP,              /* offered with other disks, and what was decided for them has to be followed first */
 	COMMIT_WHY_WITHDRAWN,          /* allowed, to be logged: the far side may be eligible and was not told */
 	COMMIT_WHY_COUNT,
 };
@@ -207,6 +212,11 @@ struct commit_verdict commit_source_tell(const struct commit_record *r);
 
 /* The barrier: everything was sent and acknowledged, guests are held. Before COMMIT, and again when it is repeated. */
 struct commit_verdict commit_source_offer(const struct commit_record *r);
+/* The same for a disk of a group. From here on nothing but these changes the record, until the group's decision is final:
+ * commit_source_withdraw(), _give() and _heard(), and an admin by force; all else is answered COMMIT_ASK_GROUP. */
+struct commit_verdict commit_source_offer_in(const struct commit_record *r, const char *group);
+/* The group is not handed over: the disk is owned here, e+2, and the operation goes on. Where there is a link: then RECLAIM. */
+struct commit_verdict commit_source_withdraw(const struct commit_record *r);
 /* COMMIT was answered OK with this epoch. ALLOW: given, the deactivation may succeed. */
 struct commit_verdict commit_source_give(const struct commit_record *r, uint64_t epoch);
 /* ... to a far side that is no sxm: all was acknowledged (and flushed where it can be). Settled; the disk stays owned. */

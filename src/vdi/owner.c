@@ -24,7 +24,7 @@
 #define NUMBER_BYTES 21
 
 struct text {
-	char *state, *role, *mirror, *epoch, *generation, *since; /* borrowed when encoding, owned after decoding */
+	char *state, *role, *mirror, *epoch, *generation, *since, *group; /* borrowed when encoding, owned after decoding */
 	bool was_written, is_acknowledged, is_unverified, is_unfenced, is_told, is_raised, is_ended, is_taken;
 	int64_t lost_s;
 };
@@ -37,7 +37,8 @@ static const struct jsonspec_field fields[] = {
 	NEEDED("written", JS_BOOL, was_written), OPTION("acknowledged", JS_BOOL, is_acknowledged),
 	OPTION("unverified", JS_BOOL, is_unverified), OPTION("unfenced", JS_BOOL, is_unfenced),
 	OPTION("told", JS_BOOL, is_told), OPTION("raised", JS_BOOL, is_raised), OPTION("ended", JS_BOOL, is_ended),
-	OPTION("taken", JS_BOOL, is_taken), OPTION("lost", JS_INT64, lost_s), { .name = NULL },
+	OPTION("taken", JS_BOOL, is_taken), OPTION("lost", JS_INT64, lost_s),
+	OPTION("group", JS_STRING, group), { .name = NULL },
 };
 static const struct jsonspec spec = { "owner", sizeof(struct text), fields };
 
@@ -58,7 +59,7 @@ char *owner_encode(const struct commit_record *r)
 		.epoch = epoch, .generation = generation, .since = since, .was_written = r->was_written,
 		.is_acknowledged = r->is_acknowledged, .is_unverified = r->is_unverified, .is_unfenced = r->is_unfenced,
 		.is_told = r->is_told, .is_raised = r->is_raised, .is_ended = r->is_ended, .is_taken = r->is_taken,
-		.lost_s = r->lost_s,
+		.lost_s = r->lost_s, .group = r->group[0] ? borrow(r->group) : NULL,
 	};
 
 	snprintf(epoch, sizeof(epoch), "%" PRIu64, r->epoch);
@@ -91,9 +92,9 @@ static bool read_role(const char *text, enum commit_role *out)
 static bool take(const struct text *t, struct commit_record *r)
 {
 	commit_record_init(r);
-	if (strlen(t->mirror) >= sizeof(r->mirror) || !commit_state_by_name(t->state, &r->state) ||
-	    !read_role(t->role, &r->role) || !read_number(t->epoch, &r->epoch) || !read_number(t->generation, &r->generation) ||
-	    !read_number(t->since, &r->since))
+	if (strlen(t->mirror) >= sizeof(r->mirror) || (t->group && strlen(t->group) >= sizeof(r->group)) ||
+	    !commit_state_by_name(t->state, &r->state) || !read_role(t->role, &r->role) ||
+	    !read_number(t->epoch, &r->epoch) || !read_number(t->generation, &r->generation) || !read_number(t->since, &r->since))
 		return false;
 	snprintf(r->mirror, sizeof(r->mirror), "%s", t->mirror);
 	r->was_written = t->was_written;
@@ -105,6 +106,8 @@ static bool take(const struct text *t, struct commit_record *r)
 	r->is_ended = t->is_ended;
 	r->is_taken = t->is_taken;
 	r->lost_s = t->lost_s;
+	if (t->group)
+		snprintf(r->group, sizeof(r->group), "%s", t->group);
 	return commit_record_is_valid(r);
 }
 

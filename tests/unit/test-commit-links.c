@@ -244,6 +244,50 @@ static void a_barrier_offers_and_gives(void **state)
 	assert_false(commit_source_give_unfenced(&r).next.is_told);
 }
 
+/* Offered with other disks: whatever else is asked waits for what was decided for all of them. */
+static void a_disk_of_a_group_does_what_was_decided_for_all(void **state)
+{
+	const struct commit_activation guest = { .domain = COMMIT_GUEST }, linked = { .domain = COMMIT_GUEST, .is_linked = true };
+	const struct commit_destruction destruction = { .unlinked_s = 0 };
+	struct commit_record r = source(4);
+	struct commit_verdict v;
+
+	(void)state;
+	r.is_told = true;
+	v = commit_source_offer_in(&r, "g");
+	expect(v, COMMIT_ALLOW, COMMIT_OFFERED, 5);
+	assert_string_equal(v.next.group, "g");
+	r = v.next;
+	assert_false(commit_source_offer_in(&r, "g").is_changed);
+	refused(commit_source_offer_in(&r, "h"), COMMIT_WHY_OFFERED);
+	expect(commit_deactivate(&r, false, 0), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_deactivate(&r, true, 0), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_activate(&r, &guest), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_activate(&r, &linked), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_source_barrier_failed(&r), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_source_settle(&r), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	expect(commit_take(&r, false), COMMIT_ASK_GROUP, COMMIT_OFFERED, 5);
+	refused(commit_destroy(&r, &destruction), COMMIT_WHY_UNRESOLVED);
+	assert_int_equal(commit_write(&r, COMMIT_LOCAL, NULL), COMMIT_WAIT);
+
+	expect(commit_take(&r, true), COMMIT_ALLOW, COMMIT_OWNED, 6);
+	v = commit_source_withdraw(&r);
+	expect(v, COMMIT_ALLOW, COMMIT_OWNED, 6);
+	assert_true(v.next.is_told && !v.next.is_ended && !v.next.is_raised && !v.next.group[0]);
+	assert_int_equal(commit_deactivate(&v.next, true, 0).does, COMMIT_BARRIER); /* the operation goes on */
+	refused(commit_source_withdraw(&v.next), COMMIT_WHY_NO_OPERATION);
+
+	v = commit_source_give(&r, 5);
+	expect(v, COMMIT_ALLOW, COMMIT_GIVEN, 5);
+	assert_string_equal(v.next.group, "g"); /* for whoever asks whether it followed */
+	assert_int_equal(commit_activate(&v.next, &linked).does, COMMIT_ASK_RECLAIM);
+	r = source(4);
+	r.is_unfenced = true;
+	refused(commit_source_offer_in(&r, "g"), COMMIT_WHY_NO_OPERATION);
+	strcpy(r.group, "g");
+	assert_false(commit_record_is_valid(&r));
+}
+
 static void deactivation_raises_once_and_what_was_offered_is_withdrawn(void **state)
 {
 	struct commit_record r = record(COMMIT_OFFERED, 5);
@@ -363,6 +407,7 @@ int main(void)
 		cmocka_unit_test(the_end_of_mir_ends_what_is_not_committed),
 		cmocka_unit_test(a_mirror_begins_where_its_source_owns),
 		cmocka_unit_test(a_barrier_offers_and_gives),
+		cmocka_unit_test(a_disk_of_a_group_does_what_was_decided_for_all),
 		cmocka_unit_test(deactivation_raises_once_and_what_was_offered_is_withdrawn),
 		cmocka_unit_test(a_dead_mirror_does_not_kill_a_guest),
 		cmocka_unit_test(the_far_sides_words_mean),

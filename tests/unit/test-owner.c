@@ -56,6 +56,7 @@ static void what_was_written_is_read_again(void **state)
 	r.was_written = r.is_told = r.is_taken = r.is_unverified = r.is_acknowledged = r.is_raised = r.is_ended = true;
 	r.lost_s = 1700000000;
 	strcpy(r.mirror, "5e6f.17");
+	strcpy(r.group, "g1");
 	text = owner_encode(&r);
 	put(text);
 	free(text);
