@@ -87,8 +87,8 @@ void persist_mark(struct persist *p, struct persist_mark *m);
 bool persist_is_marked(const struct persist *p, uint64_t region);
 bool persist_has_map(const struct persist *p, uint64_t region);
 
-/* All of its bits are clear and stay so until it is marked anew. Written within a second or so, or at the close: a crash may leave
- * the mark, which costs a copy of the region. Nothing happens to one that is not marked. */
+/* All of its bits are clear and stay so until it is marked anew. Written within a second or so, or at the close: a crash may
+ * leave the mark, which costs a copy of the region. Nothing happens to one that is not marked. */
 void persist_retire(struct persist *p, uint64_t region);
 
 /* What is owed is in bits and marks that are done(): the files need no longer say that everything is. */
