@@ -26,6 +26,7 @@
  */
 #include <errno.h>
 #include <libnbd.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@
 #include "mirror/remote-private.h"
 
 #define PARTING_MS 1000
+#define LAST_WORDS 64u
 #define ZERO_MAX_BYTES (UINT64_C(1) << 30) /* the length on the wire has 32 bits, and a server should not vanish for long */
 
 void remote_nbd_set_state(struct remote_nbd *r, enum link_state state)
@@ -205,10 +207,29 @@ void remote_nbd_close_conn(struct conn *c)
 		end_op(c, op, ESHUTDOWN);
 }
 
+static bool is_gone(const struct conn *c)
+{
+	return nbd_aio_is_closed(c->nbd) || nbd_aio_is_dead(c->nbd);
+}
+
+/* What the far side answered before another of its connections ended: its last word, perhaps, why it parts. */
+static void hear_out(struct conn *c)
+{
+	struct pollfd p = { .fd = c->fd, .events = POLLIN };
+
+	for (unsigned i = 0; i < LAST_WORDS && !is_gone(c); i++) {
+		if (!(nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_READ) || poll(&p, 1, 0) != 1 || !(p.revents & POLLIN))
+			return;
+		nbd_aio_notify_read(c->nbd);
+	}
+}
+
 /* From the loop only, never from a libnbd callback. err: for on_down, unless closing. */
 static void go_down(struct remote_nbd *r, int err)
 {
 	remote_nbd_set_state(r, DOWN);
+	for (unsigned i = 0; err && i < r->connections; i++)
+		hear_out(&r->conn[i]);
 	atomic_store(&r->connect.is_cancelled, true);
 	for (unsigned i = 0; i < r->connections; i++)
 		remote_nbd_close_conn(&r->conn[i]);
@@ -217,11 +238,6 @@ static void go_down(struct remote_nbd *r, int err)
 	loop_timer_clear(r->idle);
 	r->down_err = err;
 	loop_defer(r->spec.loop, &r->task);
-}
-
-static bool is_gone(const struct conn *c)
-{
-	return nbd_aio_is_closed(c->nbd) || nbd_aio_is_dead(c->nbd);
 }
 
 /* The goodbye is said. The peer's own close is not awaited: there is nothing in it for us, and it may take its time (one that
