@@ -171,8 +171,8 @@ static void find_status(const char *operation, struct types_status *status)
 
 	if (ask_status(operation, NULL, status, &e))
 		return;
-	if (records_read(operation, &r) && !r.ended && is_image_of(operation, r.path)) {
-		bool is_answered = ask_status(operation, r.path, status, &e);
+	if (records_read(operation, &r)) {
+		bool is_answered = !r.ended && is_image_of(operation, r.path) && ask_status(operation, r.path, status, &e);
 
 		jsonspec_clear(&records_spec, &r);
 		if (is_answered)
