@@ -69,6 +69,7 @@ if [ "$is_long" = yes ]; then
 	step "long: a disk of 3 GiB moves" in_dir build-check env SXM_DEMO_MB=2048 ./run ../tests/e2e/test-demo.sh
 	step "long: killed under load, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-life-kill.sh
 	step "long: branches of the core that are tested" in_dir build-check ./run ../tests/sim/coverage.sh
+	step "long: a disk moves while everything goes wrong, 200 times" in_dir build-check ./run ../tests/e2e/stress.py --rounds 200
 	step "long: mirrors under faults, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-mirror-faults.sh
 fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

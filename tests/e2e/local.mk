@@ -18,6 +18,7 @@ E2E_TESTS = \
 	tests/e2e/test-nbd-server.sh \
 	tests/e2e/test-reboot.sh \
 	tests/e2e/test-resume.sh \
+	tests/e2e/test-stress.sh \
 	tests/e2e/test-systemd.sh \
 	tests/e2e/test-verify.sh
 TESTS += $(E2E_TESTS)
@@ -26,4 +27,4 @@ EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reb
 SMAPI_TESTS = tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-datapath.py \
 	tests/e2e/test-far.py tests/e2e/test-records.py
 TESTS += $(SMAPI_TESTS)
-EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/vectors.json
+EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/stress.py tests/e2e/vectors.json

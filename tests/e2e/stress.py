@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A disk moves from host A to host B while everything goes wrong, again and again.
 
-    ./run tests/e2e/stress.py [--seed S] [--first N] [--rounds N] [--seconds S] [--only KIND,KIND] [--kill-near] [--keep]
+    ./run tests/e2e/stress.py [--seed S] [--first N] [--rounds N] [--seconds S] [--only KIND,KIND] [--go-on] [--verbose]
 
 A round is a new disk: a guest writes stamps at A, Data.mirror to B, faults at random for --seconds, then all is healed and the
 mirror must be complete (or have failed for a reason that a fault explains; then there is another); the barrier, perhaps with a
@@ -42,7 +42,6 @@ MIB = 1 << 20
 BOUND_MS = 1000     # a guest's longest wait that is nobody's fault, besides what this machine itself stood still
 COMPLETE_S = 60     # from the end of the faults
 VERB_S = 100
-KILLS_NEAR = True
 GUEST = os.path.join(os.environ.get("SXM_BUILDDIR", ""), "tests/lib/guest")
 
 
@@ -477,7 +476,7 @@ FAR_KINDS = ["kill_far", "kill_far_again", "kill_far_and_keeper", "stop_far"]
 LINK_KINDS = ["link_down"]
 RELAY_KINDS = ["relay_cut", "relay_cut_after", "relay_cut_after", "relay_stall", "relay_refuse", "relay_hang", "relay_rate"]
 ODD_KINDS = ["verify", "mode", "dom0"]
-NEAR_KINDS = ["stop_near"]
+NEAR_KINDS = ["stop_near"] + ["kill_near"] * 3
 
 
 # --- a round
@@ -528,10 +527,8 @@ class Round:
         self.kinds = FAR_KINDS + ODD_KINDS + NEAR_KINDS + (RELAY_KINDS if self.has_relay else []) + LINK_KINDS
         if rng.random() < 0.3:
             self.kinds = self.kinds + ["full"] * 2
-        if self.options.kill_near:
-            self.kinds = self.kinds + ["kill_near"] * 4
         if self.options.only:
-            self.kinds = [k for k in self.kinds + ["full", "kill_near"] if k in self.options.only]
+            self.kinds = [k for k in self.kinds + ["full"] if k in self.options.only]
         self.a.begin(256 * MIB)
         self.b.begin(self.size + 2 * MIB)
         self.near = Disk(self.a, self.size)
@@ -611,7 +608,15 @@ class Round:
             self.faults.heal()
 
     def reason(self):
-        return (self.near.try_ask("mirror.stat", id=self.operation[1], wait_ms=0) or {}).get("text", "?")
+        """Its process says, or its record, if that process is no more."""
+        said = self.near.try_ask("mirror.stat", id=self.operation[1], wait_ms=0)
+        if not said:
+            try:
+                with open(f"{self.a.run_dir}/state/operations/{self.operation[1]}.json", encoding="utf-8") as f:
+                    said = control_client.json.load(f)
+            except OSError:
+                pass
+        return (said or {}).get("text", "?")
 
     def stays_failed(self):
         """A killed source's successor may not have found it yet."""
@@ -669,7 +674,7 @@ class Round:
             time.sleep(math.exp(self.rng.uniform(math.log(0.0003), math.log(0.15))))
             self.faults.inject(fault)
         call.wait()
-        window[1] = now() + 1
+        window[1] = now()
         if not call.error:
             return True
         why = str(call.error)
@@ -713,6 +718,8 @@ class Round:
 
     def go_on_there(self):
         is_early = self.rng.random() < 0.5
+        window = [now() - VERB_S, now() + VERB_S]  # it is nowhere
+        self.faults.near.append(window)
         self.faults.heal()
         uri = self.far.attach("7") if is_early else None
         if self.rng.random() < 0.2 and self.pick(FAR_KINDS):
@@ -727,6 +734,7 @@ class Round:
         require(not call.error, f"activate at B: {call.error}")
         self.guest.move(uri)
         self.guest.goes_on(15)
+        window[1] = now()
         self.guest.stop()
         self.guest.verify(uri)
 
@@ -892,7 +900,6 @@ def parse():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=4)
     p.add_argument("--only", type=lambda s: s.split(","))
-    p.add_argument("--kill-near", action="store_true", default=KILLS_NEAR)
     p.add_argument("--go-on", action="store_true", help="after a round that failed")
     p.add_argument("--verbose", action="store_true")
     options = p.parse_args()
