@@ -16,6 +16,7 @@ E2E_TESTS = \
 	tests/e2e/test-mirror-targets.sh \
 	tests/e2e/test-nbd-interop.sh \
 	tests/e2e/test-nbd-server.sh \
+	tests/e2e/test-power-loss.sh \
 	tests/e2e/test-reboot.sh \
 	tests/e2e/test-resume.sh \
 	tests/e2e/test-stress.sh \

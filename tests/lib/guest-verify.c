@@ -17,6 +17,8 @@
  * After a loss of the cache only what was acknowledged before an answered flush was begun counts as acknowledged there (C in
  * the drawing); everything that was ever issued may still be what the sector holds.
  *
+ * A loss of power in the middle of the log is the same for all that ended before it.
+ *
  * Can fail: lost (an older state), torn (a stamp whose bytes are not its own), elsewhere (another offset's stamp), strange (a
  * sequence number never issued for that sector, or bytes nobody wrote).
  */
@@ -77,7 +79,7 @@ bool guest_stamp_read(const uint8_t sector[static GUEST_SECTOR], uint64_t run, u
 struct operation {
 	uint64_t offset, issued, ended; /* ended: UINT64_MAX until acknowledged */
 	uint32_t length;
-	bool is_zero;
+	bool is_zero, may_be_lost;
 };
 
 struct history {
@@ -87,6 +89,7 @@ struct history {
 	uint64_t acknowledged;
 	uint64_t *flush;                /* owned; [number - 1]: when it was begun */
 	uint64_t flushes, flushed;      /* flushed: the latest beginning among answered flushes */
+	uint64_t power_lost;            /* the last time */
 	bool is_flushed;                /* only what is older than `flushed` must be there */
 	uint64_t *must_outlive;         /* owned; per sector: the latest issue among acknowledged operations */
 	uint64_t *zeroed;               /* owned; per sector: the latest end among zeroings */
@@ -119,12 +122,27 @@ static int take_flush(struct history *h, const struct guest_log_record *r, uint6
 	return 0;
 }
 
+static void take_power_loss(struct history *h, uint64_t time)
+{
+	for (uint64_t i = 0; i < h->operations; i++) {
+		struct operation *op = &h->operation[i];
+
+		if (op->ended != UINT64_MAX && op->ended > MAX(h->flushed, h->power_lost))
+			op->may_be_lost = true;
+	}
+	h->power_lost = time;
+}
+
 static int take_record(struct history *h, const struct guest_log_record *r, uint64_t time)
 {
 	struct operation *op;
 
 	if (r->type == GUEST_FLUSH || r->type == GUEST_FLUSHED)
 		return take_flush(h, r, time);
+	if (r->type == GUEST_POWER_LOST) {
+		take_power_loss(h, time);
+		return 0;
+	}
 	if (r->sequence == 0 || r->sequence > h->operations + 1)
 		return -1;
 	if (r->type == GUEST_ACKNOWLEDGED) {
@@ -150,7 +168,7 @@ static void note_sectors(struct history *h)
 		const uint64_t first = (op->offset - h->header.region_start) / GUEST_SECTOR;
 
 		for (uint64_t s = first; s < first + op->length / GUEST_SECTOR; s++) {
-			if (op->ended != UINT64_MAX && (!h->is_flushed || op->ended < h->flushed))
+			if (op->ended != UINT64_MAX && !op->may_be_lost && (!h->is_flushed || op->ended < h->flushed))
 				h->must_outlive[s] = MAX(h->must_outlive[s], op->issued);
 			if (op->is_zero)
 				h->zeroed[s] = MAX(h->zeroed[s], op->ended);

@@ -13,6 +13,8 @@
  *      running --connection lost--> reads the next URI from the FIFO --> unacknowledged ones again, same numbers --> running
  *                                        '--- end of file, or no --then: the end
  *
+ * A line "lost URI" says that the disk's power was lost meanwhile: what was acknowledged and not flushed is not promised.
+ *
  * With --uri-file the URI is read from that file each time, and tried each 20 ms until somebody serves it: a guest whose
  * driver reconnects. Who moves it writes another URI into the file. --slow: a line "slow at=SECONDS ms=N" for each operation
  * that took longer, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
@@ -425,7 +427,12 @@ static bool go_elsewhere(struct writer *w)
 
 	if (w->uri_path)
 		return connect_to(w, NULL);
-	return w->then_path && !is_stop_asked && read_line(w->then_path, uri, sizeof(uri)) && connect_to(w, uri);
+	if (!w->then_path || is_stop_asked || !read_line(w->then_path, uri, sizeof(uri)))
+		return false;
+	if (strncmp(uri, "lost ", 5) != 0)
+		return connect_to(w, uri);
+	log_add(w, GUEST_POWER_LOST, &(struct slot){ 0 });
+	return connect_to(w, uri + 5);
 }
 
 static void choose_region(struct writer *w)

@@ -26,6 +26,7 @@ enum guest_log_type {
 	GUEST_ACKNOWLEDGED,
 	GUEST_FLUSH,              /* a flush is about to be sent; `sequence` is its own number */
 	GUEST_FLUSHED,            /* it was answered: what was acknowledged before its GUEST_FLUSH outlives a power loss */
+	GUEST_POWER_LOST,         /* what no flush covered may be there from here on, or not */
 };
 
 struct guest_log_record {

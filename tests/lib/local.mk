@@ -16,3 +16,7 @@ tests_lib_mirror_try_LDADD = libmirror.la libdisk.la
 check_PROGRAMS += tests/lib/persist-try
 tests_lib_persist_try_SOURCES = tests/lib/persist-try.c
 tests_lib_persist_try_LDADD = libmirror.la
+# A disk with a write cache, that loses its power.
+check_PROGRAMS += tests/lib/volatile-disk
+tests_lib_volatile_disk_SOURCES = tests/lib/volatile-disk.c
+tests_lib_volatile_disk_LDADD = libnbdsrv.la
