@@ -49,9 +49,21 @@ show_failure() {
 	[ -n "$failed" ] || tail -n 100 "$1"
 }
 
+may_skip() { local status=0; "$@" || status=$?; [ "$status" = 0 ] || [ "$status" = 77 ]; }
 repeat() { local i; for ((i = 0; i < $1; i++)); do "${@:2}" || return; done; }
 # Both in a shell of their own: each step starts at the top.
 in_dir() ( cd "$1" && shift && "$@" )
+# What tests/e2e/test-power.sh needs, as far as it is to be had; it skips itself where it is not.
+fetch_machine() {
+	apt-get --version >/dev/null || return 0
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends qemu-system-x86 busybox-static || :
+	[ ! -d kernel ] || return 0
+	package=$(apt-cache depends --no-recommends --no-suggests linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p') || :
+	[ -n "$package" ] || return 0
+	rm -f linux-image-*.deb
+	apt-get -q download "$package" && dpkg-deb -x linux-image-*.deb kernel || :
+	rm -f linux-image-*.deb
+}
 configured() ( mkdir -p "$1" && cd "$1" && shift && { [ -f Makefile ] || "$top/configure" "$@"; } )
 
 mkdir -p build-check
@@ -71,5 +83,10 @@ if [ "$is_long" = yes ]; then
 	step "long: branches of the core that are tested" in_dir build-check ./run ../tests/sim/coverage.sh
 	step "long: a disk moves while everything goes wrong, 200 times" in_dir build-check ./run ../tests/e2e/stress.py --rounds 200
 	step "long: mirrors under faults, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-mirror-faults.sh
+	step "long: disks lose what they had not flushed, ten times" in_dir build-check env SXM_POWER_ROUNDS=10 \
+		./run ../tests/e2e/test-power-loss.sh
+	step "long: a machine to be emulated" in_dir build-check fetch_machine
+	[ ! -d build-check/kernel ] || export SXM_TEST_KERNEL=$top/build-check/kernel
+	step "long: an emulated machine loses its power" in_dir build-check may_skip ./run ../tests/e2e/test-power.sh
 fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

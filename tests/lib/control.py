@@ -5,6 +5,8 @@
     control.py SOCKET VERB [ARGS-AS-JSON]           prints the "ok" value; an error: its sentence on stderr, exit 1
     control.py --get KEY[.KEY...] SOCKET VERB ...   prints one member only
     control.py --watch SOCKET OPERATION             a line each half second until the mirror is in sync; exit 1 if it failed
+
+SOCKET is a path; PORT@HOST where something relays it (tests/lib/relay.c).
 """
 import json
 import socket
@@ -16,9 +18,11 @@ MIB = 1 << 20
 
 class Control:
     def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
+        port, at, host = path.partition("@")
+        is_tcp = at and port.isdigit()
+        self.sock = socket.socket(socket.AF_INET if is_tcp else socket.AF_UNIX)
         try:
-            self.sock.connect(path)
+            self.sock.connect((host, int(port)) if is_tcp else path)
         except OSError as e:
             raise SystemExit(f"control: no datapath process listens at {path}: {e.strerror}")
         self.stream = self.sock.makefile("rw", encoding="utf-8", newline="\n")

@@ -20,3 +20,7 @@ tests_lib_persist_try_LDADD = libmirror.la
 check_PROGRAMS += tests/lib/volatile-disk
 tests_lib_volatile_disk_SOURCES = tests/lib/volatile-disk.c
 tests_lib_volatile_disk_LDADD = libnbdsrv.la
+# From a TCP port to a unix socket, for an emulated machine.
+check_PROGRAMS += tests/lib/relay
+tests_lib_relay_SOURCES = tests/lib/relay.c
+tests_lib_relay_LDADD = libbase.la
