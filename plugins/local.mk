@@ -11,6 +11,9 @@ libplugins_la_LIBADD = libclient.la $(UUID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi
 sxm_smapi_SOURCES = plugins/main-smapi.c
 sxm_smapi_LDADD = libplugins.la
+sxmlibexec_PROGRAMS += sxm-handover
+sxm_handover_SOURCES = plugins/main-handover.c
+sxm_handover_LDADD = libplugins.la
 
 # One file for each verb that is there, and no other: xapi offers what it finds.
 EXTRA_DIST += plugins/verb-stub plugins/README

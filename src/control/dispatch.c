@@ -23,6 +23,8 @@
 #include "control/report.h"
 
 #define WAIT_MS_MAX 60000
+#define PATIENCE_MS 30000
+#define PATIENCE_MS_MAX 600000
 #define VERIFY_RATE_BYTES INT64_C(200000000)
 
 /* --- what comes in */
@@ -40,7 +42,7 @@ static const struct jsonspec_field request_fields[] = {
 static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
 
 struct args {
-	char *domain, *host, *remote, *id, *mode; /* owned */
+	char *domain, *host, *remote, *id, *mode, *group; /* owned */
 	bool is_read_only, is_copy, is_forced;
 	int64_t port, wait_ms, blocksize, rate_bytes;
 	bool has_ranges, has_rate;
@@ -69,6 +71,8 @@ ARGS(verify, OPTION("remote", JS_STRING, remote),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(operation, ARG("id", JS_STRING, id));
+ARGS(group, ARG("group", JS_STRING, group));
+ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), OPTION("patience_ms", JS_INT64, wait_ms));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
 
@@ -183,6 +187,26 @@ static void on_activate(struct call *c)
 static void on_deactivate(struct call *c)
 {
 	vdi_deactivate(c->d->vdi, c->args.domain, on_done, c);
+}
+
+static void on_prepare(struct call *c)
+{
+	int64_t patience_ms = c->args.wait_ms ? c->args.wait_ms : PATIENCE_MS;
+
+	if (patience_ms < 1 || patience_ms > PATIENCE_MS_MAX)
+		fail(c, EINVAL, "patience_ms is between 1 and 600000");
+	else
+		vdi_prepare(c->d->vdi, c->args.domain, c->args.group, (unsigned)patience_ms, on_done, c);
+}
+
+static void on_group_commit(struct call *c)
+{
+	vdi_follow(c->d->vdi, c->args.group, true, on_done, c);
+}
+
+static void on_group_cancel(struct call *c)
+{
+	vdi_follow(c->d->vdi, c->args.group, false, on_done, c);
 }
 
 static void on_detach(struct call *c)
@@ -387,6 +411,9 @@ static const struct verb verbs[] = {
 	{ "activate", &activate_args, on_activate, empty },
 	{ "deactivate", &domain_args, on_deactivate, empty },
 	{ "detach", &domain_args, on_detach, empty },
+	{ "handover.prepare", &prepare_args, on_prepare, empty },
+	{ "handover.commit", &group_args, on_group_commit, empty },
+	{ "handover.cancel", &group_args, on_group_cancel, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },

@@ -291,7 +291,7 @@ static const struct jsonspec_field domain_fields[] = {
 static const struct jsonspec domain_spec = { "domain", sizeof(struct domain_report), domain_fields };
 
 struct owner_report {
-	char *state, *mirror, *epoch, *generation;
+	char *state, *mirror, *epoch, *generation, *group;
 	int64_t links;
 	bool was_written, is_unverified;
 };
@@ -299,7 +299,7 @@ struct owner_report {
 static const struct jsonspec_field owner_fields[] = {
 	OWNER("state", JS_STRING, state), OWNER("epoch", JS_STRING, epoch), OWNER("mirror", JS_STRING, mirror),
 	OWNER("generation", JS_STRING, generation), OWNER("links", JS_INT64, links), OWNER("written", JS_BOOL, was_written),
-	OWNER("unverified", JS_BOOL, is_unverified), { .name = NULL },
+	OWNER("unverified", JS_BOOL, is_unverified), OWNER("group", JS_STRING, group), { .name = NULL },
 };
 static const struct jsonspec owner_spec = { "owner", sizeof(struct owner_report), owner_fields };
 
@@ -317,7 +317,7 @@ static struct owner_report owner_of(const struct vdi_status *s, struct owner_tex
 	return (struct owner_report){
 		.state = borrow(r->state ? commit_state_name(r->state) : ""), .mirror = borrow(r->mirror), .epoch = t->epoch,
 		.generation = t->generation, .links = s->links, .was_written = r->was_written,
-		.is_unverified = r->is_unverified,
+		.is_unverified = r->is_unverified, .group = borrow(r->group),
 	};
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * envoy - a disk that was given away is asked back when the process that gave it is no more
+ * envoy - a disk that was given away is asked back when the process that gave it is no more, or given when the one that had
+ * offered it is no more
  *
  *      journal read (pool) -> numbers of links on record -> a link, without a mirror -> RECLAIM -> link closed -> on record
  *                                                              '--refused: HELLO's answer said why--'
  *
  * Whoever activates the disk waits for it.  If it is given back, revive.c takes the mirror up again: nothing is owed but what is
  * written from now on.  If a guest was started there, that is on record now, too.  If nobody can be reached the record
- * stays as it is.
+ * stays as it is.  The same way COMMIT is asked for, where that was decided (group-doubt.c); of a volume that began to receive
+ * anew since (far_since) nothing is known, and it is not asked.
  *
  * Can fail: everything; it is a question.  Never: a disk is owned here before the answer is on record.
  */
@@ -24,10 +26,13 @@
 static void over(struct vdi *v)
 {
 	step_fn *next = take_ptr(&v->job->committed);
+	const struct error step = v->step;
 
 	journal_clear(&v->journal);
 	debt_clear(&v->debt);
 	error_clear(&v->step);
+	if (v->envoy.question == REMOTE_ASK_COMMIT)
+		v->step = step;
 	next(v);
 }
 
@@ -54,6 +59,8 @@ static void answered(struct vdi *v)
 		return;
 	}
 	verdict = commit_source_heard(&v->owner.record, n->status, n->state, n->epoch, &meaning);
+	if (meaning == COMMIT_MEANS_ELIGIBLE && n->question == REMOTE_ASK_COMMIT)
+		verdict = commit_source_give(&v->owner.record, n->epoch);
 	if (meaning == COMMIT_MEANS_CONFLICT)
 		log_error("the far side of %s says %s, epoch %llu: this cannot be", v->owner.record.mirror,
 			  remote_state_name(n->state), (unsigned long long)n->epoch);
@@ -85,7 +92,7 @@ static void on_heard(void *arg, uint32_t status, uint32_t state, uint64_t epoch)
 	n->epoch = epoch;
 }
 
-static void on_reclaimed(struct remote_ask *a, int err)
+static void on_asked(struct remote_ask *a, int err)
 {
 	struct vdi *v = container_of(a, struct vdi, envoy.ask);
 
@@ -99,13 +106,16 @@ static void on_reclaimed(struct remote_ask *a, int err)
 static void on_up(void *arg, const struct remote_info *info)
 {
 	struct vdi *v = arg;
+	struct envoy *n = &v->envoy;
 
-	if (info->is_sxm) {
-		v->envoy.ask = (struct remote_ask){ .question = REMOTE_ASK_RECLAIM, .done = on_reclaimed };
+	if (info->is_sxm && (n->question == REMOTE_ASK_RECLAIM || info->since == v->journal.peer.far_since)) {
+		n->ask = (struct remote_ask){ .question = n->question, .done = on_asked };
 		v->envoy.remote->ops->ask(v->envoy.remote, &v->envoy.ask);
 		return;
 	}
-	error_set(&v->step, EPROTO, "there is no sxm at %s", v->journal.remote);
+	error_set(&v->step, EPROTO, "%s %s", info->is_sxm ? "something else was received in between at" : "there is no sxm at",
+		  v->journal.remote);
+	n->has_heard = false;
 	v->envoy.is_over = true;
 	hang_up(v, true);
 }
@@ -153,7 +163,7 @@ static void reach(struct vdi *v)
 		return;
 	}
 	stack_step_begin(v, answered);
-	v->envoy = (struct envoy){ 0 };
+	v->envoy = (struct envoy){ .question = v->envoy.question };
 	v->envoy.remote = remote_nbd_new(&spec, &v->step);
 	if (!v->envoy.remote)
 		stack_step_end(v);
@@ -177,9 +187,20 @@ static void read_journal(struct vdi *v)
 		log_warn("where %s was moved to is not known: %s", v->path, e.text);
 }
 
-void envoy_reclaim(struct vdi *v, step_fn *next)
+static void send_envoy(struct vdi *v, enum remote_question question, step_fn *next)
 {
 	assert(!v->op);
+	v->envoy.question = question;
 	v->job->committed = next;
 	stack_work(v, read_journal, looked);
+}
+
+void envoy_reclaim(struct vdi *v, step_fn *next)
+{
+	send_envoy(v, REMOTE_ASK_RECLAIM, next);
+}
+
+void envoy_commit(struct vdi *v, step_fn *next)
+{
+	send_envoy(v, REMOTE_ASK_COMMIT, next);
 }

@@ -70,7 +70,7 @@ static void fail(struct vdi *v, const struct error *why)
 	source_withdraw(v, give_up);
 }
 
-static void committed(struct vdi *v)
+void handover_committed(struct vdi *v)
 {
 	struct job *j = v->job;
 	unsigned long long ms = (loop_now_ns() - j->started_ns) / NS_PER_MS;
@@ -94,7 +94,7 @@ static void parted(struct vdi *v)
 	if (v->step.err) /* the far side has everything, and that is the answer */
 		log_error("after a good barrier: %s", v->step.text);
 	error_clear(&v->step);
-	committed(v);
+	handover_committed(v);
 }
 
 static void finished(struct vdi *v)
@@ -103,9 +103,9 @@ static void finished(struct vdi *v)
 
 	mirror_status(v->op->mirror, &s);
 	if (v->step.err)
-		committed(v);
+		handover_committed(v);
 	else if (s.is_sxm)
-		source_commit(v, committed);
+		source_commit(v, handover_committed);
 	else
 		source_part(v, parted);
 }

@@ -25,7 +25,7 @@ static const char *const names[] = {
 	[JOB_LINK] = "link", [JOB_FOREIGN] = "foreign", [JOB_UNLINGER] = "unlinger", [JOB_DESTROY] = "destroy",
 	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked", [JOB_TAKE] = "take",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
-	[JOB_STOP] = "stop",
+	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -50,6 +50,8 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_HEARD] = source_begin_heard,
 	[JOB_LINKED] = source_begin_linked,
 	[JOB_TAKE] = take_begin,
+	[JOB_PREPARE] = group_begin_prepare,
+	[JOB_FOLLOW] = group_begin_follow,
 };
 
 static void run(struct loop_task *t)
@@ -141,10 +143,11 @@ static void job_free(struct job *j)
 	extents_fini(&j->only);
 	free(j->remote);
 	free(j->journal);
+	loop_timer_free(j->patience);
 	free(j);
 }
 
-static void answer(struct job *j)
+void job_answer(struct job *j)
 {
 	struct job_waiter *w;
 
@@ -153,6 +156,11 @@ static void answer(struct job *j)
 		w->done(w->arg, j->error.err ? &j->error : NULL);
 		free(w);
 	}
+}
+
+static void answer(struct job *j)
+{
+	job_answer(j);
 	if (j->starter)
 		j->starter(j->starter_arg, &j->start_error);
 }

@@ -115,12 +115,17 @@ static struct domain *next_unserved(const struct vdi *v)
 	return NULL;
 }
 
-static void resumed_badly(struct vdi *v)
+void vdi_resume_later(struct vdi *v)
 {
 	if (!v->resume_timer)
 		v->resume_timer = loop_timer_new(v->loop, again, v);
 	if (v->resume_timer)
 		loop_timer_set(v->resume_timer, VDI_RESUME_AGAIN_MS);
+}
+
+static void resumed_badly(struct vdi *v)
+{
+	vdi_resume_later(v);
 	job_end(v);
 }
 
@@ -132,6 +137,8 @@ static bool has_to_withdraw(struct vdi *v, struct commit_verdict *verdict)
 	if (v->step.err || v->owner.record.state != COMMIT_OFFERED || !vdi_has_writer(v, NULL, false))
 		return false;
 	*verdict = commit_activate(&v->owner.record, &a);
+	if (verdict->does == COMMIT_ASK_GROUP)
+		return true;
 	log_warn("%s: %s", v->path, commit_why_text(verdict->why));
 	return verdict->does == COMMIT_ALLOW && verdict->is_changed;
 }
@@ -147,13 +154,34 @@ static void buried(struct vdi *v)
 	job_end(v);
 }
 
+static void resumed(struct vdi *v);
+
+static void resolved(struct vdi *v)
+{
+	const struct commit_record *r = &v->owner.record;
+
+	if (v->step.err || (r->state == COMMIT_OFFERED && r->group[0])) {
+		v->job->error = v->step;
+		resumed_badly(v);
+	} else {
+		resumed(v);
+	}
+}
+
 static void resumed(struct vdi *v)
 {
 	struct job *j = v->job;
 	struct commit_verdict verdict;
 
 	if (has_to_withdraw(v, &verdict)) {
-		stack_own(v, &verdict.next, resumed);
+		if (verdict.does == COMMIT_ASK_GROUP)
+			group_resolve(v, resolved);
+		else
+			stack_own(v, &verdict.next, resumed);
+		return;
+	}
+	if (!v->step.err && group_leave(v)) {
+		stack_save(v, resumed);
 		return;
 	}
 	if (v->step.err && v->remains.is_there && !next_unserved(v)) {
@@ -327,6 +355,7 @@ void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg)
 {
 	job_add(v, JOB_STOP, "", done, arg);
 	v->is_stopping = true;
+	group_hurry(v);
 }
 
 /* --- without a process */

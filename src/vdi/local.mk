@@ -8,6 +8,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/revive.c \
 	src/vdi/envoy.c \
 	src/vdi/far.c src/vdi/far-ask.c \
+	src/vdi/group.c src/vdi/group-doubt.c \
 	src/vdi/handover.c \
 	src/vdi/jobs.c \
 	src/vdi/life.c \

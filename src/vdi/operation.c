@@ -335,8 +335,16 @@ void operation_remove(struct vdi *v)
 void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 {
 	struct operation *op = record_find(v, id);
-	struct job *j = job_add(v, JOB_REMOVE, "", done, arg);
+	struct error e = { 0 };
+	struct job *j;
 
+	if (op && op == v->op && group_is_prepared(v)) {
+		error_set(&e, EBUSY, "%s is prepared to be handed over with group %s: cancel that first", id, v->job->group);
+		if (done)
+			done(arg, &e);
+		return;
+	}
+	j = job_add(v, JOB_REMOVE, "", done, arg);
 	if (!j)
 		return;
 	if (!op) {

@@ -345,7 +345,7 @@ static int compare(struct vdi *v)
 
 static void prepared(struct vdi *v)
 {
-	if (was_cut_off(v) && !v->op->is_aborting) {
+	if (was_cut_off(v) && !v->op->is_aborting && !v->job->group[0]) { /* a group waits for no link: guests are held */
 		reach(v, reached);
 		return;
 	}
@@ -356,7 +356,10 @@ static void prepared(struct vdi *v)
 		return;
 	}
 	v->job->is_prepared = true;
-	commit(v);
+	if (v->job->group[0])
+		commit_over(v);
+	else
+		commit(v);
 }
 
 static void prepare(struct vdi *v)
@@ -374,9 +377,14 @@ static void offered(struct vdi *v)
 
 void source_commit(struct vdi *v, step_fn *next)
 {
-	struct commit_verdict verdict = commit_source_offer(record(v));
+	const char *group = v->job->group;
+	struct commit_verdict verdict = *group ? commit_source_offer_in(record(v), group) : commit_source_offer(record(v));
 
 	v->job->committed = next;
+	if (v->job->is_prepared) {
+		commit(v);
+		return;
+	}
 	if (verdict.does != COMMIT_ALLOW) {
 		fail_step(v, EPERM, commit_why_text(verdict.why));
 		commit_failed(v, "the disk cannot be handed over");

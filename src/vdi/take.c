@@ -37,6 +37,14 @@ static void let_go(struct vdi *v)
 	stack_own(v, &next, taken);
 }
 
+static void opened(struct vdi *v);
+
+static void resolved(struct vdi *v)
+{
+	error_clear(&v->step); /* where it could not be, the verdict says so */
+	opened(v);
+}
+
 static void opened(struct vdi *v)
 {
 	struct job *j = v->job;
@@ -46,6 +54,11 @@ static void opened(struct vdi *v)
 		return;
 	}
 	j->verdict = commit_take(&v->owner.record, j->is_forced);
+	if (j->verdict.does == COMMIT_ASK_GROUP && !j->was_resolved) {
+		j->was_resolved = true;
+		group_resolve(v, resolved);
+		return;
+	}
 	if (j->verdict.does != COMMIT_ALLOW) {
 		error_set(&j->error, EPERM, "%s: %s", v->path, commit_why_text(j->verdict.why));
 		stack_release(v, refused);

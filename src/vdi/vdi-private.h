@@ -9,6 +9,7 @@
 #ifndef SXM_VDI_VDI_PRIVATE_H
 #define SXM_VDI_VDI_PRIVATE_H
 
+#include "base/decision.h"
 #include "base/iobuf.h"
 #include "block/layer.h"
 #include "disk/disk.h"
@@ -157,6 +158,8 @@ enum job_kind {
 	JOB_HEARD,      /* the far side said something of its record */
 	JOB_LINKED,     /* the link to it came or went */
 	JOB_TAKE,       /* an admin says that the disk is owned here */
+	JOB_PREPARE,    /* hand it over with a group: up to PREPARE, and on when that is decided */
+	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
 typedef void step_fn(struct vdi *v);
@@ -164,6 +167,7 @@ typedef void step_fn(struct vdi *v);
 /* Asks for a disk back without a mirror. */
 struct envoy {
 	struct remote *remote;     /* owned, until its close is done */
+	enum remote_question question; /* RECLAIM or COMMIT */
 	struct remote_ask ask;
 	bool is_over;
 	bool has_heard;            /* what the far side said last of its record */
@@ -230,6 +234,18 @@ struct job {
 	unsigned tries, asked_link; /* asked_link: links lost before the one that was asked */
 	bool is_prepared, was_offered, was_asked_back;
 
+	/* JOB_PREPARE, JOB_FOLLOW */
+	char group[COMMIT_GROUP_MAX]; /* "": the commit is this disk's alone */
+	struct loop_timer *patience;  /* owned */
+	unsigned patience_ms;
+	uint64_t held_ns;             /* since when guests are */
+	bool wants_commit, wants_cancel; /* by who waits */
+	bool is_waiting_group;        /* for a reason to look */
+	bool must_look, is_impatient, is_decided;
+	bool is_mirror_lost;          /* the far side has not got what was sent */
+	bool was_resolved;            /* ACTIVATE, DEACTIVATE, TAKE: group_resolve() was called */
+	step_fn *resolved;
+
 	/* JOB_LINK */
 	struct question *question; /* borrowed */
 
@@ -288,6 +304,9 @@ struct vdi {
 	bool open_read_only;
 	struct disk_file *opened;  /* owned between work and done */
 	struct owner loaded;       /* likewise */
+	char group[DECISION_GROUP_MAX];
+	bool is_final;             /* cancel it, if nothing is decided */
+	enum decision decided;
 	struct debt debt;          /* likewise, and the next */
 	struct journal journal;
 	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
@@ -299,6 +318,8 @@ struct job *job_add(struct vdi *v, enum job_kind kind, const char *domain, vdi_d
 int job_join(struct job *j, vdi_done_fn *done, void *arg); /* -1: out of memory */
 /* The last job queued or running for the domain; NULL: none. */
 struct job *job_last(struct vdi *v, const char *domain);
+/* Everybody who waits hears job->error; the job goes on. */
+void job_answer(struct job *j);
 /* Ends the running job with job->error. */
 void job_end(struct vdi *v);
 /* ... with what the last step left. */
@@ -334,6 +355,9 @@ void vdi_begin_deactivate(struct vdi *v);
 void vdi_begin_detach(struct vdi *v);
 void vdi_begin_listen(struct vdi *v);
 void vdi_begin_stop(struct vdi *v);
+/* After the barrier, v->step says how it went: the running deactivation's domain goes, or raises. */
+void vdi_handed_over(struct vdi *v);
+void vdi_resume_later(struct vdi *v); /* life.c: who is not served is looked for again */
 /* Found or made; NULL + e. */
 struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e);
 struct domain *vdi_find(const struct vdi *v, const char *name);
@@ -413,6 +437,22 @@ void source_reclaim(struct vdi *v, step_fn *next);
 /* --- envoy.c */
 /* The disk was given by a process that is no more: asks it back. What came of it: the record says. */
 void envoy_reclaim(struct vdi *v, step_fn *next);
+/* The disk was offered by a process that is no more, and is to be given: likewise. v->step: why it could not be. */
+void envoy_commit(struct vdi *v, step_fn *next);
+
+/* --- group.c */
+void group_begin_prepare(struct vdi *v);  /* JOB_PREPARE */
+bool group_is_prepared(const struct vdi *v); /* guests are held until the decision */
+void group_hurry(struct vdi *v);          /* patience is over now */
+/* v->decided: what is; final: cancelled if nothing was. DECISION_NONE and v->step: it cannot be known. */
+void group_ask(struct vdi *v, const char *group, bool is_final, step_fn *next);
+
+/* --- group-doubt.c */
+void group_begin_follow(struct vdi *v);   /* JOB_FOLLOW */
+/* The record is offered with a group: follows its decision, made final first. v->step, or a record as before: not yet. */
+void group_resolve(struct vdi *v, step_fn *next);
+/* Given with a group: who wrote here is inactive now (to be saved: true). */
+bool group_leave(struct vdi *v);
 
 /* --- take.c */
 void take_begin(struct vdi *v); /* JOB_TAKE */
@@ -476,5 +516,6 @@ void verification_drop_all(struct vdi *v);  /* those that are over; none is aliv
 /* The barrier of v->op: v->step says whether the far side has everything; the mirror is out either way. d: whose clients are
  * cut once it has, NULL: nobody's. */
 void handover_begin(struct vdi *v, struct domain *d, step_fn *next);
+void handover_committed(struct vdi *v); /* its second half: the commit has ended so; then job->handed_over */
 
 #endif

@@ -241,6 +241,13 @@ static void asked_back(struct vdi *v)
 	opened(v);
 }
 
+static void resolved(struct vdi *v)
+{
+	v->job->was_revived = false; /* its mirror may go on now */
+	error_clear(&v->step);
+	opened(v);
+}
+
 static void opened(struct vdi *v)
 {
 	struct job *j = v->job;
@@ -257,6 +264,11 @@ static void opened(struct vdi *v)
 	}
 	/* Given: it is asked back, where a link is or can be made. */
 	j->verdict = judge(v, v->owner.record.state == COMMIT_GIVEN && !j->was_asked_back);
+	if (j->verdict.does == COMMIT_ASK_GROUP && !j->was_resolved) {
+		j->was_resolved = true;
+		group_resolve(v, resolved);
+		return;
+	}
 	if (j->verdict.does == COMMIT_ASK_RECLAIM) {
 		if (v->op)
 			source_reclaim(v, asked_back);
@@ -359,7 +371,7 @@ static void raised(struct vdi *v)
 	job_end(v);
 }
 
-static void handed_over(struct vdi *v)
+void vdi_handed_over(struct vdi *v)
 {
 	struct job *j = v->job;
 
@@ -426,10 +438,16 @@ void vdi_begin_deactivate(struct vdi *v)
 	if (v->owed && ((verdict.does == COMMIT_ALLOW && v->owner.record.is_told) ||
 			(int64_t)time(NULL) - v->owed_since > VDI_OWED_S))
 		free(take_ptr(&v->owed));
-	if (is_live && verdict.does == COMMIT_BARRIER && vdi_has_writer(v, j->d, false))
+	if (verdict.does == COMMIT_ASK_GROUP && !j->was_resolved) {
+		j->was_resolved = true;
+		group_resolve(v, vdi_begin_deactivate);
+	} else if (verdict.does == COMMIT_ASK_GROUP) {
+		error_set(&j->error, EAGAIN, "%s: %s", v->path, commit_why_text(verdict.why));
+		job_end(v);
+	} else if (is_live && verdict.does == COMMIT_BARRIER && vdi_has_writer(v, j->d, false))
 		shared(v);
 	else if (is_live && verdict.does == COMMIT_BARRIER)
-		handover_begin(v, j->d, handed_over);
+		handover_begin(v, j->d, vdi_handed_over);
 	else if (v->owed || verdict.does == COMMIT_RAISE)
 		raise_owed(v, &verdict);
 	else

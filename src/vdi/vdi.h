@@ -48,6 +48,12 @@ void vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, v
 void vdi_activate(struct vdi *v, const char *domain, bool is_read_only, bool is_forced, vdi_done_fn *done, void *arg);
 /* The barrier where a mirror runs and this is the last writing guest. */
 void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
+/* The barrier of a deactivation together with other disks of the group, up to PREPARE: then done(), and guests stay held. When
+ * nobody has decided for patience_ms it is cancelled. EAGAIN: not complete yet; EALREADY: that group was decided before. */
+void vdi_prepare(struct vdi *v, const char *domain, const char *group, unsigned patience_ms, vdi_done_fn *done, void *arg);
+/* Does what is decided for the group (base/decision.h), and says whether that is what was asked for: commit (ENOENT: nothing is
+ * decided, or this disk is not prepared with it; ECANCELED) or cancel, which decides it, if nothing was (EALREADY: commit). */
+void vdi_follow(struct vdi *v, const char *group, bool is_commit, vdi_done_fn *done, void *arg);
 void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
 /* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
