@@ -7,8 +7,8 @@
  *              | commit: an envoy asks COMMIT -> given -> the operation's record says complete
  *              '- COMMIT cannot be had now: the record stays; tried again with every start, activation, deactivation
  *
- * That is all of it: whoever meets such a record (commit.h: COMMIT_ASK_GROUP) comes here first.  That the far side has everything is
- * known: "commit" is decided only when every disk had been prepared, and since the offer nothing was written.
+ * That is all of it: whoever meets such a record (commit.h: COMMIT_ASK_GROUP) comes here first.  That the far side has everything
+ * is known: "commit" is decided only when every disk had been prepared, and since the offer nothing was written.
  *
  * Can fail: the decision's medium, the far side.  Never: guests are served before the decision is followed.
  */
@@ -58,8 +58,8 @@ static void given(struct vdi *v)
 		return;
 	}
 	if (record(v)->state != COMMIT_GIVEN) {
-		log_error("%s: GROUP IS TORN: it was decided to be handed over, and the far side of this disk has ended the mirror: "
-			  "it stays here", record(v)->mirror);
+		log_error("%s: GROUP IS TORN: it was decided to be handed over, and the far side of this disk has ended the "
+			  "mirror: it stays here", record(v)->mirror);
 		over(v);
 		return;
 	}
@@ -150,8 +150,8 @@ static void followed(struct vdi *v)
 	else if (is_ours && !j->wants_commit)
 		error_set(&j->error, EALREADY, "group %s was decided to be handed over", j->group);
 	else if (!is_ours && j->wants_commit)
-		error_set(&j->error, ENOENT, "%s is %s, and not prepared with group %s", v->path, commit_state_name(record(v)->state),
-			  j->group);
+		error_set(&j->error, ENOENT, "%s is %s, and not prepared with group %s", v->path,
+			  commit_state_name(record(v)->state), j->group);
 	if (is_ours && group_leave(v))
 		stack_save(v, followed_end);
 	else

@@ -129,8 +129,8 @@ static void leave_in_doubt(struct vdi *v)
 	struct job *j = v->job;
 
 	j->error = v->step;
-	error_prefix(&j->error, "group %s was decided to be handed over, and this disk could not follow yet; it is not served until "
-		     "it can", j->group);
+	error_prefix(&j->error, "group %s was decided to be handed over, and this disk could not follow yet; it is not served "
+		     "until it can", j->group);
 	stack_refuse(v);
 	stack_cut(v, j->d, left_cut);
 }
@@ -155,8 +155,8 @@ static void committed(struct vdi *v)
 		return;
 	}
 	j->error = v->step;
-	log_error("%s: GROUP %s IS TORN: it was decided to be handed over, and the far side of this disk has ended the mirror: it "
-		  "stays here", v->op->id, j->group);
+	log_error("%s: GROUP %s IS TORN: it was decided to be handed over, and the far side of this disk has ended the mirror: "
+		  "it stays here", v->op->id, j->group);
 	j->is_mirror_lost = true;
 	source_decide(v, &verdict, withdrawn);
 }
