@@ -61,6 +61,11 @@ mirror_A() {
 ask_A() { control "$(control_of "${sock_A[$1]}")" "${@:2}"; }
 get_A() { control --get "$2" "$(control_of "${sock_A[$1]}")" status; }
 pid_A() { get_A "$1" pid; }
+# Its keeper first.
+kill_for_good() {
+	kill -9 "$(sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f2)"
+	kill -9 "$1"
+}
 pid_B() { control --get pid "$(control_of "${sock_B[$1]}")" status; }
 holds() { cmp -n $((1 << 20)) "$tmp/data$1" "$2" >&2 || die "$case_name: $2 does not hold what was written"; }
 
@@ -70,13 +75,6 @@ hand_over() {
 	$host_prefix env SXM_RUN_DIR="$SXM_RUN_DIR" SXM_HANDOVER_STOP="${stop_at-}" "$sxm_handover" --patience "${patience-30}" "$@" \
 		1 "${uri_A[0]}" "${uri_A[1]}"
 }
-status_of() {
-	local status=0
-
-	"$@" || status=$?
-	echo "$status"
-}
-
 # All have gone, and are whole there.
 moved() {
 	local i
@@ -102,7 +100,7 @@ stayed() {
 		until_true 20 write_A $i
 		until_true 10 is_mirroring $i
 	done
-	[ "$(status_of handover >"$tmp/out" 2>&1; tail -n 1 "$tmp/out" >&2)" = 0 ] || { cat "$tmp/out" >&2; die "$case_name: the next try failed"; }
+	handover >"$tmp/out" 2>&1 || { cat "$tmp/out" >&2; die "$case_name: the next try failed"; }
 	for i in 0 1; do
 		[[ $(owner "${image_A[i]}") == given* ]] || die "$case_name: ${image_A[i]} is $(owner "${image_A[i]}") after the next try"
 		[[ $(owner "${image_B[i]}") == eligible* ]] || die "$case_name: ${image_B[i]} is $(owner "${image_B[i]}")"
@@ -149,14 +147,13 @@ both_at_once() {
 
 one_far_side_is_dead() {
 	begin "one disk's far side is dead: none goes"
-	kill -9 "$(pid_B 1)"
+	kill_for_good "$(pid_B 1)"
 	until_true 10 eval "! is_mirroring 1"
-	[ "$(status_of handover 2>"$tmp/err" >"$tmp/out")" = 1 ] || die "not refused: $(cat "$tmp/out" "$tmp/err")"
-	cat "$tmp/err" "$tmp/out"
+	handover >"$tmp/out" 2>&1 && die "handed over: $(cat "$tmp/out")"
+	cat "$tmp/out"
 	owner_is "${image_A[0]}" "owned 3"
 	owner_is "${image_A[1]}" "owned 1"
 	write_A 0; write_A 1
-	end_run_dir "$hosts_dir/B/nothing"
 	on B activate "${uri_B[1]}" MIR1 # its process is there again
 	stayed
 	finish
@@ -235,7 +232,8 @@ disk_dies_decided() {
 far_side_dies_decided() {
 	begin "a far side dies between the decision and commit: its disk follows when it is back"
 	held_until decided
-	kill -9 "$(pid_A 1)" "$(pid_B 1)"
+	kill_for_good "$(pid_B 1)"
+	kill -9 "$(pid_A 1)"
 	kill -CONT "$coordinator"
 	on B activate "${uri_B[1]}" MIR1
 	until_true 60 is_gone "$coordinator"
