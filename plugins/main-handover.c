@@ -196,8 +196,8 @@ static int cancel(struct job *j)
 static int commit(struct job *j)
 {
 	if (!follow_all(j, "handover.commit")) {
-		fprintf(stderr, "sxm-handover: group %s was decided to be handed over, and not every disk has followed yet: each goes on "
-			"trying by itself; run this again to see\n", j->group);
+		fprintf(stderr, "sxm-handover: group %s was decided to be handed over, and not every disk has followed yet: each "
+			"goes on trying by itself; run this again to see\n", j->group);
 		return NOT_FINISHED;
 	}
 	forget(j);
@@ -238,8 +238,8 @@ static int hand_over(struct job *j)
 		return cancel(j);
 	status = commit(j);
 	if (status == HANDED_OVER)
-		printf("group %s: %zu disks handed over in %.1f ms (prepared after %.1f, decided after %.1f)\n", j->group, j->count,
-		       (double)(now_us() - began_us) / 1000, (double)(prepared_us - began_us) / 1000,
+		printf("group %s: %zu disks handed over in %.1f ms (prepared after %.1f, decided after %.1f)\n", j->group,
+		       j->count, (double)(now_us() - began_us) / 1000, (double)(prepared_us - began_us) / 1000,
 		       (double)(decided_us - began_us) / 1000);
 	return status;
 }
@@ -274,8 +274,8 @@ static int find_group(struct job *j, struct error *e)
 		if (!*j->group)
 			memcpy(j->group, d->group, sizeof(j->group));
 		else if (strcmp(j->group, d->group) != 0)
-			return error_set(e, EBUSY, "%s is %s with group %s, not %s", d->name, d->is_given ? "handed over" : "prepared",
-					 d->group, j->group);
+			return error_set(e, EBUSY, "%s is %s with group %s, not %s", d->name,
+					 d->is_given ? "handed over" : "prepared", d->group, j->group);
 	}
 	return 0;
 }
@@ -341,13 +341,13 @@ static void usage(FILE *out)
 		"Hands over several disks of one guest to the far sides of their mirrors: all of them, or none.\n"
 		"  DOMAIN   who has the disks active for writing; held from here on, and inactive when this succeeds\n"
 		"  DISK     sxm:///path/of/image, or the path of a control socket; its mirror is complete\n"
-		"  --group NAME        what this is called on record; without it: the group the disks are in already, or a new one\n"
+		"  --group NAME        what this is called on record; else the group the disks are in already, or a new one\n"
 		"  --patience SECONDS  how long a disk that is prepared waits for the decision before it cancels (default 30)\n"
 		"  --help, --version\n"
 		"May be killed and run again with the same disks: it goes on where it was.\n"
 		"Ends with 0: all are handed over, the guest may be started there. 1: none is, the guest goes on here.\n"
-		"2: that is no command line. 3: it is decided or not known, and not every disk has followed: run it again, and start\n"
-		"the guest nowhere before it has ended with 0 or 1.\n");
+		"2: that is no command line. 3: it is decided or not known, and not every disk has followed: run it again, and\n"
+		"start the guest nowhere before it has ended with 0 or 1.\n");
 }
 
 static int parse(int argc, char **argv, struct job *j)
