@@ -430,10 +430,31 @@ void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 
 /* --- what a dead predecessor left */
 
+/* It died between the record that gave the disk away and the operation's own. */
+static bool was_given(const struct vdi *v, const char *id)
+{
+	const struct commit_record *r = &v->owner.record;
+
+	return r->state == COMMIT_GIVEN && strcmp(r->mirror, id) == 0;
+}
+
+static void bury(struct operation *op)
+{
+	struct error why = { 0 };
+
+	op->is_ended = true;
+	op->is_complete = was_given(op->vdi, op->id);
+	if (op->is_complete)
+		return;
+	error_set(&why, EPIPE, "the datapath process died while it ran");
+	note_failure(op, &why);
+	log_error("%s of a dead predecessor has failed", op->id);
+	owe(op->vdi, op);
+}
+
 void operation_bury(struct vdi *v, const struct remains *r, step_fn *next)
 {
 	bool is_complete;
-	struct error why = { 0 };
 	struct operation *op = NULL;
 	char *text;
 
@@ -447,11 +468,7 @@ void operation_bury(struct vdi *v, const struct remains *r, step_fn *next)
 	}
 	snprintf(op->id, sizeof(op->id), "%s", r->id);
 	op->is_told = r->is_told;
-	op->is_ended = true;
-	error_set(&why, EPIPE, "the datapath process died while it ran");
-	note_failure(op, &why);
-	log_error("%s of a dead predecessor has failed", op->id);
-	owe(v, op);
+	bury(op);
 	text = record_encode(op);
 	stack_write(v, text ? record_path(op->id) : NULL, text, recorded);
 }

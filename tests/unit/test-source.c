@@ -420,6 +420,13 @@ static void a_killed_process_says_complete_of_what_it_gave(void **state)
 	rig_begin();
 	assert_false(rig_is_on_file("operation"));
 	assert_false(rig_is_on_file("owed"));
+	/* The same, and it had not come to write that down. */
+	rig_stop();
+	assert_int_equal(proc_replace_file(path, text, strlen(text), 0600, NULL), 0);
+	snprintf(path, sizeof(path), "%s/operations/%s.json", proc_state_dir(), id);
+	unlink(path);
+	rig_begin();
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
 }
 
 static int take(bool is_forced)
