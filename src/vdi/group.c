@@ -194,6 +194,7 @@ static void undecided(struct vdi *v)
 	j->error = e;
 	job_answer(j);
 	error_clear(&j->error);
+	j->wants_commit = j->wants_cancel = false; /* who wanted has heard */
 	if (j->is_impatient)
 		loop_timer_set(j->patience, LOOK_AGAIN_MS);
 	wait(v);

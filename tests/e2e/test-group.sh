@@ -244,6 +244,24 @@ far_side_dies_decided() {
 	finish
 }
 
+# The same, and the disk's process lives: it gives up after a while, serves nobody, and tries again.
+far_side_is_gone_decided() {
+	begin "a far side dies after the decision, for longer: its disk waits for it and serves nobody"
+	held_until decided
+	kill_for_good "$(pid_B 1)"
+	kill -CONT "$coordinator"
+	until_true 60 is_gone "$coordinator"
+	grep -q "not every disk has followed" "$tmp/out" || die "$(cat "$tmp/out")"
+	owner_is "${image_A[0]}" "given 2"
+	owner_is "${image_A[1]}" "offered 2"
+	[ "$(get_A 1 domains.0.served)" = false ] || die "$case_name: it is served"
+	on B activate "${uri_B[1]}" MIR1
+	soon_owner_is "${image_A[1]}" "given\ 2"
+	handover
+	moved
+	finish
+}
+
 # The verbs, by hand: nothing is done that is not decided.
 by_hand() {
 	local i
@@ -268,6 +286,6 @@ by_hand() {
 }
 
 for name in ${SXM_CASES:-both_at_once one_far_side_is_dead coordinator_dies_undecided coordinator_dies_decided coordinator_sleeps \
-	disk_dies_undecided disk_dies_decided far_side_dies_decided by_hand}; do
+	disk_dies_undecided disk_dies_decided far_side_dies_decided far_side_is_gone_decided by_hand}; do
 	"$name"
 done

@@ -81,7 +81,7 @@ static struct {
 
 static void run_envoy(struct loop_task *t)
 {
-	const struct fake_says *hello = &fake.says[REMOTE_ASK_HELLO], *s = &fake.says[REMOTE_ASK_RECLAIM];
+	const struct fake_says *hello = &fake.says[REMOTE_ASK_HELLO], *s;
 	struct remote_info info = { .is_sxm = true, .state = REMOTE_IS_ELIGIBLE };
 	struct error e = { 0 };
 
@@ -92,6 +92,7 @@ static void run_envoy(struct loop_task *t)
 		envoy.closed = NULL;
 		closed(envoy.closed_arg);
 	} else if (envoy.ask) {
+		s = &fake.says[envoy.ask->question];
 		memcpy(envoy.ask->field, s->field, sizeof(s->field));
 		envoy.ask->done(envoy.ask, s->err);
 	} else if (fake.envoy_err) {
@@ -108,7 +109,7 @@ static void run_envoy(struct loop_task *t)
 static void ask_envoy(struct remote *r, struct remote_ask *a)
 {
 	(void)r;
-	fake_trace("envoy-reclaim");
+	fake_trace(a->question == REMOTE_ASK_RECLAIM ? "envoy-reclaim" : "envoy-commit");
 	envoy.ask = a;
 	loop_defer(fake.loop, &envoy.task);
 }

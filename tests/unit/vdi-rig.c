@@ -105,7 +105,7 @@ int rig_detach(const char *domain)
 	return rig_answered(&a);
 }
 
-void rig_begin(void)
+static int begin(void)
 {
 	const struct vdi_spec spec = { .loop = loop, .id = "disk", .path = image, .run_dir = rig_dir, .on_empty = on_empty,
 				       .linger_ms = rig_linger_ms };
@@ -116,7 +116,17 @@ void rig_begin(void)
 	rig_vdi = vdi_new(&spec, &e);
 	assert_non_null(rig_vdi);
 	vdi_resume(rig_vdi, rig_answer, &a);
-	assert_int_equal(rig_answered(&a), 0);
+	return rig_answered(&a);
+}
+
+void rig_begin(void)
+{
+	assert_int_equal(begin(), 0);
+}
+
+void rig_begin_badly(void)
+{
+	assert_int_not_equal(begin(), 0);
 }
 
 void rig_stop(void)

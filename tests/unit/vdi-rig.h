@@ -33,6 +33,7 @@ int rig_tear_down(void **state);
 void rig_answer(void *arg, const struct error *e); /* arg: a struct answer */
 int rig_answered(const struct answer *a);          /* waits; its errno */
 void rig_begin(void);
+void rig_begin_badly(void);                        /* not everybody is served at once */
 void rig_stop(void);
 int rig_activate(const char *domain, bool is_read_only);
 int rig_deactivate(const char *domain);

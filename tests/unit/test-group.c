@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A disk that is handed over with others, over fakes of the rooms below: it does what is decided for all, and nothing else.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/decision.h"
+#include "base/proc.h"
+#include "tests/unit/vdi-rig.h"
+
+#define LONG_MS 60000u
+
+static char id[64], group[32];
+static unsigned groups;
+
+static void says(enum remote_question q, uint32_t status, uint32_t state, uint32_t epoch)
+{
+	fake.says[q] = (struct fake_says){ .field = { status, state, 0, epoch } };
+}
+
+static struct vdi_operation_status stat_of(void)
+{
+	struct vdi_operation_status s;
+
+	assert_int_equal(vdi_operation(rig_vdi, id, &s), 0);
+	return s;
+}
+
+/* In sync under a guest, and said; a far side that does what it is asked. */
+static void mirror_for_guest(void)
+{
+	const struct vdi_mirror_args args = { .domain = "3", .remote = "nbd://far/x" };
+	struct answer a = { 0 };
+
+	snprintf(group, sizeof(group), "g%u", ++groups);
+	assert_int_equal(rig_activate("3", false), 0);
+	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 1);
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 2);
+	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
+	says(REMOTE_ASK_END, 0, REMOTE_IS_INCOMPLETE, 3);
+	vdi_mirror(rig_vdi, &args, id, sizeof(id), rig_answer, &a);
+	UNTIL(fake.status.started_ns);
+	fake_link_up();
+	fake_change(CORE_SYNCING, true, false);
+	assert_int_equal(rig_answered(&a), 0);
+	fake_change(CORE_SYNCED, true, true);
+	UNTIL(stat_of().is_complete);
+	fake.trace[0] = '\0';
+}
+
+static int prepare(unsigned patience_ms)
+{
+	struct answer a = { 0 };
+
+	vdi_prepare(rig_vdi, "3", group, patience_ms, rig_answer, &a);
+	return rig_answered(&a);
+}
+
+static int follow(bool is_commit)
+{
+	struct answer a = { 0 };
+
+	vdi_follow(rig_vdi, group, is_commit, rig_answer, &a);
+	return rig_answered(&a);
+}
+
+static enum decision decided(void)
+{
+	struct error e;
+
+	return decision_read(group, &e);
+}
+
+static void decide(enum decision d)
+{
+	struct error e;
+
+	assert_int_equal(decision_make(group, d, &e), d);
+}
+
+static bool is_owner(const char *state, const char *epoch)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "\"epoch\":\"%s\"", epoch);
+	return rig_is_owned(state) && rig_is_owned(text);
+}
+
+static void prepared_guests_are_held_until_the_decision_and_then_it_is_given(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	assert_int_equal(prepare(LONG_MS), 0);
+	assert_true(fake_traced("finish prepare "));
+	assert_true(is_owner("offered", "2") && rig_is_owned(group));
+	assert_int_equal(prepare(LONG_MS), 0);
+	assert_int_equal(follow(true), ENOENT); /* an order is no decision */
+	assert_true(is_owner("offered", "2"));
+	decide(DECISION_COMMIT);
+	assert_int_equal(follow(true), 0);
+	assert_true(fake_traced("commit cut flush "));
+	assert_true(is_owner("given", "2") && !rig_is_on_file("\"active\":true"));
+	assert_int_equal(follow(true), 0);
+	assert_int_equal(follow(false), EALREADY);
+}
+
+static void cancelled_the_guest_and_the_mirror_go_on(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	assert_int_equal(prepare(LONG_MS), 0);
+	assert_int_equal(follow(true), ENOENT); /* heard and forgotten */
+	assert_int_equal(follow(false), 0);
+	assert_int_equal(decided(), DECISION_CANCEL);
+	assert_true(fake_traced("finish prepare go-on reclaim "));
+	assert_true(is_owner("owned", "3") && !rig_is_owned("group"));
+	assert_int_equal(fake.epoch, 3);
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
+	assert_int_equal(follow(true), ENOENT);
+	assert_int_equal(prepare(LONG_MS), EALREADY); /* a name is used once */
+	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 3);
+	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 4);
+	assert_int_equal(rig_deactivate("3"), 0);
+	assert_true(is_owner("given", "4"));
+}
+
+static void out_of_patience_it_decides_itself(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	assert_int_equal(prepare(1), 0);
+	UNTIL(strstr(fake.trace, "reclaim"));
+	assert_int_equal(decided(), DECISION_CANCEL);
+	assert_true(is_owner("owned", "3"));
+}
+
+static void out_of_patience_it_does_what_was_decided(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	decide(DECISION_CANCEL);
+	assert_int_equal(prepare(LONG_MS), EALREADY);
+	snprintf(group, sizeof(group), "g%u", ++groups);
+	assert_int_equal(prepare(50), 0);
+	decide(DECISION_COMMIT);
+	UNTIL(strstr(fake.trace, "flush"));
+	assert_true(is_owner("given", "2"));
+}
+
+static void who_is_told_to_stop_decides_first(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	assert_int_equal(prepare(LONG_MS), 0);
+	rig_stop();
+	assert_int_equal(decided(), DECISION_CANCEL);
+	assert_true(is_owner("owned", "3"));
+	rig_begin();
+}
+
+static void nothing_else_ends_what_is_prepared(void **state)
+{
+	struct answer cancelled = { 0 }, deactivated = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	assert_int_equal(prepare(LONG_MS), 0);
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	assert_int_equal(rig_answered(&cancelled), EBUSY);
+	vdi_deactivate(rig_vdi, "3", rig_answer, &deactivated);
+	rig_turn();
+	assert_int_equal(deactivated.count, 0);
+	decide(DECISION_COMMIT);
+	assert_int_equal(follow(true), 0);
+	assert_int_equal(rig_answered(&deactivated), 0);
+	assert_true(is_owner("given", "2"));
+}
+
+static void what_cannot_be_prepared_goes_on(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	vdi_prepare(rig_vdi, "4", group, LONG_MS, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), ENOENT);
+	assert_int_equal(rig_activate("u0_1", false), 0);
+	assert_int_equal(prepare(LONG_MS), EBUSY);
+	assert_int_equal(rig_deactivate("u0_1"), 0);
+	fake.trace[0] = '\0';
+	fake.says[REMOTE_ASK_PREPARE].err = ESHUTDOWN;
+	assert_int_equal(prepare(LONG_MS), ESHUTDOWN);
+	assert_true(is_owner("owned", "3") && !stat_of().is_failed);
+	assert_non_null(strstr(fake.trace, "prepare go-on "));
+	fake_link_down(true);
+	UNTIL(!fake.wait);
+	assert_int_equal(prepare(LONG_MS), ENOTCONN);
+	assert_int_equal(decided(), DECISION_NONE);
+}
+
+static void a_digest_that_differs_ends_the_mirror_and_raises(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake.digest = (struct digest){ .count = 7 };
+	assert_int_equal(prepare(LONG_MS), EBADMSG);
+	assert_true(is_owner("owned", "3") && stat_of().is_failed);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+/* --- its process was killed while it was prepared */
+
+static void stop_prepared(void)
+{
+	char owner[128], text[512];
+
+	rig_stop();
+	snprintf(owner, sizeof(owner), "%s/fake.owner", rig_dir);
+	snprintf(text, sizeof(text), "{\"state\":\"offered\",\"role\":\"source\",\"epoch\":\"2\",\"mirror\":\"%s\",\"generation\":\"1048576\","
+		 "\"since\":\"0\",\"written\":true,\"told\":true,\"group\":\"%s\"}", id, group);
+	assert_int_equal(proc_replace_file(owner, text, strlen(text), 0600, NULL), 0);
+	fake.trace[0] = '\0';
+}
+
+static void die_prepared(void)
+{
+	stop_prepared();
+	rig_begin();
+}
+
+static void a_later_process_cancels_what_nobody_decided(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	die_prepared();
+	assert_int_equal(decided(), DECISION_CANCEL);
+	assert_true(is_owner("owned", "3"));
+	assert_true(fake_traced("open:rw mirror+ restore start serve:rw "));
+	assert_int_equal(follow(false), 0);
+	assert_int_equal(follow(true), ENOENT);
+}
+
+static void a_later_process_commits_what_was_decided_and_serves_nobody(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	decide(DECISION_COMMIT);
+	die_prepared();
+	assert_true(is_owner("given", "2"));
+	assert_int_equal(fake.envoy_epoch, 1);
+	assert_false(rig_is_on_file("\"active\":true"));
+	assert_null(strstr(fake.trace, "serve"));
+	assert_non_null(strstr(fake.trace, "envoy envoy-commit "));
+	assert_int_equal(follow(true), 0);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void what_was_decided_and_cannot_be_done_yet_is_served_to_nobody_and_tried_again(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_for_guest();
+	decide(DECISION_COMMIT);
+	stop_prepared();
+	fake.envoy_err = ECONNREFUSED;
+	rig_begin_badly();
+	assert_true(is_owner("offered", "2"));
+	assert_null(strstr(fake.trace, "serve"));
+	assert_int_equal(follow(true), ECONNREFUSED);
+	assert_int_equal(rig_deactivate("3"), EAGAIN);
+	vdi_activate(rig_vdi, "5", false, false, rig_answer, &a);
+	assert_int_equal(rig_answered(&a), EPERM);
+	assert_true(is_owner("offered", "2"));
+	fake.envoy_err = 0;
+	UNTIL(is_owner("given", "2")); /* by itself */
+	UNTIL(!rig_is_on_file("\"active\":true"));
+	assert_null(strstr(fake.trace, "serve"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RIG_TEST(prepared_guests_are_held_until_the_decision_and_then_it_is_given),
+		RIG_TEST(cancelled_the_guest_and_the_mirror_go_on),
+		RIG_TEST(out_of_patience_it_decides_itself),
+		RIG_TEST(out_of_patience_it_does_what_was_decided),
+		RIG_TEST(who_is_told_to_stop_decides_first),
+		RIG_TEST(nothing_else_ends_what_is_prepared),
+		RIG_TEST(what_cannot_be_prepared_goes_on),
+		RIG_TEST(a_digest_that_differs_ends_the_mirror_and_raises),
+		RIG_TEST(a_later_process_cancels_what_nobody_decided),
+		RIG_TEST(a_later_process_commits_what_was_decided_and_serves_nobody),
+		RIG_TEST(what_was_decided_and_cannot_be_done_yet_is_served_to_nobody_and_tried_again),
+	};
+
+	return rig_group("group", tests, ARRAY_LEN(tests));
+}
