@@ -351,6 +351,9 @@ class Faults(threading.Thread):
         self.calls.append(Call(what))
         self.calls[-1].name = name
 
+    def has_killed_near(self):
+        return bool(self.seen & {"kill_near", "stop_far_then_kill_near"})
+
     def excuse(self, seconds):
         self.near.append([now() - 0.05, now() + seconds])
 
@@ -370,6 +373,23 @@ class Faults(threading.Thread):
         self.r.far.kill(signal.SIGKILL)
         far = self.r.far
         return lambda: self.in_background("attach again", lambda: far.attach("MIR000001"))  # as any verb: starts it
+
+    def pause(self):
+        """Long enough for something to be under way."""
+        time.sleep(math.exp(self.rng.uniform(math.log(0.002), math.log(0.2))))
+
+    def do_stop_then_kill_far(self, seconds):
+        """What it was sent meanwhile, it never read."""
+        self.r.far.kill(signal.SIGSTOP)
+        self.pause()
+        self.r.far.kill(signal.SIGKILL)
+
+    def do_stop_far_then_kill_near(self, seconds):
+        """Both sides do not know of what is between them."""
+        pid = self.r.far.kill(signal.SIGSTOP)
+        self.pause()
+        self.do_kill_near(seconds)
+        return lambda: self.cont(pid)
 
     def do_stop_far(self, seconds):
         pid = self.r.far.kill(signal.SIGSTOP)
@@ -412,6 +432,12 @@ class Faults(threading.Thread):
 
     def do_relay_cut(self, seconds):
         self.r.relay.tell("cut")
+
+    def do_relay_stall_then_cut(self, seconds):
+        self.r.relay.tell("stall")
+        self.pause()
+        self.r.relay.tell("cut")
+        self.r.relay.tell("pass")
 
     def do_relay_cut_after(self, seconds):
         n = int(math.exp(self.rng.uniform(0, math.log(4 * MIB))))
@@ -472,11 +498,11 @@ class Faults(threading.Thread):
         self.r.near.kill(signal.SIGKILL)
 
 
-FAR_KINDS = ["kill_far", "kill_far_again", "kill_far_and_keeper", "stop_far"]
+FAR_KINDS = ["kill_far", "kill_far_again", "kill_far_and_keeper", "stop_far", "stop_then_kill_far", "stop_then_kill_far"]
 LINK_KINDS = ["link_down"]
-RELAY_KINDS = ["relay_cut", "relay_cut_after", "relay_cut_after", "relay_stall", "relay_refuse", "relay_hang", "relay_rate"]
+RELAY_KINDS = ["relay_cut", "relay_stall_then_cut", "relay_stall_then_cut", "relay_cut_after", "relay_cut_after", "relay_stall", "relay_refuse", "relay_hang", "relay_rate"]
 ODD_KINDS = ["verify", "mode", "dom0"]
-NEAR_KINDS = ["stop_near"] + ["kill_near"] * 3
+NEAR_KINDS = ["stop_near", "kill_near", "kill_near", "stop_far_then_kill_near", "stop_far_then_kill_near"]
 
 
 # --- a round
@@ -524,6 +550,7 @@ class Round:
         rng = self.rng
         self.size = rng.choice([8, 16, 32, 64]) * MIB
         self.has_relay = rng.random() < 0.6
+        self.rate = rng.choice([0, 8, 16, 32]) * MIB  # slow: something is under way at any time
         self.kinds = FAR_KINDS + ODD_KINDS + NEAR_KINDS + (RELAY_KINDS if self.has_relay else []) + LINK_KINDS
         if rng.random() < 0.3:
             self.kinds = self.kinds + ["full"] * 2
@@ -539,7 +566,8 @@ class Round:
         self.guest.move(uri)
         self.guest.start()
         self.guest.goes_on()
-        JOURNAL.add(f"round {self.number}: {self.size // MIB} MiB, {filled // MIB} filled, {'relay' if self.has_relay else 'direct'}")
+        JOURNAL.add(f"round {self.number}: {self.size // MIB} MiB, {filled // MIB} filled, "
+                    f"{f'relay {self.rate}' if self.has_relay else 'direct'}")
 
     def fill(self):
         filled = self.rng.choice([0, 1, 4, self.size // MIB // 2]) * MIB
@@ -555,6 +583,7 @@ class Round:
         port = self.far.ask("listen", domain="MIR000001", host=self.b.address, port=10809)["port"]
         if self.has_relay:
             self.relay = Relay(10810, f"{self.b.address}:{port}")
+            self.relay.tell(f"always {self.rate}")
         self.remote = f"nbd://{'127.0.0.1:10810' if self.has_relay else f'{self.b.address}:{port}'}/{self.far.id}"
 
     def end_far(self):
@@ -620,7 +649,7 @@ class Round:
 
     def stays_failed(self):
         """A killed source's successor may not have found it yet."""
-        end = now() + (3 if "kill_near" in self.faults.seen else 0)
+        end = now() + (3 if self.faults.has_killed_near() else 0)
         while now() < end and self.poller.status.get("failed"):
             time.sleep(0.02)
         return self.poller.status.get("failed")
@@ -634,7 +663,7 @@ class Round:
             if self.poller.status.get("failed") and self.stays_failed():
                 why = self.reason()
                 JOURNAL.add("failed: " + why)
-                require(("full" in self.faults.seen and "o space" in why) or ("kill_near" in self.faults.seen and "died" in why),
+                require(("full" in self.faults.seen and "o space" in why) or (self.faults.has_killed_near() and "died" in why),
                         "the mirror failed, and no fault explains it: " + why)
                 return False
             end = end or (None if self.faults.live else now() + COMPLETE_S)
@@ -665,7 +694,7 @@ class Round:
 
     def barrier(self):
         """The deactivation at A, with a fault in it perhaps. False: it raised, for a reason."""
-        kinds = FAR_KINDS + LINK_KINDS + RELAY_KINDS + ["kill_near", "stop_near", "full"]
+        kinds = FAR_KINDS + LINK_KINDS + RELAY_KINDS + NEAR_KINDS + ["full"]
         fault = self.pick(kinds) if self.rng.random() < 0.5 else None
         window = [now(), now() + VERB_S]
         self.faults.near.append(window)
@@ -680,7 +709,7 @@ class Round:
         why = str(call.error)
         require(isinstance(call.error, Refused), f"deactivate: {why}")
         require(("o space" in why and "full" in self.faults.seen) or (self.failures and "has failed since" in why) or
-                "kill_near" in self.faults.seen, "the barrier raised: " + why)
+                self.faults.has_killed_near(), "the barrier raised: " + why)
         self.guest.goes_on(30)
         return False
 

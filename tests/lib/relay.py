@@ -10,7 +10,8 @@
     cut-after N DIR     ... and so is each from now on, new ones too, N bytes further on in that direction (up: towards the target)
     refuse              ... now, and each new one at once
     hang                new connections are accepted and nothing is done about them
-    rate N              at most about so many bytes a second, each connection and direction
+    rate N              at most about so many bytes a second, each connection and direction; what waits is in its sockets' buffers
+    always N            the same, and pass does not undo it
 """
 import socket
 import struct
@@ -23,13 +24,13 @@ PIECE = 65536
 
 class Rules:
     def __init__(self):
-        self.changed = threading.Condition()
+        self.changed, self.always = threading.Condition(), 0
         self.reset()
         self.pairs, self.hung = set(), []
 
     def reset(self):
         self.is_stalled = self.refuses = self.hangs = False
-        self.cut_after, self.rate = {}, 0
+        self.cut_after, self.rate = {}, self.always
 
     def command(self, words):
         with self.changed:
@@ -41,6 +42,8 @@ class Rules:
                 self.hangs = True
             elif words[0] == "rate":
                 self.rate = int(words[1])
+            elif words[0] == "always":
+                self.rate = self.always = int(words[1])
             elif words[0] == "cut-after":
                 self.cut_after = {words[2]: int(words[1])}
                 for pair in self.pairs:
