@@ -200,6 +200,9 @@ class Qemu:
 
     def finish(self):
         self.ask("block-job-cancel", device="j")
+        self.wait_ended()
+
+    def wait_ended(self):
         until("the mirror's end", lambda: not [j for j in self.ask("query-jobs") if j["status"] != "concluded"], 60, 0.001)
 
     def leave_far(self):
@@ -211,6 +214,7 @@ class Qemu:
 
     def give_up(self):
         self.ask("block-job-cancel", device="j", force=True)
+        self.wait_ended()
 
     def close(self):
         if self.process:
