@@ -13,8 +13,9 @@
  * - bytes: all that is queued, in flight or being read by copies stays within a budget. The budget is what the far side takes
  *   in lag_ms and twice its own latency, at the measured rate, and never more than lag_bytes. (Without the latency, a far side
  *   100 ms away would be given little, measured slow, and given less; twice, since copies may have only half of it.) Copies
- *   have at most half of it while guests write, else three quarters; guests leave them a quarter while anything is DIRTY.
- *   One copy is always let in, so that the pass goes on.
+ *   have at most half of it while guests write; guests leave them a quarter while anything is DIRTY. One copy is always let in,
+ *   so that the pass goes on. While nobody writes, nobody's lag grows, and copies fill a far and fast link: they may have what it
+ *   takes in a quarter of a second more than twice its latency, which is how soon it is there for a guest that comes back.
  * - time: no guest's leg enters while one has waited lag_ms for the window. Nor, on a range that is taken, while one has
  *   waited so for another's claim: a sector rewritten all the time is merged by the map instead of queueing a version each.
  *
@@ -26,19 +27,32 @@
 #include <errno.h>
 
 #define BUDGET_UNKNOWN_BYTES MiB       /* while the rate is not known */
+#define BUDGET_UNKNOWN_IDLE_BYTES (4 * MiB)
 #define BUDGET_FLOOR_BYTES (256 * KiB)
+#define BUDGET_IDLE_MS 250u
 #define ZERO_COST_BYTES (64 * KiB)     /* a long zero is no long message, but not nothing either */
 #define ZERO_MAX_BYTES (2 * GiB)
 #define ERRORS_MAX 16u
 #define FLUSH_FAILURES_MAX 3u
 
+/* In that time, and twice its own latency. */
+static uint64_t taken_in(const struct core *c, unsigned ms)
+{
+	uint64_t ns = ms * NS_PER_MS + 2 * pace_latency_ns(&c->pace);
+
+	return MAX(c->pace.rate_bytes / 1000 * (ns / 1000) / 1000, BUDGET_FLOOR_BYTES);
+}
+
 uint64_t core_far_budget(const struct core *c)
 {
-	uint64_t ns = c->spec.lag_ms * NS_PER_MS + 2 * pace_latency_ns(&c->pace), bytes = BUDGET_UNKNOWN_BYTES;
+	uint64_t bytes = c->pace.rate_bytes ? taken_in(c, c->spec.lag_ms) : BUDGET_UNKNOWN_BYTES;
 
-	if (c->pace.rate_bytes)
-		bytes = MAX(c->pace.rate_bytes / 1000 * (ns / 1000) / 1000, BUDGET_FLOOR_BYTES);
 	return MIN(bytes, c->spec.lag_bytes);
+}
+
+static uint64_t idle_budget(const struct core *c)
+{
+	return c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
 }
 
 uint64_t core_far_cost(enum core_far_kind kind, struct range r)
@@ -65,22 +79,26 @@ static bool is_older_than_lag(const struct core *c, const struct core_op *op)
 	return is_older(c, op, c->spec.lag_ms * NS_PER_MS);
 }
 
+/* What copies have, or are always left while there is something for them. */
+static uint64_t copies_part(const struct core *c, uint64_t budget)
+{
+	return bitmap_count(c->map.dirty) ? MAX(c->copy_charge, budget / 4) : c->copy_charge;
+}
+
 bool core_far_has_room(const struct core *c, uint64_t cost)
 {
-	uint64_t budget = core_far_budget(c), copies = c->copy_charge;
+	uint64_t budget = core_far_budget(c), copies = copies_part(c, budget);
 
 	if (PLANTED(BUG_OVERFLOW_ALWAYS) && c->far_count)
 		return false;
 	if (!c->far_count && !c->copy_charge)
 		return true;
-	if (bitmap_count(c->map.dirty))
-		copies = MAX(copies, budget / 4);
 	return c->guest_charge + copies + cost <= budget && !is_older_than_lag(c, TAILQ_FIRST(&c->ready));
 }
 
 bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_active)
 {
-	uint64_t budget = core_far_budget(c), share = is_guest_active ? budget / 2 : budget - budget / 4;
+	uint64_t budget = is_guest_active ? core_far_budget(c) : idle_budget(c), share = is_guest_active ? budget / 2 : budget;
 
 	if (!c->copy_charge)
 		return true;
@@ -88,14 +106,25 @@ bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_a
 	       !is_older_than_lag(c, TAILQ_FIRST(&c->ready_copies));
 }
 
-unsigned core_far_fill_percent(const struct core *c)
+static unsigned percent_of(const struct core *c, uint64_t charge, uint64_t room)
 {
 	const struct core_op *oldest = TAILQ_FIRST(&c->ready);
-	uint64_t lag_ns = MAX(c->spec.lag_ms, 1u) * NS_PER_MS, budget = MAX(core_far_budget(c), UINT64_C(1));
+	uint64_t lag_ns = MAX(c->spec.lag_ms, 1u) * NS_PER_MS;
 	uint64_t by_time = oldest ? (c->now_ns - oldest->queued_ns) * 100 / lag_ns : 0;
-	uint64_t by_bytes = (c->guest_charge + c->copy_charge) * 100 / budget;
 
-	return (unsigned)MIN(MAX(by_time, by_bytes), UINT64_C(1000));
+	return (unsigned)MIN(MAX(by_time, charge * 100 / room), UINT64_C(1000));
+}
+
+unsigned core_far_fill_percent(const struct core *c)
+{
+	uint64_t budget = core_far_budget(c), copies = copies_part(c, budget);
+
+	return percent_of(c, c->guest_charge, MAX(budget - MIN(budget, copies), budget / 4));
+}
+
+unsigned core_far_load_percent(const struct core *c)
+{
+	return percent_of(c, c->guest_charge + c->copy_charge, MAX(core_far_budget(c), UINT64_C(1)));
 }
 
 /* Whoever would stand behind another leg, while those that already do have stood so for long. */
@@ -262,7 +291,7 @@ static void end_leg(struct core *c, struct core_op *op, bool is_good)
 
 static void count_ack(struct core *c, const struct core_op *op)
 {
-	pace_acked(&c->pace, c->now_ns, op->charge_bytes, c->now_ns - op->sent_ns);
+	pace_acked(&c->pace, c->now_ns, op->charge_bytes, c->now_ns - op->sent_ns, op->kind != CORE_COPY);
 	c->unflushed_bytes += op->charge_bytes;
 	c->answer_ns = c->now_ns;
 	if (op->far_kind == CORE_FAR_ZERO)

@@ -416,6 +416,7 @@ static void watch_far(struct core *c)
 	struct pace_view view = {
 		.is_promised = c->was_synced,
 		.fill_percent = core_far_fill_percent(c),
+		.load_percent = core_far_load_percent(c),
 		.debt_percent = debt_percent(c),
 		.owed_bytes = core_owed_bytes(c),
 	};

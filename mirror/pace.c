@@ -11,12 +11,24 @@
  * A gap, not a delay for each: it is a rate, so it does the same to a guest with one write in flight as to one with a hundred.
  * It is at most 2 ms, so 500 writes a second always pass, and no single answer waits longer than 20 ms.
  *
- * When: after "complete" was said, while a queue stands (for a whole window it was never less than half full) or the debt is
+ * When: after "complete" was said, once a queue stands (for a whole window it was never less than half full) or the debt is
  * over half its bound. Before, only if the pass would not end: of what the far side acknowledged, less than a third made the
- * debt smaller. Then the gap grows by a quarter each window, from 10 us to its end in half a second; else it shrinks by a
- * sixteenth.
- * A burst that the queue swallows is not paced, since it does not stand; overwrites of what is DIRTY are not, as they cost
- * nothing.
+ * debt smaller. A burst that the queue swallows is not paced, since it does not stand; overwrites of what is DIRTY are not, as
+ * they cost nothing.
+ *
+ * How much, after "complete": what the far side was seen to do. While a queue stands, guests' writes acknowledged a second are
+ * what it has left for them beside the copies; the gap is that, a little less while the queue is short of half full, and more
+ * while it is longer, so it settles there and nobody sees it swing:
+ *
+ *      queue, % of full     0      50      100    150 ...
+ *      gap * capacity      0.85    1       1.25   1.5
+ *
+ * With more than half of the bound of the debt owed the gap is wider, three times at the bound. Beyond that it grows by a quarter
+ * each window. When no queue stands, the far side is faster than it was seen to be, or guests want less: the gap shrinks by a
+ * sixteenth each window.
+ *
+ * Before "complete" guests get half of what the far side does in the first place, and a quarter less each time that the pass is
+ * still found behind; an eighth more when it is not.
  *
  * Why it ends: while it is needed the gap goes to 2 ms, where guests make new work at 500 writes a second (or, with more than
  * ten in flight, at in-flight / 20 ms). If the far side does a third more than that, the debt shrinks; if not, no pacing
@@ -35,6 +47,8 @@
 #define PASS_NS (100 * NS_PER_MS)
 #define LATENCY_TURN_NS (5 * NS_PER_S)
 #define FORGOTTEN_NS NS_PER_S
+#define QUEUE_STANDS_PERCENT 25u
+#define QUEUE_AIM_PERCENT 50u
 #define GAP_MIN_NS UINT64_C(10000)
 #define GAP_MAX_NS (PACE_FLOOR_GAP_US * UINT64_C(1000))
 
@@ -88,9 +102,11 @@ static void note_latency(struct pace *p, uint64_t now_ns, uint64_t latency_ns)
 		p->latency_ns[0] = latency_ns;
 }
 
-void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns)
+void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns, bool is_guest)
 {
 	note_latency(p, now_ns, latency_ns);
+	p->window_acks++;
+	p->window_guest_acks += is_guest;
 	count_busy(p, now_ns);
 	p->sample_acked_bytes += bytes;
 	p->pass_acked_bytes += bytes;
@@ -105,43 +121,92 @@ uint64_t pace_latency_ns(const struct pace *p)
 	return MIN(p->latency_ns[0], p->latency_ns[1]);
 }
 
-/* Was a third of what arrived there progress? */
-static void judge_pass(struct pace *p, uint64_t now_ns, uint64_t owed_bytes)
+static uint64_t clamp_gap(uint64_t gap_ns)
+{
+	return MIN(MAX(gap_ns, GAP_MIN_NS), GAP_MAX_NS);
+}
+
+/* Was a third of what arrived there progress? True when there is a verdict. */
+static bool judge_pass(struct pace *p, uint64_t now_ns, uint64_t owed_bytes)
 {
 	uint64_t progress = p->pass_owed_bytes > owed_bytes ? p->pass_owed_bytes - owed_bytes : 0;
 
 	if (now_ns - p->pass_from_ns < PASS_NS)
-		return;
+		return false;
 	p->is_behind = owed_bytes && p->pass_acked_bytes && progress < p->pass_acked_bytes / 3;
 	p->pass_from_ns = now_ns;
 	p->pass_owed_bytes = owed_bytes;
 	p->pass_acked_bytes = 0;
+	return true;
 }
 
 static void open_window(struct pace *p, uint64_t now_ns, unsigned fill_percent)
 {
 	p->window_from_ns = now_ns;
 	p->least_fill_percent = fill_percent;
+	p->window_acks = p->window_guest_acks = 0;
+}
+
+static void learn(uint64_t *ops, unsigned acks, uint64_t ns)
+{
+	uint64_t sample = acks * NS_PER_S / ns;
+
+	*ops = *ops ? (*ops * 3 + sample + 3) / 4 : sample;
+}
+
+static uint64_t gap_of(uint64_t ops, uint64_t percent)
+{
+	return ops ? NS_PER_S / ops * percent / 100 : 0;
+}
+
+/* The far side owes nothing but time: as fast as it goes, so that the queue stays half full. */
+static void follow(struct pace *p, const struct pace_view *v, bool does_stand)
+{
+	bool is_crowded = p->least_fill_percent >= QUEUE_AIM_PERCENT || v->debt_percent >= 50;
+	uint64_t percent = v->fill_percent >= QUEUE_AIM_PERCENT ? 100 + MIN(v->fill_percent - QUEUE_AIM_PERCENT, 100u) / 2 :
+	                                                          100 - (QUEUE_AIM_PERCENT - v->fill_percent) * 3 / 10;
+
+	if (v->debt_percent >= 50)
+		percent += (MIN(v->debt_percent, 100u) - 50) * 4;
+	if (v->debt_percent >= 100 || (is_crowded && !p->guest_ops))
+		p->gap_ns = clamp_gap(MAX(p->gap_ns + p->gap_ns / 4, gap_of(p->guest_ops, percent)));
+	else if (is_crowded || (p->gap_ns && does_stand))
+		p->gap_ns = clamp_gap(gap_of(p->guest_ops, percent));
+	else
+		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 16 : 0;
+}
+
+/* There is a pass to end. */
+static void yield(struct pace *p)
+{
+	if (p->is_behind)
+		p->gap_ns = clamp_gap(MAX(p->gap_ns + p->gap_ns / 4, gap_of(p->all_ops, 200)));
+	else
+		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 8 : 0;
 }
 
 void pace_observe(struct pace *p, uint64_t now_ns, const struct pace_view *v)
 {
-	bool is_needed;
+	bool has_verdict, does_stand;
 
-	if (v->fill_percent >= 50)
+	if (v->load_percent >= 50)
 		p->was_loaded = true;
 	p->least_fill_percent = MIN(p->least_fill_percent, v->fill_percent);
-	judge_pass(p, now_ns, v->owed_bytes);
+	has_verdict = judge_pass(p, now_ns, v->owed_bytes);
+	if (now_ns - p->window_from_ns > FORGOTTEN_NS)
+		p->gap_ns = 0;
+	else if (has_verdict && !v->is_promised)
+		yield(p);
 	if (now_ns - p->window_from_ns < WINDOW_NS)
 		return;
 
-	if (now_ns - p->window_from_ns > FORGOTTEN_NS)
-		p->gap_ns = 0;
-	is_needed = v->is_promised ? p->least_fill_percent >= 50 || v->debt_percent >= 50 : p->is_behind;
-	if (is_needed)
-		p->gap_ns = MIN(MAX(p->gap_ns + p->gap_ns / 4, GAP_MIN_NS), GAP_MAX_NS);
-	else
-		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 16 : 0;
+	does_stand = p->least_fill_percent >= QUEUE_STANDS_PERCENT && now_ns - p->window_from_ns <= FORGOTTEN_NS;
+	if (does_stand) {
+		learn(&p->guest_ops, p->window_guest_acks, now_ns - p->window_from_ns);
+		learn(&p->all_ops, p->window_acks, now_ns - p->window_from_ns);
+	}
+	if (v->is_promised)
+		follow(p, v, does_stand);
 	open_window(p, now_ns, v->fill_percent);
 }
 

@@ -19,6 +19,8 @@ struct pace {
 
 	/* guests */
 	uint64_t gap_ns;           /* between two paced completions; 0: not paced */
+	uint64_t guest_ops, all_ops; /* acknowledged a second while a queue stood; 0: not known */
+	unsigned window_guest_acks, window_acks;
 	uint64_t last_ns;          /* when the last paced write was, or will be, answered */
 	uint32_t delay_us;         /* what it was held */
 	uint64_t window_from_ns, pass_from_ns, pass_owed_bytes, pass_acked_bytes;
@@ -28,13 +30,14 @@ struct pace {
 
 /* Requests for the far side are queued or in flight, or no longer. */
 void pace_busy(struct pace *p, uint64_t now_ns, bool is_busy);
-void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns);
+void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns, bool is_guest);
 /* The shortest time from request to answer in the last few seconds; 0: not known. */
 uint64_t pace_latency_ns(const struct pace *p);
 
 struct pace_view {
 	bool is_promised;          /* "complete" was said: the debt has a bound (I9) */
-	unsigned fill_percent;     /* of the far queue, in bytes or in time, whichever is fuller */
+	unsigned fill_percent;     /* of what the far queue has for guests, in bytes or in time, whichever is fuller */
+	unsigned load_percent;     /* of all of it */
 	unsigned debt_percent;     /* of its bound */
 	uint64_t owed_bytes;       /* DIRTY and COPYING */
 };

@@ -13,7 +13,7 @@
 
 #define MS NS_PER_MS
 
-static const struct pace_view crowded = { .is_promised = true, .fill_percent = 100 };
+static const struct pace_view crowded = { .is_promised = true, .fill_percent = 100, .load_percent = 100 };
 static const struct pace_view calm = { .is_promised = true };
 
 static uint64_t observe(struct pace *p, uint64_t from_ns, unsigned ms, const struct pace_view *v)
@@ -41,6 +41,42 @@ static void a_standing_queue_slows_guests_and_a_calm_one_lets_them_go(void **sta
 	assert_int_equal(pace_delay_us(&p, now), PACE_FLOOR_GAP_US);
 	now = observe(&p, now, 3000, &calm);
 	assert_int_equal(pace_delay_us(&p, now), 0);
+}
+
+/* 8000 of its writes are acknowledged a second. */
+static uint64_t follow(struct pace *p, uint64_t from_ns, unsigned ms, const struct pace_view *v)
+{
+	for (unsigned i = 0; i < ms; i++) {
+		for (unsigned acks = 0; acks < 8; acks++)
+			pace_acked(p, from_ns + i * MS, 4096, MS, true);
+		pace_observe(p, from_ns + i * MS, v);
+	}
+	return from_ns + ms * MS;
+}
+
+static uint32_t gap_us(struct pace *p, uint64_t now_ns)
+{
+	pace_delay_us(p, now_ns);
+	return pace_delay_us(p, now_ns);
+}
+
+static void a_standing_queue_slows_guests_to_what_the_far_side_takes_and_no_more(void **state)
+{
+	struct pace_view half = { .is_promised = true, .fill_percent = 50, .load_percent = 50 }, full = half, owing = half;
+	struct pace p = started();
+	uint64_t now;
+
+	(void)state;
+	full.fill_percent = 100;
+	owing.debt_percent = 75;
+	now = follow(&p, 0, 60, &half);
+	assert_in_range(gap_us(&p, now), 118, 132); /* at once */
+	now = follow(&p, now + 100 * MS, 1000, &half);
+	assert_in_range(gap_us(&p, now), 118, 132); /* and so it stays */
+	now = follow(&p, now + 100 * MS, 200, &full);
+	assert_in_range(gap_us(&p, now), 145, 165);
+	now = follow(&p, now + 100 * MS, 200, &owing);
+	assert_in_range(gap_us(&p, now), 235, 265);
 }
 
 static void a_burst_the_queue_swallows_is_not_paced(void **state)
@@ -89,13 +125,13 @@ static void before_complete_only_a_pass_that_does_not_end_slows_guests(void **st
 
 	(void)state;
 	for (unsigned i = 0; i < 100; i++) { /* half of what arrives is progress */
-		pace_acked(&p, now, 10 * MiB, MS);
+		pace_acked(&p, now, 10 * MiB, MS, true);
 		v.owed_bytes -= 5 * MiB;
 		now = observe(&p, now, 100, &v);
 	}
 	assert_int_equal(pace_delay_us(&p, now), 0);
 	for (unsigned i = 0; i < 10; i++) { /* nothing is */
-		pace_acked(&p, now, 10 * MiB, MS);
+		pace_acked(&p, now, 10 * MiB, MS, true);
 		now = observe(&p, now, 100, &v);
 	}
 	pace_delay_us(&p, now);
@@ -121,7 +157,7 @@ static void the_rate_is_what_arrives_while_there_is_something_to_do(void **state
 	for (unsigned i = 0; i < 20; i++) {
 		pace_busy(&p, now, true);
 		now += 100 * MS;
-		pace_acked(&p, now, 10 * MiB, 5 * MS);
+		pace_acked(&p, now, 10 * MiB, 5 * MS, true);
 		pace_busy(&p, now, false);
 		now += 900 * MS; /* idle */
 	}
@@ -135,13 +171,13 @@ static void little_work_does_not_make_the_far_side_slow(void **state)
 
 	(void)state;
 	pace_busy(&p, 0, true);
-	pace_acked(&p, 100 * MS, 10 * MiB, MS);
+	pace_acked(&p, 100 * MS, 10 * MiB, MS, true);
 	for (unsigned i = 2; i < 50; i++)
-		pace_acked(&p, i * 100 * MS, 4096, MS);
+		pace_acked(&p, i * 100 * MS, 4096, MS, true);
 	assert_in_range(p.rate_bytes, 99 * MiB, 101 * MiB);
 	for (unsigned i = 50; i < 100; i++) {
 		pace_observe(&p, i * 100 * MS, &crowded);
-		pace_acked(&p, i * 100 * MS, MiB, MS);
+		pace_acked(&p, i * 100 * MS, MiB, MS, true);
 	}
 	assert_in_range(p.rate_bytes, 9 * MiB, 11 * MiB);
 }
@@ -150,6 +186,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_standing_queue_slows_guests_and_a_calm_one_lets_them_go),
+		cmocka_unit_test(a_standing_queue_slows_guests_to_what_the_far_side_takes_and_no_more),
 		cmocka_unit_test(a_burst_the_queue_swallows_is_not_paced),
 		cmocka_unit_test(no_write_is_held_longer_than_20_ms),
 		cmocka_unit_test(five_hundred_writes_a_second_always_pass),
