@@ -23,9 +23,9 @@
 #include "base/log.h"
 #include "mirror/mirror-private.h"
 
-#define WINDOW_OPS 64
+#define WINDOW_OPS 128
 #define RETRY_FIRST_MS 100u
-#define RETRY_LAST_MS 5000u
+#define RETRY_LAST_MS 1200u
 #define GIVE_UP_MS 120000u       /* without a link */
 #define GIVE_UP_SOCKET_MS 10000u /* a unix socket: whoever made it is on this host, and will not come back */
 
