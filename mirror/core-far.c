@@ -50,9 +50,12 @@ uint64_t core_far_budget(const struct core *c)
 	return MIN(bytes, c->spec.lag_bytes);
 }
 
+/* Twice the lag's own bound at most: as long as no guest writes, its half is free. */
 static uint64_t idle_budget(const struct core *c)
 {
-	return c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
+	uint64_t bytes = c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
+
+	return MIN(bytes, 2 * c->spec.lag_bytes);
 }
 
 uint64_t core_far_cost(enum core_far_kind kind, struct range r)

@@ -371,7 +371,7 @@ void sim_check_step(struct sim *w, const struct core_event *ev, const struct cor
 		w->is_cut = false;
 	if (ev->err)
 		w->is_cut_exact = false;
-	if (w->status.lag_bytes > MAX(w->params.spec.lag_bytes, w->params.spec.size_bytes) + one_copy)
+	if (w->status.lag_bytes > MAX(2 * w->params.spec.lag_bytes, w->params.spec.size_bytes) + one_copy)
 		sim_break(w, "more queued than the lag bound");
 	check_growth(w, ev, before);
 	check_waiting(w);

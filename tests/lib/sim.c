@@ -296,10 +296,21 @@ static uint32_t payload(struct sim *w, struct core_op *op, unsigned sector)
 	return copy_of(w, op)->data[sector - sector_of(op->range.start)];
 }
 
+/* What is there no more was promised to nobody who asks later. */
+static void write_far(struct sim *w, unsigned s, uint32_t version)
+{
+	if (w->far[s] == version)
+		return;
+	w->far[s] = version;
+	for (unsigned i = 0; i < SIM_GUESTS_MAX; i++)
+		if (w->guests[i].state != SIM_FREE && w->guests[i].op.kind == CORE_FLUSH)
+			w->guests[i].promised[s] = SIM_NOTHING;
+}
+
 static void apply(struct sim *w, struct core_op *op, bool is_whole)
 {
 	for (unsigned s = sector_of(op->far_range.start); s < sector_of(op->far_range.end); s++)
-		w->far[s] = after(w, w->far[s], payload(w, op, s), is_whole);
+		write_far(w, s, after(w, w->far[s], payload(w, op, s), is_whole));
 }
 
 void sim_far_applies(struct sim *w, unsigned i)
