@@ -31,6 +31,8 @@ static bool is_finish_over(const struct mirror *m, struct error *e)
 		*e = m->why;
 	else if (m->state == CORE_ENDED)
 		error_set(e, ECANCELED, "the mirror was ended");
+	else if (m->is_remembering)
+		*e = m->why;
 	else if (m->backed_out == ETIMEDOUT)
 		error_set(e, ETIMEDOUT, "the far side made no progress while the last writes were sent");
 	else if (m->backed_out)

@@ -546,6 +546,7 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	m->state = CORE_CONNECTING;
 	m->peer = spec->peer;
 	m->was_up = spec->peer.generation > 0;
+	m->is_remembering = spec->is_remembering;
 	TAILQ_INIT(&m->free_guests);
 	TAILQ_INIT(&m->delayed);
 	TAILQ_INIT(&m->starved);

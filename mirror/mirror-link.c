@@ -10,6 +10,9 @@
  * foreign far side is asked once: there the end of the link is the end of the operation.  Each link has its number, durable
  * before it is made (I12); an attempt that comes to nothing uses up its number.
  *
+ * Where it is told to remember (spec.can_remember), a link that is lost for good leaves the core in BROKEN, which records what is
+ * written; it is tried once when that is asked for.
+ *
  * Whether the far side may have lost what it acknowledged is told by its answer to HELLO: another boot of its host (or another
  * life of the process that caches) than at the last link.
  *
@@ -39,12 +42,43 @@ static bool is_kept(const struct mirror *m)
 
 static bool is_wanted(const struct mirror *m)
 {
+	if (m->is_remembering)
+		return false;
 	return m->state == CORE_BROKEN || m->state == CORE_CONNECTING || is_kept(m);
+}
+
+/* No later attempt would do better. */
+static bool is_final(const struct mirror *m, int err)
+{
+	return !m->was_up || err == ESTALE || err == EBUSY || err == EPROTO || err == EINVAL || err == ENOSPC;
+}
+
+/* An sxm that refuses us says that the volume is somebody else's. */
+static bool can_remember(const struct mirror *m)
+{
+	return m->spec.can_remember && m->was_up && (m->state == CORE_BROKEN || m->state == CORE_CONNECTING) &&
+	       !(m->is_sxm && is_final(m, m->cause.err));
+}
+
+/* A barrier does not wait for what is not tried. */
+static void remember(struct mirror *m)
+{
+	m->is_remembering = true;
+	m->is_resuming = false;
+	m->why = m->cause;
+	log_error("mirror to %s failed: %s; what it owes is remembered", m->uri, m->why.text);
+	mirror_step(m, (struct core_event){ .type = CORE_UNBARRIER });
+	mirror_end_check(m);
+	mirror_end_news(m);
 }
 
 /* Without a link it is over; but for the commit, which may be asked for again. */
 static void give_up(struct mirror *m)
 {
+	if (can_remember(m)) {
+		remember(m);
+		return;
+	}
 	if (is_kept(m)) {
 		log_warn("mirror to %s: %s", m->uri, m->cause.text);
 		mirror_end_news(m);
@@ -83,6 +117,10 @@ void mirror_link_retry(void *arg)
 
 static void try_again(struct mirror *m)
 {
+	if (m->is_resuming) {
+		give_up(m);
+		return;
+	}
 	if (loop_now_ns() - m->lost_ns >= give_up_ms(m) * NS_PER_MS) {
 		error_prefix(&m->cause, "the far side could not be reached again for %u s", give_up_ms(m) / 1000);
 		give_up(m);
@@ -178,13 +216,21 @@ static void on_up(void *arg, const struct remote_info *info)
 			.can_zero = info->can_zero,
 			.can_flush = info->can_flush,
 			.window_ops = WINDOW_OPS,
-			.can_reconnect = info->is_sxm,
+			.can_reconnect = info->is_sxm || m->spec.can_remember,
 			.may_have_lost = may_have_lost(m, info),
 		},
 	};
 
 	if (mirror_is_over(m) && !is_kept(m))
 		return; /* its close is under way */
+	if (m->is_resuming && info->is_sxm != (m->is_sxm || m->peer.far_boot)) {
+		error_set(&m->cause, ENOTSUP, "the far side is another one: it was %s sxm, and is %s", m->is_sxm ? "an" : "no",
+			  info->is_sxm ? "one" : "none");
+		remember(m);
+		close_link(m, false);
+		return;
+	}
+	m->is_resuming = false;
 	if (has_forgotten(m, info)) {
 		error_set(&m->cause, EIO, "the far volume received another mirror in between: start this one anew");
 		give_up(m);
@@ -212,12 +258,6 @@ static void on_heard(void *arg, uint32_t status, uint32_t state, uint64_t epoch)
 		m->spec.on_heard(m->spec.arg, status, state, epoch);
 }
 
-/* No later attempt would do better. */
-static bool is_final(const struct mirror *m, int err)
-{
-	return !m->was_up || err == ESTALE || err == EBUSY || err == EPROTO || err == EINVAL || err == ENOSPC;
-}
-
 static void on_failed(void *arg, const struct error *e)
 {
 	struct mirror *m = arg;
@@ -241,7 +281,9 @@ static void on_down(void *arg, int err)
 	m->links_lost++;
 	m->is_up = false;
 	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = err, .generation = m->peer.generation });
-	if (m->state == CORE_BROKEN)
+	if (m->state == CORE_BROKEN && !m->is_sxm)
+		remember(m);
+	else if (m->state == CORE_BROKEN)
 		log_warn("mirror to %s: %s; the guest goes on alone, the link is made anew", m->uri, m->cause.text);
 	close_link(m, false);
 	mirror_end_news(m);
@@ -309,7 +351,7 @@ static void connect_anew(struct mirror *m)
 
 void mirror_link_start(struct mirror *m)
 {
-	if (mirror_is_over(m)) {
+	if (mirror_is_over(m) || m->is_remembering) {
 		mirror_end_check(m);
 		return;
 	}
@@ -397,6 +439,7 @@ void mirror_link_status(const struct mirror *m, struct mirror_status *out)
 	out->is_sxm = m->is_sxm;
 	out->is_up = m->is_up && !m->is_closing;
 	out->is_reaching = is_reaching(m);
+	out->is_remembering = m->is_remembering;
 }
 
 void mirror_start(struct layer *l)
@@ -411,6 +454,20 @@ void mirror_start(struct layer *l)
 		mirror_sweep_start(m);
 	else if (m->keeps_files)
 		mirror_link_start(m);
+}
+
+void mirror_resume(struct layer *l)
+{
+	struct mirror *m = mirror_of(l);
+
+	assert(m->is_remembering && !mirror_is_over(m));
+	m->is_remembering = false;
+	m->is_resuming = true;
+	error_clear(&m->why);
+	m->attempts = 0;
+	m->lost_ns = loop_now_ns();
+	if (!is_reaching(m))
+		connect_anew(m);
 }
 
 void mirror_sweep_ended(struct mirror *m)

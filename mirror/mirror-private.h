@@ -95,6 +95,8 @@ struct mirror {
 	struct core_event up;           /* of the link that stands: the core hears of it when it wants one */
 	bool is_numbering;              /* save_peer is under way for the next link */
 	bool is_waiting;                /* the back-off runs */
+	bool is_remembering;            /* no link is wanted */
+	bool is_resuming;               /* ... nor will be, if this attempt fails */
 	struct loop_timer *retry;       /* owned */
 	unsigned attempts, links_lost;
 	uint64_t lost_ns, dice;

@@ -38,6 +38,8 @@ struct mirror_spec {
 	                              side, where it can be made anew: 5000 at most) */
 	unsigned give_up_ms;       /* 0: 120000, for a unix socket 10000: so long without a link, and the operation fails */
 	bool is_sync;              /* see mirror_set_sync() */
+	bool can_remember;         /* a link that was there and is lost for good does not end it: status says is_remembering */
+	bool is_remembering;       /* ... begins so: mirror_start() makes no link */
 	const char *mirror_id;     /* copied; how we are called to an sxm far side; NULL: none is spoken to as such */
 	uint64_t epoch;            /* in which the disk is ours */
 	struct mirror_peer peer;   /* 0, or what was saved last */
@@ -77,11 +79,16 @@ struct mirror_status {
 	bool is_sxm;           /* the far side, as it was last met */
 	bool is_up;            /* there is a link */
 	bool is_reaching;      /* there is none, and one is being made */
+	bool is_remembering;   /* there is none until mirror_resume(); what is written is recorded. why: the reason */
 };
 void mirror_status(const struct layer *mirror, struct mirror_status *out);
 
 /* In sync a guest hears when both sides have its write; from now on, or no longer. */
 void mirror_set_sync(struct layer *mirror, bool is_sync);
+
+/* It is remembering: a link is made once more. What the far side may not have is sent, if it is the one that it was: of a foreign
+ * one nobody can know that. Comes to nothing: remembering again. */
+void mirror_resume(struct layer *mirror);
 
 /* The far side's URI, whole; borrowed. */
 const char *mirror_uri(const struct layer *mirror);

@@ -43,7 +43,7 @@ static const struct jsonspec request_spec = { "request", sizeof(struct request),
 
 struct args {
 	char *domain, *host, *remote, *id, *mode, *group; /* owned */
-	bool is_read_only, is_copy, is_forced;
+	bool is_read_only, is_copy, is_forced, is_resume;
 	int64_t port, wait_ms, blocksize, rate_bytes;
 	bool has_ranges, has_rate;
 	struct jsonspec_ranges ranges;
@@ -62,7 +62,7 @@ ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is
 ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
-     OPTION("mode", JS_STRING, mode), OPTION("blocksize", JS_INT64, blocksize),
+     OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("blocksize", JS_INT64, blocksize),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(verify, OPTION("remote", JS_STRING, remote),
@@ -294,13 +294,16 @@ static void on_mode(struct call *c)
 static void on_start(struct call *c)
 {
 	struct extents only;
-	struct vdi_mirror_args a = { .domain = c->args.domain, .remote = c->args.remote, .is_copy = c->args.is_copy };
+	struct vdi_mirror_args a = { .domain = c->args.domain, .remote = c->args.remote, .is_copy = c->args.is_copy,
+				     .is_resume = c->args.is_resume };
 	struct error e = { 0 };
 
 	extents_init(&only, 0);
 	a.is_sync = c->args.mode && is_sync(c->args.mode, &e);
 	if (a.is_sync && a.is_copy)
 		error_set(&e, EINVAL, "a copy has no mode: no guest waits for it");
+	if (a.is_resume && a.is_copy)
+		error_set(&e, EINVAL, "a copy is not resumed: start it anew");
 	if (e.err) {
 		on_done(c, &e);
 		return;

@@ -70,7 +70,7 @@ char *report_attach(const char *socket, const char *export)
 struct operation_report {
 	char *id, *state, *why, *remote;
 	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked;
-	bool is_unfenced, is_given, is_verified;
+	bool is_unfenced, is_given, is_verified, is_remembered;
 	double progress;
 	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, eta_ms, allocated;
 	int64_t running_ms, ready_ms, link, links_lost, marked;
@@ -98,7 +98,7 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("lagging", JS_BOOL, is_lagging), REPORT("linked", JS_BOOL, is_linked), REPORT("link", JS_INT64, link),
 	REPORT("links_lost", JS_INT64, links_lost), REPORT("marked_regions", JS_INT64, marked),
 	REPORT("unfenced", JS_BOOL, is_unfenced), REPORT("given", JS_BOOL, is_given),
-	REPORT("link_verified", JS_BOOL, is_verified),
+	REPORT("link_verified", JS_BOOL, is_verified), REPORT("remembered", JS_BOOL, is_remembered),
 	REPORT("running_ms", JS_INT64, running_ms), REPORT("ready_ms", JS_INT64, ready_ms), { .name = NULL },
 };
 static const struct jsonspec operation_spec = { "operation", sizeof(struct operation_report), operation_fields };
@@ -136,7 +136,7 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.is_linked = s->mirror.is_up && !s->is_ended, .link = number(c->generation), .links_lost = s->mirror.links_lost,
 		.marked = number(c->marked_regions),
 		.is_unfenced = s->mirror.is_connected && !s->mirror.is_sxm && !s->is_copy,
-		.is_given = s->is_given, .is_verified = s->is_verified,
+		.is_given = s->is_given, .is_verified = s->is_verified, .is_remembered = s->is_remembered,
 	};
 	fill_times(&s->mirror, out);
 }

@@ -31,6 +31,8 @@ int operation_make_mirror(struct operation *op, const char *remote, const struct
 		.uri = remote,
 		.is_copy = op->is_copy,
 		.is_sync = op->is_sync,
+		.can_remember = !op->is_copy,
+		.is_remembering = op->is_remembered,
 		.only = only,
 		.on_change = operation_on_change,
 		.arg = op,
@@ -77,13 +79,14 @@ static char *encode_journal(const struct operation *op)
 {
 	const struct journal j = {
 		.id = (char *)(uintptr_t)op->id, .remote = (char *)(uintptr_t)mirror_uri(op->mirror),
-		.domain = (char *)(uintptr_t)op->domain, .is_sync = op->is_sync, .peer = op->peer,
+		.domain = (char *)(uintptr_t)op->domain, .is_sync = op->is_sync,
+		.is_remembered = op->is_remembered, .peer = op->peer,
 	};
 
 	return journal_encode(&j);
 }
 
-static void write_journal(struct vdi *v, step_fn *next)
+void operation_write_journal(struct vdi *v, step_fn *next)
 {
 	char *text = encode_journal(v->op);
 
@@ -103,7 +106,7 @@ void operation_begin_journal(struct vdi *v)
 		return;
 	}
 	v->op->is_noting = false;
-	write_journal(v, journal_written);
+	operation_write_journal(v, journal_written);
 }
 
 void operation_note(struct operation *op)
@@ -129,7 +132,7 @@ static void begun(struct vdi *v)
 }
 
 /* The job's waiter becomes the operation's: it hears when the far side was reached. */
-static void hand_starter(struct job *j, struct operation *op)
+void operation_hand_starter(struct job *j, struct operation *op)
 {
 	struct job_waiter *w = TAILQ_FIRST(&j->waiters);
 
@@ -147,7 +150,7 @@ static void insert(struct vdi *v)
 	v->op->is_inserting = false;
 	mirror_start(v->op->mirror);
 	loop_timer_set(v->op->timer, VDI_START_WAIT_MS);
-	hand_starter(v->job, v->op);
+	operation_hand_starter(v->job, v->op);
 	stack_save(v, begun);
 }
 
@@ -180,7 +183,7 @@ static void recorded(struct vdi *v)
 		log_warn("record of %s: %s", v->op->id, v->step.text);
 	error_clear(&v->step);
 	if (v->op->debt.journal)
-		write_journal(v, journaled);
+		operation_write_journal(v, journaled);
 	else
 		journaled(v);
 }
@@ -237,7 +240,7 @@ static int check(const struct vdi *v, const struct job *j, struct error *e)
 	const struct domain *d;
 	unsigned guests = 0;
 
-	if (v->op)
+	if (v->op && !v->op->is_remembered)
 		return error_set(e, EBUSY, "%s %s of this disk is running: one at a time; wait for it or cancel it",
 				 v->op->is_copy ? "copy" : "mirror", v->op->id);
 	TAILQ_FOREACH(d, &v->domains, link)
@@ -253,6 +256,10 @@ void operation_begin(struct vdi *v)
 
 	if (check(v, v->job, &e) == -1)
 		job_fail(v, &e);
+	else if (v->job->is_resume)
+		remember_resume(v);
+	else if (v->op)
+		remember_drop(v, operation_begin); /* another one begins: it is not asked for any more */
 	else
 		stack_open(v, false, opened);
 }
@@ -271,6 +278,7 @@ void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, siz
 		return;
 	j->is_copy = args->is_copy;
 	j->is_sync = args->is_sync;
+	j->is_resume = args->is_resume;
 	j->remote = strdup(args->remote);
 	j->has_only = args->only != NULL;
 	for (size_t i = 0; args->only && i < args->only->count; i++)

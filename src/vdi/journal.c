@@ -23,7 +23,7 @@
 
 struct text {
 	char *id, *remote, *domain, *far_boot, *far_process, *far_since; /* borrowed when encoding, owned after decoding */
-	bool is_sync;
+	bool is_sync, is_remembered;
 };
 
 static const struct jsonspec_field fields[] = {
@@ -31,6 +31,7 @@ static const struct jsonspec_field fields[] = {
 	{ .name = "remote", .type = JS_STRING, .offset = offsetof(struct text, remote) },
 	{ .name = "domain", .type = JS_STRING, .offset = offsetof(struct text, domain) },
 	{ .name = "sync", .type = JS_BOOL, .offset = offsetof(struct text, is_sync) },
+	{ .name = "remembered", .type = JS_BOOL, .offset = offsetof(struct text, is_remembered), .is_optional = true },
 	{ .name = "far_boot", .type = JS_STRING, .offset = offsetof(struct text, far_boot) },
 	{ .name = "far_process", .type = JS_STRING, .offset = offsetof(struct text, far_process) },
 	{ .name = "far_since", .type = JS_STRING, .offset = offsetof(struct text, far_since) },
@@ -43,7 +44,7 @@ char *journal_encode(const struct journal *j)
 	char boot[NUMBER_BYTES], process[NUMBER_BYTES], since[NUMBER_BYTES];
 	const struct text t = {
 		.id = j->id, .remote = j->remote, .domain = j->domain, .is_sync = j->is_sync,
-		.far_boot = boot, .far_process = process, .far_since = since,
+		.is_remembered = j->is_remembered, .far_boot = boot, .far_process = process, .far_since = since,
 	};
 
 	snprintf(boot, sizeof(boot), "%" PRIu64, j->peer.far_boot);
@@ -67,6 +68,7 @@ int journal_load(const char *file, struct journal *j, struct error *e)
 	/* Numbers that are none become 0: not known. */
 	*j = (struct journal){
 		.id = t.id, .remote = t.remote, .domain = t.domain, .is_sync = t.is_sync,
+		.is_remembered = t.is_remembered,
 		.peer = { .far_boot = strtoull(t.far_boot, NULL, 10), .far_process = strtoull(t.far_process, NULL, 10),
 			  .far_since = strtoull(t.far_since, NULL, 10) },
 	};

@@ -14,6 +14,7 @@
 struct journal {
 	char *id, *remote, *domain; /* owned */
 	bool is_sync;
+	bool is_remembered;         /* its link was given up: no other is made before that is asked for */
 	struct mirror_peer peer;    /* the far side as it was met last; no generation: that is the owner's file's */
 };
 

@@ -15,7 +15,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/linger.c \
 	src/vdi/operation.c \
 	src/vdi/owner.c src/vdi/owner.h \
-	src/vdi/record.c \
+	src/vdi/record.c src/vdi/remember.c \
 	src/vdi/settle.c \
 	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \

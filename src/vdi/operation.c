@@ -54,10 +54,12 @@ void operation_look(struct vdi *v)
 	struct mirror_status s;
 	struct job *j;
 
-	if (!op || op->is_copy || op->is_told || op->is_given || op->is_settling || op->is_removing)
+	if (op && op->is_remembered && !vdi_has_writer(v, NULL, false))
+		queue_remove(op); /* nobody is left whose writes are to be recorded */
+	if (!op || op->is_remembered || op->is_copy || op->is_told || op->is_given || op->is_settling || op->is_removing)
 		return;
 	mirror_status(op->mirror, &s);
-	if (!s.core.was_synced || s.core.state == CORE_FAILED)
+	if (!s.core.was_synced || s.core.state == CORE_FAILED || (op->was_resumed && s.core.state != CORE_SYNCED))
 		return;
 	j = job_add(v, JOB_SETTLE, "", NULL, NULL);
 	if (!j)
@@ -70,6 +72,10 @@ void operation_on_timer(void *arg)
 {
 	struct operation *op = arg;
 
+	if (op->is_remembered) {
+		queue_remove(op); /* for long enough */
+		return;
+	}
 	if (op->started) {
 		log_info("%s: the far side has not answered yet; going on", op->id);
 		answer(op, NULL);
@@ -95,7 +101,9 @@ void operation_on_change(void *arg)
 	if (!op->mirror)
 		return;
 	mirror_status(op->mirror, &s);
-	if (s.core.state == CORE_FAILED) {
+	if (op->is_remembered && s.core.state != CORE_FAILED)
+		return;
+	if (s.core.state == CORE_FAILED || s.is_remembering) {
 		note_failure(op, &s.why);
 		queue_remove(op);
 	} else if (s.core.state == CORE_FINISHED && op->is_copy) {
@@ -259,7 +267,7 @@ static void aborted(struct vdi *v)
 }
 
 /* What was told and cannot be kept: the next deactivation of a writing guest says so. A barrier says it itself. */
-static void owe(struct vdi *v, const struct operation *op)
+void operation_owe(struct vdi *v, const struct operation *op)
 {
 	char *text;
 
@@ -274,7 +282,7 @@ static void owe(struct vdi *v, const struct operation *op)
 void operation_give_up(struct vdi *v, const struct error *why, step_fn *next)
 {
 	note_failure(v->op, why);
-	owe(v, v->op);
+	operation_owe(v, v->op);
 	v->job->given_up = next;
 	wait_aborted(v, aborted); /* guests go on until it is over */
 }
@@ -321,6 +329,8 @@ void operation_remove(struct vdi *v)
 		source_settle(v, op->id, remove_failed);
 		return;
 	}
+	if (op->is_failed && remember_begin(v) == 0)
+		return;
 	if (op->is_failed || op->is_cancelled) {
 		remove_failed(v);
 		return;
@@ -449,7 +459,7 @@ static void bury(struct operation *op)
 	error_set(&why, EPIPE, "the datapath process died while it ran");
 	note_failure(op, &why);
 	log_error("%s of a dead predecessor has failed", op->id);
-	owe(op->vdi, op);
+	operation_owe(op->vdi, op);
 }
 
 void operation_bury(struct vdi *v, const struct remains *r, step_fn *next)

@@ -153,7 +153,7 @@ static char *borrow(const char *text)
 
 char *record_encode(const struct operation *op)
 {
-	bool is_over = op->is_ended || op->is_complete; /* a disk that was given: nothing is to come */
+	bool is_over = op->is_ended || op->is_complete || op->is_remembered; /* a disk that was given: nothing is to come */
 	const struct record r = {
 		.id = borrow(op->id),
 		.kind = borrow(op->is_copy ? "copy" : "mirror"),
@@ -283,7 +283,8 @@ static void describe(const struct operation *op, struct vdi_operation_status *ou
 		out->mirror = op->last;
 	memcpy(out->id, op->id, sizeof(out->id));
 	out->is_copy = op->is_copy;
-	out->is_ended = op->is_ended;
+	out->is_ended = op->is_ended || op->is_remembered;
+	out->is_remembered = op->is_remembered;
 	out->is_given = op->is_given;
 	out->is_verified = op->is_verified;
 	out->is_failed = op->is_failed || out->mirror.core.state == CORE_FAILED;

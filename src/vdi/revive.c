@@ -83,6 +83,7 @@ static void read_journal(struct vdi *v)
 		is_ended = record_says_ended(v->journal.id, &is_complete);
 	if (e.err && e.err != ENOENT)
 		log_error("the mirror of this disk is not gone on with: %s", e.text);
+	is_ended &= !v->journal.is_remembered;
 	if (is_ended || (v->journal.id && strcmp(v->journal.id, v->owner.record.mirror) != 0)) {
 		log_debug("%s is over: its journal goes", v->journal.id);
 		debt_forget(v->run_dir, v->path);
@@ -109,7 +110,11 @@ static struct operation *make(struct vdi *v, struct error *e)
 	v->debt = (struct debt){ 0 };
 	op->is_sync = j->is_sync;
 	op->is_answered = true;
-	op->is_told = op->is_said = v->remains.is_told || v->owner.record.is_told;
+	op->is_remembered = j->is_remembered;
+	op->is_failed = j->is_remembered;
+	if (op->is_failed)
+		error_set(&op->why, ENOTCONN, "the link to the far side was lost");
+	op->is_told = op->is_said = !op->is_remembered && (v->remains.is_told || v->owner.record.is_told);
 	op->peer = j->peer;
 	peer.generation = source_next_links(v);
 	if (operation_make_mirror(op, j->remote, NULL, &peer, e) == 0)

@@ -175,7 +175,7 @@ void source_begin(struct vdi *v, step_fn *next)
 	struct commit_verdict verdict = commit_source_begin(record(v), v->op->id);
 
 	assert(verdict.does == COMMIT_ALLOW); /* source_check() */
-	verdict.next.generation = LINKS_RESERVED;
+	verdict.next.generation = LINKS_RESERVED + (v->op->was_resumed ? record(v)->generation : 0);
 	if (verdict.shuts_out)
 		far_shut_out(v, NULL);
 	source_decide(v, &verdict, next);

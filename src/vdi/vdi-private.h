@@ -104,6 +104,8 @@ struct operation {
 	struct mirror_peer peer; /* for the journal: the far side as it was met last */
 	bool is_noting;       /* a JOB_JOURNAL is queued */
 	bool is_suspended;    /* it ends with this process only */
+	bool is_remembered;   /* it has failed by its link, and its mirror stays to record what is written: remember.c */
+	bool was_resumed;     /* since: it is in sync when it is so now */
 	bool is_settling;     /* a JOB_SETTLE is queued */
 	bool is_removing;     /* a JOB_REMOVE is queued */
 	struct error why;     /* is_failed */
@@ -211,7 +213,7 @@ struct job {
 
 	/* JOB_MIRROR: until its start. The operation answers, not the job. JOB_VERIFY. */
 	char *remote;          /* owned */
-	bool is_copy, is_sync, has_only;
+	bool is_copy, is_sync, is_resume, has_only;
 	struct extents only;
 	vdi_done_fn *starter;  /* REMOVE of one that never began: who hears */
 	void *starter_arg;
@@ -483,6 +485,15 @@ int operation_make_mirror(struct operation *op, const char *remote, const struct
 			  struct error *e);
 void operation_begin_journal(struct vdi *v); /* JOB_JOURNAL */
 void operation_note(struct operation *op);   /* what its journal says has changed */
+
+/* --- remember.c */
+/* v->op has failed; -1: it is not one to remember. Else the running job, JOB_REMOVE, goes on there. */
+int remember_begin(struct vdi *v);
+void remember_resume(struct vdi *v); /* JOB_MIRROR, asked to */
+void remember_drop(struct vdi *v, step_fn *next);
+void operation_owe(struct vdi *v, const struct operation *op); /* what was told of it and cannot be kept */
+void operation_hand_starter(struct job *j, struct operation *op);
+void operation_write_journal(struct vdi *v, step_fn *next);
 
 /* --- revive.c */
 void revive_note(struct vdi *v, const struct domains_record *r); /* it says that one ran */

@@ -224,7 +224,8 @@ static struct commit_verdict judge(const struct vdi *v, bool is_linked)
 	};
 	struct commit_verdict settled = { .next = v->owner.record }, verdict;
 
-	if (a.domain == COMMIT_GUEST && !j->is_read_only && !j->d->is_active && !v->op && v->owner.record.is_told)
+	if (a.domain == COMMIT_GUEST && !j->is_read_only && !j->d->is_active && (!v->op || v->op->is_remembered) &&
+	    v->owner.record.is_told)
 		settled = commit_source_settle(&v->owner.record);
 	verdict = commit_activate(&settled.next, &a);
 	verdict.is_changed |= settled.is_changed;

@@ -72,12 +72,14 @@ bool vdi_is_empty(const struct vdi *v);
 struct vdi_mirror_args {
 	const char *domain, *remote;
 	bool is_copy, is_sync;
+	bool is_resume;             /* of the one to this remote that is remembered; ENOENT: there is none */
 	const struct extents *only;
 };
 void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg);
 
 struct vdi_operation_status {
 	char id[64];
+	bool is_remembered;         /* failed, and can be resumed */
 	bool is_copy, is_failed, is_complete, is_ended;
 	bool is_given;              /* the far side has the disk: waiting for the guest that takes it */
 	bool is_verified;           /* at the commit, both ends' digests of the link were equal */

@@ -193,7 +193,7 @@ static int choose_remote(const struct vdi *v, struct job *j, struct error *e)
 
 	if (j->remote)
 		return 0;
-	if (!v->op)
+	if (!v->op || v->op->is_remembered)
 		return error_set(e, EINVAL, "no mirror of this disk is running: \"remote\" has to say what to compare it with");
 	mirror_status(v->op->mirror, &s);
 	if (!s.core.was_synced)

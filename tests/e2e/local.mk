@@ -19,6 +19,7 @@ E2E_TESTS = \
 	tests/e2e/test-nbd-server.sh \
 	tests/e2e/test-power-loss.sh \
 	tests/e2e/test-reboot.sh \
+	tests/e2e/test-remember.sh \
 	tests/e2e/test-resume.sh \
 	tests/e2e/test-stress.sh \
 	tests/e2e/test-systemd.sh \

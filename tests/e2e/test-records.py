@@ -227,7 +227,8 @@ def test_what_cannot_go_on_has_failed():
 def test_the_beginning_and_the_end_of_one_that_never_began():
     disk = Disk()
     host.refused("", "Data.mirror", uri=disk.uri, domain="1", remote=f"nbd+unix:///x?socket={host.dir}/nobody")
-    assert os.listdir(records) == [], os.listdir(records)
+    left = [n for n in os.listdir(records) if n.endswith(".json")]  # a kill in mid-write leaves a .tmp, for a day
+    assert left == [], left
     disk.end()
 
 

@@ -209,6 +209,13 @@ void mirror_go_on(struct layer *l, uint64_t epoch)
 	fake.status.core.state = CORE_SYNCED;
 }
 
+void mirror_resume(struct layer *l)
+{
+	(void)l;
+	fake_trace("resume");
+	fake.status.is_remembering = false;
+}
+
 void fake_link_up(void)
 {
 	fake.status.is_sxm = fake.status.is_up = true;

@@ -154,6 +154,53 @@ static void an_operation_of_a_dead_process_is_failed_and_owed(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+static int resume(const char *remote, char id[64])
+{
+	const struct vdi_mirror_args args = { .domain = "3", .remote = remote, .is_resume = true };
+	struct answer a = { 0 };
+
+	vdi_mirror(rig_vdi, &args, id, 64, rig_answer, &a);
+	if (strcmp(remote, "nbd://far/mirror") == 0) {
+		UNTIL(!fake.status.is_remembering);
+		fake_change(CORE_SYNCING, true, true); /* it was in sync once */
+	}
+	return rig_answered(&a);
+}
+
+static void lose(const char *id)
+{
+	fake.status.is_remembering = true;
+	error_set(&fake.status.why, EPIPE, "lost");
+	fake_change(CORE_BROKEN, true, true);
+	UNTIL(stat_of(id).is_remembered);
+	assert_true(stat_of(id).is_failed && stat_of(id).is_ended && !stat_of(id).is_complete);
+}
+
+static void a_lost_link_is_remembered_and_resumed(void **state)
+{
+	char id[64], again[64];
+
+	(void)state;
+	assert_int_equal(rig_activate("3", false), 0);
+	mirror(id, "3");
+	sync_and_tell(id);
+	lose(id);
+	UNTIL(!rig_is_on_file("\"told\":true"));
+	assert_int_equal(resume("nbd://elsewhere", again), ENOENT);
+	assert_true(stat_of(id).is_remembered);
+	assert_int_equal(resume("nbd://far/mirror", again), 0);
+	assert_string_equal(again, id);
+	assert_false(stat_of(id).is_failed || stat_of(id).is_complete); /* not by what it was before */
+	fake_change(CORE_SYNCED, true, true);
+	UNTIL(stat_of(id).is_complete);
+	lose(id);
+	assert_int_equal(rig_deactivate("3"), EIO); /* what was told is owed */
+	assert_int_equal(rig_deactivate("3"), 0);
+	UNTIL(!fake.mirror); /* nobody is left whose writes are to be recorded */
+	assert_int_equal(rig_activate("3", false), 0);
+	assert_int_equal(resume("nbd://elsewhere", again), ENOENT);
+}
+
 static void a_mirror_dead_before_complete_does_not_disturb_the_guest(void **state)
 {
 	char id[64];
@@ -373,6 +420,7 @@ int main(void)
 		RIG_TEST(a_mirror_goes_on_in_the_next_process),
 		RIG_TEST(one_that_cannot_be_taken_up_is_failed_and_owed),
 		RIG_TEST(an_operation_of_a_dead_process_is_failed_and_owed),
+		RIG_TEST(a_lost_link_is_remembered_and_resumed),
 		RIG_TEST(a_mirror_dead_before_complete_does_not_disturb_the_guest),
 		RIG_TEST(a_far_side_that_cannot_be_reached_leaves_nothing),
 		RIG_TEST(a_mirror_nobody_writes_under_finishes_by_itself),
