@@ -169,7 +169,7 @@ say "Debian, with a dnf beside its apt-get"
 system 'ID=debian\nVERSION_ID="12"\n' main
 in_on main gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libxxhash-dev \
 	liburing-dev libssh2-1-dev libcmocka-dev libnbd-bin nbdkit qemu-utils qemu-system-common fio e2fsprogs iproute2 python3 valgrind procps \
-	util-linux xz-utils systemd
+	util-linux xz-utils systemd spin
 without fio
 install 0
 has libnbd-dev liburing-dev nbdkit
