@@ -21,7 +21,7 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second
   cut cut-dark                       two sxm, the link is reset (or goes dark) at half of it and comes back after 5 s
   kill-source                        two sxm, the near one is killed at half of it under 2000 writes a second
-  power                              what --power's command measures: see README
+  power                              a machine loses its power: tests/e2e/test-power.sh, in the mirror's words
 
 Figures: ready_s (asked for to in sync); of the guest, while that lasts (synced: while it writes): iops, worst_iops (worst 100 ms),
 p50_us, p99_us, max_ms, guest_mb; from the start to the end: wire_mb, zero_mb, trim_mb (given to the far side), target_mb (space
@@ -251,7 +251,6 @@ def parse():
     parser.add_argument("--seconds", type=int, default=5, help="of a guest's run without a mirror, or when all is there")
     parser.add_argument("--limit", type=int, default=30, help="give a mirror up after so many seconds")
     parser.add_argument("--stop-s", type=int, default=60, help="how long the far side is stopped")
-    parser.add_argument("--power", metavar="COMMAND", help="what measures a loss of power; prints one JSON object last")
     parser.add_argument("--dir", default=os.environ.get("TMPDIR", "/var/tmp"))
     parser.add_argument("--json", metavar="FILE", help="every run's figures")
     return parser.parse_args()

@@ -3,7 +3,8 @@
 KEYS = ("ready_s", "iops", "worst_iops", "p50_us", "p99_us", "max_ms", "guest_mb", "allocated_mb", "wire_mb", "zero_mb", "trim_mb",
         "target_mb", "source_mb", "finish_ms", "cpu_s", "rss_mb", "wire_over", "target_over", "iops_over", "p50_over", "p99_over", "tail",
         "far_iops", "far_over", "debt_ms", "pace_us", "lag_ops", "overflow_mb", "ready_over", "longer_ms", "slow_writes", "alone_p50_us",
-        "alone_over", "again_mb", "again_over", "resumed_s", "marked_mb")
+        "alone_over", "again_mb", "again_over", "resumed_s", "marked_mb", "owed_mb",
+        "synced_again_mb", "idle_again_over")
 
 # scenario, figure, what it should be, at most (or at least)
 TARGETS = (
