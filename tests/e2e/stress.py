@@ -799,6 +799,12 @@ class Round:
             require(now() < end, f"processes stay: {left}")
             time.sleep(0.05)
 
+    def judge_logs(self):
+        """A process that dies by itself is started again, and nobody would know."""
+        bad = re.findall(r".*(?:exited with|killed by signal (?!9 )|Sanitizer|runtime error|Assert|assert|this cannot be|"
+                         r"DOES NOT HAVE).*", JOURNAL.text())
+        require(not bad, "in the logs: " + "; ".join(bad[:3]))
+
     def play(self):
         self.begin()
         self.mirrored()
@@ -814,6 +820,7 @@ class Round:
         self.faults.heal()
         self.judge_waits()
         self.clean_up()
+        self.judge_logs()
 
     def wait_complete_again(self):
         """Complete was said already; the mirror is in sync again when its state says so."""
