@@ -15,7 +15,7 @@ size=$((64 * MiB))
 owed() { control "$(dirname "$sock_A")/control" status | json operations.0 | python3 -c 'import json, sys
 s = json.load(sys.stdin)
 print(s["dirty_bytes"] + s["lag_bytes"])'; }
-owes_much() { [ "$(owed)" -gt $MiB ]; }
+owes_much() { [ "$(owed)" -gt 65536 ]; }
 log_grew() { [ "$(stat -c %s "$tmp/log")" -gt $((log_before + 240000)) ]; }
 
 two_hosts
