@@ -105,8 +105,10 @@ static void take_away(const struct keeper_spec *k)
 		unlink(environment);
 	if (control_address(k, &un, &e) == 0)
 		unlink(un.sun_path);
-	if (is_over)
+	if (is_over) {
+		k->sweep(k->run_dir);
 		rmdir(k->run_dir); /* somebody else's files keep it */
+	}
 }
 
 bool keeper_close_door(const struct keeper_spec *k)

@@ -12,6 +12,7 @@ struct keeper_spec {
 	const char *run_dir; /* borrowed; SXM_RUN_DIR/<id> */
 	int fd;              /* the listening control socket */
 	bool (*is_needed)(const char *run_dir); /* somebody is on record there: a dead process must live again */
+	void (*sweep)(const char *run_dir);     /* nobody is: what is ours there goes */
 };
 
 /* Returns in each child it forks, and only there: that one serves. The keeper itself ends in here. */

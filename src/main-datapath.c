@@ -309,7 +309,7 @@ int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *run_dir = NULL;
 	struct options o = { 0 };
-	struct keeper_spec k = { .fd = -1, .is_needed = vdi_is_needed };
+	struct keeper_spec k = { .fd = -1, .is_needed = vdi_is_needed, .sweep = vdi_sweep };
 	struct error e = { 0 };
 	bool is_told = false;
 	pid_t keeper;

@@ -10,6 +10,7 @@
  *
  * Can fail: directories, memory; a domains.json that says nothing sensible is set aside, and nobody is served by it.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -360,9 +361,16 @@ void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg)
 
 /* --- without a process */
 
+static bool is_ours(const char *name)
+{
+	const char *end = name + strlen(name);
+
+	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
+	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
+}
+
 bool vdi_is_needed(const char *run_dir)
 {
-	CLEANUP_FREE char *path = NULL;
 	struct domains_record r;
 	struct error e = { 0 };
 	bool is_needed;
@@ -371,13 +379,20 @@ bool vdi_is_needed(const char *run_dir)
 		return true; /* cannot tell: the next process will */
 	is_needed = r.domains.count > 0 || (r.operation && *r.operation);
 	domains_clear(&r);
-	if (asprintf(&path, "%s/%s", run_dir, DOMAINS_FILE) == -1)
-		path = NULL;
-	if (path && !is_needed)
-		unlink(path);
-	if (!is_needed)
-		debt_forget_map(run_dir);
 	return is_needed;
+}
+
+void vdi_sweep(const char *run_dir)
+{
+	DIR *d = opendir(run_dir);
+	struct dirent *entry;
+
+	while (d && (entry = readdir(d)))
+		if (is_ours(entry->d_name) && unlinkat(dirfd(d), entry->d_name, 0) == -1)
+			log_warn("remove %s/%s: %s", run_dir, entry->d_name, strerror(errno));
+	if (d)
+		closedir(d);
+	debt_forget_map(run_dir);
 }
 
 /* --- what is so now */

@@ -39,8 +39,10 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e);
 /* Takes up domains.json: reopens and serves what was active. */
 void vdi_resume(struct vdi *v, vdi_done_fn *done, void *arg);
 void vdi_free(struct vdi *v);
-/* Without a process: whether somebody is on record in run_dir. False: the record is gone now, too. Blocks. */
+/* Without a process: whether somebody is on record in run_dir. Blocks. */
 bool vdi_is_needed(const char *run_dir);
+/* Nobody is, and none can come: removes the record and what killed processes left there (half-written files, sockets). Blocks. */
+void vdi_sweep(const char *run_dir);
 
 /* Only makes the name, and writes it down. socket: at least 108 bytes, set before done(). */
 void vdi_attach(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg);
