@@ -2,7 +2,7 @@
  *
  * journal - the file beside an image with what a mirror's next process must know to go on with it
  *
- * <image>.mirror (debt.h says where exactly), replaced by rename; there from before the first link until the operation's end is
+ * <image>.mirror (beside.h says where exactly), replaced by rename; there from before the first link until the operation's end is
  * on record.  Whose the disk is stands in the owner's file, what is owed in map and marks.
  */
 #ifndef SXM_VDI_JOURNAL_H

@@ -1,8 +1,9 @@
 # The room alone, for tests that put fakes below it.
 noinst_LTLIBRARIES += libvdiroom.la libvdi.la
 libvdiroom_la_SOURCES = \
-	src/vdi/debt.c src/vdi/debt.h \
 	src/vdi/begin.c \
+	src/vdi/beside.c src/vdi/beside.h \
+	src/vdi/debt.c src/vdi/debt.h \
 	src/vdi/domains.c src/vdi/domains.h \
 	src/vdi/journal.c src/vdi/journal.h \
 	src/vdi/revive.c \

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/proc.h"
+#include "vdi/beside.h"
 #include "vdi/owner.h"
 
 #define FILE_MAX 4096u
@@ -111,20 +112,6 @@ static bool take(const struct text *t, struct commit_record *r)
 	return commit_record_is_valid(r);
 }
 
-static char *find_file(const char *image)
-{
-	const char *slash = strrchr(image, '/');
-	struct stat st;
-	char *path;
-	int n;
-
-	if (stat(image, &st) == 0 && !S_ISREG(st.st_mode))
-		n = asprintf(&path, "%s/%s" OWNER_SUFFIX, proc_state_dir(), slash ? slash + 1 : image);
-	else
-		n = asprintf(&path, "%s" OWNER_SUFFIX, image);
-	return n == -1 ? NULL : path;
-}
-
 static int refuse(const char *path, const char *why, struct error *e)
 {
 	return error_set(e, EBADMSG, "whose this disk is cannot be known, %s is damaged (%s); if no other host uses it, remove "
@@ -155,7 +142,7 @@ int owner_load(const char *image, struct owner *o, struct error *e)
 {
 	struct stat st;
 
-	*o = (struct owner){ .file = find_file(image) };
+	*o = (struct owner){ .file = beside_path(image, OWNER_SUFFIX) };
 	if (!o->file)
 		return error_set(e, ENOMEM, "out of memory");
 	commit_record_init(&o->record);

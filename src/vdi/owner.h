@@ -2,8 +2,7 @@
  *
  * owner - the file beside an image that says whose the disk is (mirror/commit.h decides what it says)
  *
- * <image>.owner, one small JSON record, replaced by rename at every change.  Of what is no file (a block device) it is in
- * SXM_STATE_DIR.  None: a disk without a past.
+ * <image>.owner (beside.h), one small JSON record, replaced by rename at every change.  None: a disk without a past.
  */
 #ifndef SXM_VDI_OWNER_H
 #define SXM_VDI_OWNER_H

@@ -78,18 +78,17 @@ static void marks_lie_beside_an_image_and_go(void **state)
 	debt_clear(&d);
 }
 
-static void marks_of_a_device_are_kept_with_the_states_by_its_id(void **state)
+static void marks_of_a_device_are_kept_with_the_states_by_its_whole_path(void **state)
 {
-	char run_dir[96];
 	struct error e;
 	struct debt d;
 
 	(void)state;
-	snprintf(run_dir, sizeof(run_dir), "%s/vdi-7", dir);
-	assert_int_equal(debt_find(run_dir, "/dev/null", &d, &e), 0);
-	expect(d.marks, "state/vdi-7.marks");
+	assert_int_equal(debt_find(dir, "/dev/null", &d, &e), 0);
+	expect(d.marks, "state/%2Fdev%2Fnull.marks");
+	expect(d.journal, "state/%2Fdev%2Fnull.mirror");
 	touch(d.marks); /* its directory is there */
-	debt_forget(run_dir, "/dev/null");
+	debt_forget(dir, "/dev/null");
 	assert_int_equal(access(d.marks, F_OK), -1);
 	debt_clear(&d);
 }
@@ -98,7 +97,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(marks_lie_beside_an_image_and_go, make_dir, remove_dir),
-		cmocka_unit_test_setup_teardown(marks_of_a_device_are_kept_with_the_states_by_its_id, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(marks_of_a_device_are_kept_with_the_states_by_its_whole_path, make_dir, remove_dir),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

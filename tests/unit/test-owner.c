@@ -94,16 +94,77 @@ static void what_is_damaged_is_not_guessed(void **state)
 	}
 }
 
-static void what_is_no_file_has_its_record_in_the_state_directory(void **state)
+static char *file_of(const char *path)
 {
 	struct owner o;
-	char expected[80];
+	char *name;
+
+	assert_int_equal(owner_load(path, &o, NULL), 0);
+	name = strdup(o.file);
+	owner_clear(&o);
+	return name;
+}
+
+static void what_is_no_file_has_its_record_in_the_state_directory(void **state)
+{
+	char *name = file_of("/dev/null"), expected[80];
 
 	(void)state;
-	snprintf(expected, sizeof(expected), "%s/null.owner", dir);
-	assert_int_equal(owner_load("/dev/null", &o, NULL), 0);
-	assert_string_equal(o.file, expected);
-	owner_clear(&o);
+	snprintf(expected, sizeof(expected), "%s/%%2Fdev%%2Fnull.owner", dir);
+	assert_string_equal(name, expected);
+	free(name);
+}
+
+/* Makes the directories of path, and its last part a device. */
+static void make_device(const char *path)
+{
+	struct error e;
+	char *parent = strndup(path, (size_t)(strrchr(path, '/') - path));
+
+	assert_int_equal(proc_make_dir(parent, &e), 0);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	free(parent);
+}
+
+static void devices_with_the_same_last_part_have_records_of_their_own(void **state)
+{
+	static const char *const last[] = { "vg1/x", "vg2/x", "vg2%2Fx", "vg2%252Fx", "vg3-x", "vg3/-x", "vg1/x.owner" };
+	char path[128], *name[ARRAY_LEN(last)];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(last); i++) {
+		snprintf(path, sizeof(path), "%s/dev/%s", dir, last[i]);
+		make_device(path);
+		name[i] = file_of(path);
+		for (size_t j = 0; j < i; j++)
+			assert_string_not_equal(name[i], name[j]);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(last); i++)
+		free(name[i]);
+}
+
+/* Each entry of a directory has at most 255 bytes, and a record's temporary has to fit, too. */
+static void a_long_path_has_a_record_that_can_be_written(void **state)
+{
+	char path[1000], *name, *other;
+
+	(void)state;
+	for (size_t bytes = 150; bytes < 900; bytes += bytes % 100 ? 1 : 2) { /* no // */
+		size_t n = (size_t)snprintf(path, sizeof(path), "%s/dev", dir);
+
+		for (; n < bytes; n++)
+			path[n] = n % 100 ? 'y' : '/';
+		snprintf(path + n, sizeof(path) - n, "/x");
+		make_device(path);
+		name = file_of(path);
+		assert_int_equal(proc_replace_file(name, "{}", 2, 0600, NULL), 0);
+		path[n + 1] = 'z';
+		make_device(path);
+		other = file_of(path);
+		assert_string_not_equal(name, other);
+		free(name);
+		free(other);
+	}
 }
 
 static int remove_dir(void **state)
@@ -122,6 +183,8 @@ int main(void)
 		cmocka_unit_test(what_was_written_is_read_again),
 		cmocka_unit_test(what_is_damaged_is_not_guessed),
 		cmocka_unit_test(what_is_no_file_has_its_record_in_the_state_directory),
+		cmocka_unit_test(devices_with_the_same_last_part_have_records_of_their_own),
+		cmocka_unit_test(a_long_path_has_a_record_that_can_be_written),
 	};
 
 	if (!mkdtemp(dir))
