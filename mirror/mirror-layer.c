@@ -550,6 +550,7 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	TAILQ_INIT(&m->free_guests);
 	TAILQ_INIT(&m->delayed);
 	TAILQ_INIT(&m->starved);
+	TAILQ_INIT(&m->unmarked);
 	layer_init(&m->layer, &ops, spec->below, &spec->below->geometry);
 	mirror_end_init(m);
 	if (make_parts(m) == -1) {

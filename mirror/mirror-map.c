@@ -9,13 +9,13 @@
  * The files are open as long as the core lives, since it writes its bits by plain stores; they go with it, or stay where the
  * mirror is to be taken up again.
  *
- * Can fail: the files cannot be made: the mirror runs, and will not survive its process. A mark cannot be written: the marks go
- * first, so that nobody ever trusts them, then the core hears, and the operation fails.
+ * Can fail: the files cannot be made: the mirror runs, and will not survive its process. A mark cannot be written: both files go
+ * first, the marks from the medium, so that nobody ever trusts them, then the core hears, the operation fails, and the write goes
+ * on.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "mirror/mirror-private.h"
@@ -23,8 +23,8 @@
 struct marking {
 	struct mirror *m;
 	struct persist_mark mark;
-	struct offload forget; /* of a mark that could not be made */
 	int err;
+	TAILQ_ENTRY(marking) link; /* m->unmarked */
 };
 
 static bool keeps_debt(const struct mirror *m)
@@ -205,30 +205,37 @@ static void tell_marked(struct marking *k, bool has_map)
 	mirror_end_check(m);
 }
 
-static void forget_marks(struct offload *o)
+static void voided(void *arg, const struct error *e)
 {
-	struct marking *k = container_of(o, struct marking, forget);
+	struct mirror *m = arg;
+	struct marking *k;
 
-	unlink(k->m->marks_path);
-}
-
-static void marks_forgotten(struct offload *o)
-{
-	tell_marked(container_of(o, struct marking, forget), false);
+	m->is_voiding = false;
+	if (e)
+		log_error("%s: after a power loss before this mirror's end is on record they may be back, and lack writes: then "
+			  "the far side is to be copied anew", e->text);
+	while ((k = TAILQ_FIRST(&m->unmarked))) {
+		TAILQ_REMOVE(&m->unmarked, k, link);
+		tell_marked(k, false);
+	}
 }
 
 static void on_marked(struct persist_mark *mark, int err, bool has_map)
 {
 	struct marking *k = container_of(mark, struct marking, mark);
+	struct mirror *m = k->m;
 
 	k->err = err;
-	if (err && !mirror_is_over(k->m)) {
-		k->m->keeps_files = false;
-		k->forget = (struct offload){ .work = forget_marks, .done = marks_forgotten };
-		if (offload_submit(k->m->spec.loop, &k->forget) == 0)
-			return;
+	if (!err || mirror_is_over(m)) {
+		tell_marked(k, has_map);
+		return;
 	}
-	tell_marked(k, has_map);
+	m->keeps_files = false;
+	TAILQ_INSERT_TAIL(&m->unmarked, k, link);
+	if (m->is_voiding)
+		return;
+	m->is_voiding = true;
+	persist_void(m->persist, voided, m);
 }
 
 void mirror_map_mark(struct mirror *m, uint64_t region, uint64_t count)

@@ -114,6 +114,8 @@ struct mirror {
 	bool wants_files;               /* the mirror is to be taken up again */
 	struct loop_task map_task, flush_task;
 	unsigned markings;              /* under way */
+	TAILQ_HEAD(, marking) unmarked; /* failed: until the files have gone */
+	bool is_voiding;                /* ... they are going */
 	bool is_flushing_home;
 	void (*on_restored)(void *arg, const struct error *e);
 	void *on_restored_arg;

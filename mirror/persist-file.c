@@ -92,6 +92,11 @@ static void unlink_file(void *arg UNUSED, const char *path)
 	unlink(path);
 }
 
+static int sync_dir(void *arg UNUSED, const char *path, struct error *e)
+{
+	return proc_sync_dir(path, e);
+}
+
 const struct persist_ops persist_file_ops = {
 	.load = load,
 	.make = make,
@@ -99,4 +104,5 @@ const struct persist_ops persist_file_ops = {
 	.fdatasync = sync_data,
 	.close = close_file,
 	.unlink = unlink_file,
+	.sync_dir = sync_dir,
 };

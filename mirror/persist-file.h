@@ -22,6 +22,8 @@ struct persist_ops {
 	int (*fdatasync)(void *arg, int fd);                                            /* errno */
 	void (*close)(void *arg, int fd);
 	void (*unlink)(void *arg, const char *path);
+	/* What was made or removed in the directory that path is in is so on the medium. -1 + e. */
+	int (*sync_dir)(void *arg, const char *path, struct error *e);
 };
 
 extern const struct persist_ops persist_file_ops; /* the system's */

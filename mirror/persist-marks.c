@@ -223,3 +223,9 @@ int persist_marks_write(struct persist_marks *m, bool must_last)
 		log_error("%s; the next mark is tried on a new file", e.text);
 	return e.err;
 }
+
+int persist_marks_void(struct persist_marks *m, struct error *e)
+{
+	m->ops->unlink(m->ops->arg, m->path);
+	return m->ops->sync_dir(m->ops->arg, m->path, e);
+}

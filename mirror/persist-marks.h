@@ -50,5 +50,7 @@ void persist_marks_begin(struct persist_marks *m);
 
 /* --- the pool's. 0, or an errno. */
 int persist_marks_write(struct persist_marks *m, bool must_last);
+/* Nothing is written any more. The file goes, and does not come back with a power loss. -1 + e: it may. */
+int persist_marks_void(struct persist_marks *m, struct error *e);
 
 #endif

@@ -120,6 +120,7 @@ static struct persist *open_both(const struct persist_spec *spec, struct persist
 {
 	const struct persist_ops *ops = spec->ops ? spec->ops : &persist_file_ops;
 	struct persist *p = allocate(spec, e);
+	struct error why;
 
 	if (p && open_files(p, spec, found, e) == 0)
 		return p;
@@ -127,6 +128,8 @@ static struct persist *open_both(const struct persist_spec *spec, struct persist
 		persist_free(p);
 	unlink(spec->map_path);
 	ops->unlink(ops->arg, spec->marks_path);
+	if (ops->sync_dir(ops->arg, spec->marks_path, &why) == -1)
+		log_error("old marks may be back after a power loss: %s", why.text);
 	return NULL;
 }
 

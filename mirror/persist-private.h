@@ -35,6 +35,12 @@ struct persist {
 	bool must_last;            /* has more in it than memory for the map */
 	int err;
 
+	bool is_void;              /* nothing is marked any more; what waits for it: */
+	bool is_voided;            /* the files have gone, voided is to be told */
+	struct error void_error;
+	void (*voided)(void *arg, const struct error *e);
+	void *voided_arg;
+
 	bool is_closing, is_closed;
 	enum persist_end end;
 	void (*closed)(void *arg);

@@ -18,6 +18,9 @@
  * regions are all unmarked goes back to the tmpfs then. First the loop forgets that they are reserved, then the pool punches the
  * hole; a mark that comes meanwhile finds an undecided region and is served by the next group.
  *
+ * A mark that cannot be made, and a write that goes on without: persist_void(). A group that is on its way is waited for, and no
+ * other one starts: it would make the file anew.
+ *
  * Can fail: fdatasync (those who went get the errno, the file is made anew), memory in the tmpfs (has_map false), the pool
  * (ENOMEM, for all who went).
  */
@@ -121,6 +124,16 @@ static void work_on_group(struct offload *o)
 /* --- a group, on the loop */
 
 static void start_closing(struct persist *p);
+static void start_voiding(struct persist *p);
+
+/* What had to wait for the pool. */
+static void go_on(struct persist *p)
+{
+	if (p->is_void && !p->is_voided)
+		start_voiding(p);
+	else if (p->is_closing)
+		start_closing(p);
+}
 
 static void decide_map(struct persist *p)
 {
@@ -167,8 +180,7 @@ static void on_group_back(struct offload *o)
 			answer(p, m, 0);
 		}
 	}
-	if (p->is_closing)
-		start_closing(p);
+	go_on(p);
 }
 
 static void on_group_lost(struct persist *p)
@@ -237,7 +249,7 @@ static void run_hook(struct loop_hook *h)
 {
 	struct persist *p = container_of(h, struct persist, hook);
 
-	if (!p->is_busy && !p->is_closing && (p->is_due || !TAILQ_EMPTY(&p->waiting)))
+	if (!p->is_busy && !p->is_closing && !p->is_void && (p->is_due || !TAILQ_EMPTY(&p->waiting)))
 		start_group(p);
 }
 
@@ -265,7 +277,9 @@ void persist_mark(struct persist *p, struct persist_mark *m)
 {
 	assert(!p->is_closing && end_of(m) > m->region && end_of(m) <= p->map.regions);
 	set_up(p);
-	if (is_settled(p, m))
+	if (p->is_void)
+		answer(p, m, ECANCELED);
+	else if (is_settled(p, m))
 		answer(p, m, 0);
 	else
 		TAILQ_INSERT_TAIL(&p->waiting, m, link);
@@ -325,6 +339,47 @@ void persist_each_marked(struct persist *p, persist_range_fn *fn, void *arg)
 	}
 }
 
+/* --- not to be believed any more */
+
+static void work_on_void(struct offload *o)
+{
+	struct persist *p = container_of(o, struct persist, offload);
+
+	unlink(p->map.path);
+	persist_marks_void(&p->marks, &p->void_error);
+}
+
+static void on_void(struct offload *o)
+{
+	struct persist *p = container_of(o, struct persist, offload);
+
+	p->is_busy = false;
+	p->is_voided = true;
+	loop_defer(p->loop, &p->deliver);
+	go_on(p);
+}
+
+static void start_voiding(struct persist *p)
+{
+	p->is_busy = true;
+	p->offload = (struct offload){ .work = work_on_void, .done = on_void };
+	if (offload_submit(p->loop, &p->offload) == -1) {
+		work_on_void(&p->offload); /* it blocks, once, where there is no memory for a small struct */
+		on_void(&p->offload);
+	}
+}
+
+void persist_void(struct persist *p, void (*done)(void *arg, const struct error *e), void *arg)
+{
+	assert(!p->is_void && !p->is_closing && done);
+	p->is_void = true;
+	p->voided = done;
+	p->voided_arg = arg;
+	answer_all(p, &p->waiting, ECANCELED);
+	if (!p->is_busy)
+		start_voiding(p);
+}
+
 /* --- the end */
 
 void persist_free(struct persist *p)
@@ -346,13 +401,18 @@ static void run_deliver(struct loop_task *t)
 	while ((m = TAILQ_FIRST(&p->over))) {
 		TAILQ_REMOVE(&p->over, m, link);
 		if (m->err == 0 && !is_settled(p, m)) { /* retired since it was answered */
-			if (!p->is_closing) {
+			if (!p->is_closing && !p->is_void) {
 				TAILQ_INSERT_TAIL(&p->waiting, m, link);
 				continue;
 			}
 			m->err = ECANCELED;
 		}
 		m->done(m, m->err, m->err == 0 && has_map(p, m));
+	}
+	if (p->is_voided && p->voided) {
+		void (*voided)(void *, const struct error *) = take_ptr(&p->voided);
+
+		voided(p->voided_arg, p->void_error.err ? &p->void_error : NULL);
 	}
 	if (!p->is_closed)
 		return;
@@ -366,7 +426,7 @@ static void work_on_end(struct offload *o)
 	struct persist *p = container_of(o, struct persist, offload);
 	const struct persist_ops *ops = p->marks.ops;
 
-	if (p->end == PERSIST_KEEP) {
+	if (p->end == PERSIST_KEEP && !p->is_void) {
 		persist_marks_write(&p->marks, false);
 		return;
 	}

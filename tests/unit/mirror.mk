@@ -18,6 +18,11 @@ UNIT_TESTS += tests/unit/test-mirror-layer
 tests_unit_test_mirror_layer_SOURCES = tests/unit/test-mirror-layer.c tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_mirror_layer_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_mirror_layer_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
+UNIT_TESTS += tests/unit/test-mirror-marks
+tests_unit_test_mirror_marks_SOURCES = tests/unit/test-mirror-marks.c tests/lib/fake-nbd.c tests/lib/fake-nbd.h
+tests_unit_test_mirror_marks_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_mirror_marks_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
+tests_unit_test_mirror_marks_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fdatasync -Wl,--wrap=fsync
 UNIT_TESTS += tests/unit/test-claim tests/unit/test-core-map tests/unit/test-pace
 tests_unit_test_claim_SOURCES = tests/unit/test-claim.c
 tests_unit_test_claim_CFLAGS = $(UNIT_CFLAGS)

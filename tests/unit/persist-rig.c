@@ -205,7 +205,7 @@ static int plug_load(void *arg, const char *path, void *into, size_t bytes, stru
 {
 	struct plug *plug = arg;
 
-	if (plug->bytes == 0)
+	if (plug->bytes == 0 || plug->is_unlinked)
 		return error_set(e, ENOENT, "%s is not there", path);
 	if (plug->bytes != bytes)
 		return error_set(e, EUCLEAN, "%s has another size", path);
@@ -224,6 +224,7 @@ static int plug_make(void *arg, const char *path UNUSED, const void *content, si
 	if (plug->fail_make)
 		return error_set(e, plug->fail_make, "no new file");
 	plug->bytes = bytes;
+	plug->is_unlinked = false;
 	memcpy(plug->cache, content, bytes);
 	memcpy(plug->medium, content, bytes);
 	memset(plug->is_dirty, 0, sizeof(plug->is_dirty));
@@ -277,7 +278,19 @@ static void plug_unlink(void *arg, const char *path UNUSED)
 {
 	struct plug *plug = arg;
 
-	plug->bytes = 0;
+	plug->is_unlinked = plug->bytes > 0;
+}
+
+static int plug_sync_dir(void *arg, const char *path, struct error *e)
+{
+	struct plug *plug = arg;
+
+	if (spend(plug) || plug->fail_sync_dir)
+		return error_set(e, plug->is_dead ? EIO : plug->fail_sync_dir, "the directory of %s is not durable", path);
+	if (plug->is_unlinked)
+		plug->bytes = 0;
+	plug->is_unlinked = false;
+	return 0;
 }
 
 void plug_init(struct plug *plug, uint64_t seed)
@@ -292,12 +305,14 @@ void plug_init(struct plug *plug, uint64_t seed)
 		.fdatasync = plug_sync,
 		.close = plug_close,
 		.unlink = plug_unlink,
+		.sync_dir = plug_sync_dir,
 	};
 }
 
 void plug_crash(struct plug *plug)
 {
 	reach_medium(plug, false);
+	plug->is_unlinked = false; /* at the worst */
 	memcpy(plug->cache, plug->medium, PLUG_MAX);
 	memset(plug->is_dirty, 0, sizeof(plug->is_dirty));
 	plug->is_dead = false;

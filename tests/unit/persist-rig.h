@@ -48,12 +48,13 @@ struct plug {
 	uint8_t cache[PLUG_MAX], medium[PLUG_MAX];
 	bool is_dirty[PLUG_MAX / 512];
 	size_t bytes;        /* 0: no file */
+	bool is_unlinked;    /* ... but it may be back after a crash */
 	uint64_t random;     /* which sectors get to the medium when they need not */
 	unsigned syncs, makes, writes;
 	unsigned dies_after; /* calls until the power goes; 0: never */
 	bool is_dead;
 	int fail_sync;       /* the next fdatasync loses some of what it should have written, and says so once */
-	int fail_make;
+	int fail_make, fail_sync_dir;
 	void (*before_sync)(struct plug *plug); /* in the pool */
 	struct persist_ops ops;
 };

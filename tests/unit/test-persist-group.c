@@ -135,6 +135,95 @@ static void a_failed_sync_fails_its_marks_and_the_next_ones_get_a_new_file(void 
 	assert_string_equal(rig_marked(&rig), "81920-98304 131072-147456");
 }
 
+static unsigned voids;
+static int void_err;
+
+static void on_voided(void *arg UNUSED, const struct error *e)
+{
+	voids++;
+	void_err = e ? e->err : 0;
+	loop_stop(rig.loop);
+}
+
+static void void_all(void)
+{
+	voids = 0;
+	persist_void(rig.p, on_voided, NULL);
+	assert_int_equal(voids, 0); /* not in this stack */
+	while (!voids)
+		loop_run(rig.loop);
+}
+
+/* The write of a mark that could not be made goes on: then no power loss may bring back marks that lack it. */
+static void what_is_void_is_so_after_a_power_loss(void **state)
+{
+	struct persist_found found;
+	struct try t;
+
+	(void)state;
+	rig_new(&rig);
+	persist_vouch(rig.p);
+	rig_mark(&rig, 5, 1);
+	plug.fail_sync = EIO;
+	try_mark(&rig, &t, 6, 1);
+	rig_run(&rig);
+	assert_int_equal(t.err, EIO);
+	void_all();
+	assert_int_equal(void_err, 0);
+	try_mark(&rig, &t, 5, 1);
+	rig_run(&rig);
+	assert_int_equal(t.err, ECANCELED);
+	persist_retire(rig.p, 5);
+	assert_int_equal(access(rig.map, F_OK), -1);
+	rig_close(&rig, PERSIST_KEEP);
+	plug_crash(&plug);
+	rig_reopen(&rig, &found);
+	assert_false(found.has_marks || found.has_map);
+	assert_int_equal(found.marks_reason.err, ENOENT);
+}
+
+/* A group that follows would make the file anew, without the mark that failed. */
+static void nothing_is_written_any_more_once_it_is_void(void **state)
+{
+	struct try going, waiting;
+	struct persist_found found;
+	unsigned makes;
+
+	(void)state;
+	rig_new(&rig);
+	persist_vouch(rig.p);
+	plug.before_sync = stop_before_sync;
+	plug.fail_sync = EIO;
+	try_mark(&rig, &going, 1, 1);
+	rig_turn(&rig);
+	sem_wait(&reached);
+	try_mark(&rig, &waiting, 2, 1);
+	makes = plug.makes;
+	voids = 0;
+	persist_void(rig.p, on_voided, NULL);
+	rig_turn(&rig);
+	assert_int_equal(waiting.err, ECANCELED);
+	assert_int_equal(going.answers + voids, 0);
+	sem_post(&released);
+	rig_run(&rig);
+	while (!voids)
+		loop_run(rig.loop);
+	assert_int_equal(going.err, EIO);
+	assert_int_equal(plug.makes, makes);
+	rig_close(&rig, PERSIST_KEEP);
+	rig_reopen(&rig, &found);
+	assert_false(found.has_marks || found.has_map);
+}
+
+static void what_cannot_be_made_void_for_good_is_told(void **state)
+{
+	(void)state;
+	rig_new(&rig);
+	plug.fail_sync_dir = EROFS;
+	void_all();
+	assert_int_equal(void_err, EROFS);
+}
+
 static void closing_answers_what_waits_and_what_is_on_its_way(void **state)
 {
 	struct try going, waiting;
@@ -376,6 +465,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(marks_of_one_turn_cost_one_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_comes_during_a_sync_goes_with_the_next, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_sync_fails_its_marks_and_the_next_ones_get_a_new_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_void_is_so_after_a_power_loss, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_written_any_more_once_it_is_void, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_made_void_for_good_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(closing_answers_what_waits_and_what_is_on_its_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_region_retired_under_a_mark_on_its_way_is_marked, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_retired_region_is_soon_unmarked_on_the_medium, setup, teardown),
