@@ -6,7 +6,11 @@
  *           |                 '--close(polite)--> PARTING --DISC is sent, or 1 s--> DOWN
  *           '--on_failed, close--> DOWN                     close()'s done comes when DOWN and nothing is left
  *
- * One operation:   submit -> nbd_aio_pwrite ... socket ... notify_read -> on_completion: `done` list -> task: op->done()
+ * One operation:   submit -> unsent ==hook==> nbd_aio_pwrite ... socket ... notify_read -> on_completion: `done` list
+ *                                                                                                    -> task: op->done()
+ *
+ * What is submitted leaves before the loop sleeps: libnbd's system calls (two for a write) and the peer that they wake would
+ * otherwise stand between a guest's write and this disk, whose engine submits in a hook that is older than ours.
  *
  * What libnbd asks of us:
  *   - A completion callback runs with the handle's lock held, and may run inside nbd_aio_pwrite() itself: it moves the operation
@@ -29,6 +33,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -36,6 +41,7 @@
 
 #define PARTING_MS 1000
 #define LAST_WORDS 64u
+#define ANSWERS_AT_ONCE 64u
 #define ZERO_MAX_BYTES (UINT64_C(1) << 30) /* the length on the wire has 32 bits, and a server should not vanish for long */
 
 void remote_nbd_set_state(struct remote_nbd *r, enum link_state state)
@@ -149,14 +155,14 @@ static void start_timing(struct remote_nbd *r)
 	loop_timer_set(r->timer, r->spec.dead_ms);
 }
 
-/* On our list before libnbd knows it: it may be over when the call returns. */
 static void send_op(struct remote_nbd *r, struct remote_op *op)
 {
 	struct conn *c = choose(r, op);
-	int err;
 
 	op->private_ = c;
 	TAILQ_INSERT_TAIL(&c->ops, op, link);
+	if (!c->unsent)
+		c->unsent = op;
 	c->is_touched = true;
 	if (!remote_ask_is_wait(op)) {
 		c->in_flight++;
@@ -164,12 +170,28 @@ static void send_op(struct remote_nbd *r, struct remote_op *op)
 			r->progress_ns = loop_now_ns();
 		start_timing(r);
 	}
-	if (issue(c, op) != -1)
-		return;
-	err = nbd_get_errno();
-	if (nbd_aio_is_dead(c->nbd) || nbd_aio_is_closed(c->nbd))
-		err = ESHUTDOWN;
-	end_op(c, op, err ? err : EIO);
+}
+
+static bool is_gone(const struct conn *c)
+{
+	return nbd_aio_is_closed(c->nbd) || nbd_aio_is_dead(c->nbd);
+}
+
+/* Out of `unsent` before libnbd knows it: it may be over when the call returns. */
+static void issue_unsent(struct conn *c)
+{
+	struct remote_op *op;
+	int err;
+
+	while ((op = c->unsent)) {
+		c->unsent = TAILQ_NEXT(op, link);
+		if (issue(c, op) != -1)
+			continue;
+		err = nbd_get_errno();
+		if (is_gone(c))
+			err = ESHUTDOWN;
+		end_op(c, op, err ? err : EIO);
+	}
 }
 
 void remote_nbd_submit(struct remote *base, struct remote_op *op)
@@ -205,11 +227,6 @@ void remote_nbd_close_conn(struct conn *c)
 	*c = (struct conn){ .owner = c->owner, .fd = -1, .ops = c->ops, .in_flight = c->in_flight };
 	while ((op = TAILQ_FIRST(&c->ops)))
 		end_op(c, op, ESHUTDOWN);
-}
-
-static bool is_gone(const struct conn *c)
-{
-	return nbd_aio_is_closed(c->nbd) || nbd_aio_is_dead(c->nbd);
 }
 
 /* What the far side answered before another of its connections ended: its last word, perhaps, why it parts. */
@@ -270,6 +287,22 @@ void remote_nbd_on_timer(void *arg)
 
 /* --- the loop */
 
+/* libnbd takes one answer at each call, and a turn may be long while guests write: all that has come is taken, or a far side
+ * that is quick looks slow, and guests are paced for it. */
+static void take_answers(struct conn *c)
+{
+	int bytes;
+
+	nbd_aio_notify_read(c->nbd);
+	for (unsigned i = 1; i < ANSWERS_AT_ONCE && !is_gone(c); i++) {
+		if (!(nbd_aio_get_direction(c->nbd) & LIBNBD_AIO_DIRECTION_READ))
+			return;
+		if (ioctl(c->fd, FIONREAD, &bytes) != 0 || bytes <= 0)
+			return;
+		nbd_aio_notify_read(c->nbd);
+	}
+}
+
 void remote_nbd_on_ready(void *arg, int events)
 {
 	struct conn *c = arg;
@@ -277,7 +310,7 @@ void remote_nbd_on_ready(void *arg, int events)
 
 	c->is_touched = true;
 	if ((direction & LIBNBD_AIO_DIRECTION_READ) && (events & (LOOP_IN | LOOP_HUP))) {
-		nbd_aio_notify_read(c->nbd);
+		take_answers(c);
 	} else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) && (events & LOOP_OUT)) {
 		c->owner->progress_ns = loop_now_ns();
 		nbd_aio_notify_write(c->nbd);
@@ -308,6 +341,7 @@ static void before_sleep(struct loop_hook *h)
 
 		if (!c->is_touched)
 			continue;
+		issue_unsent(c);
 		if (!is_gone(c)) {
 			rearm(c);
 		} else if (r->state == UP) {
@@ -374,6 +408,7 @@ void remote_nbd_close(struct remote *base, bool is_polite, void (*done)(void *ar
 	if (r->state == UP && is_polite && r->in_flight == r->is_asking_idly) {
 		remote_nbd_set_state(r, PARTING);
 		for (unsigned i = 0; i < r->connections; i++) {
+			issue_unsent(&r->conn[i]);
 			nbd_aio_disconnect(r->conn[i].nbd, 0);
 			r->conn[i].is_touched = true;
 		}

@@ -27,7 +27,8 @@ struct conn {
 	struct nbd_handle *nbd;   /* owned */
 	int fd;                   /* owned: a duplicate of libnbd's */
 	struct loop_watch *watch; /* owned */
-	struct op_list ops;       /* in flight */
+	struct op_list ops;       /* in flight, in the order of their submission */
+	struct remote_op *unsent; /* borrowed: the first of them that libnbd was not told of; all behind it neither */
 	unsigned in_flight;
 	bool is_touched;          /* its direction may have changed */
 };

@@ -2,6 +2,8 @@
  *
  * test-remote-nbd - the link to a far side, with far sides that misbehave
  */
+#include <sched.h>
+
 #include "tests/unit/remote-rig.h"
 
 static const struct fake_nbd_plan plain = { .size_bytes = SIZE, .can_zero = true };
@@ -351,6 +353,60 @@ static void closing_at_once_ends_what_is_in_flight_first(void **state)
 	assert_int_equal(w->downs, 0);
 }
 
+/* This disk's engine submits in an older hook: the far side must not come before it. */
+static void what_is_submitted_leaves_at_the_turns_end(void **state)
+{
+	struct world *w = *state;
+	struct test_op t;
+	uint8_t data[4096] = { 0 };
+
+	rig_start(w, &plain);
+	rig_await(w, &w->ups, 1);
+	rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
+	rig_hang_up(w, false); /* in the same turn */
+	assert_int_equal(w->done, 1);
+	assert_int_equal(w->done_err, ESHUTDOWN);
+	fake_nbd_await_end(&w->far);
+	assert_int_equal(w->far.writes, 0);
+}
+
+#define MANY 40u
+
+struct turns {
+	struct loop_hook hook;
+	struct world *world;
+	unsigned count;
+};
+
+/* Younger than the link's: the writes have left. The loop comes back when all of them have arrived over there. */
+static void on_turn(struct loop_hook *h)
+{
+	struct turns *t = (struct turns *)h;
+
+	t->count++;
+	while (t->world->far.writes < MANY)
+		sched_yield();
+}
+
+static void answers_that_have_come_are_taken_in_one_turn(void **state)
+{
+	struct world *w = *state;
+	struct turns turns = { .hook.run = on_turn, .world = w };
+	struct test_op t[MANY];
+	uint8_t data[4096] = { 0 };
+
+	rig_start(w, &plain);
+	rig_await(w, &w->ups, 1);
+	loop_hook_add(w->loop, &turns.hook);
+	for (unsigned i = 0; i < MANY; i++)
+		rig_submit(w, &t[i], REMOTE_WRITE, (struct range){ i * 4096, (i + 1) * 4096 }, data);
+	rig_await(w, &w->done, MANY);
+	loop_hook_remove(w->loop, &turns.hook);
+	assert_int_equal(w->done_err, 0);
+	assert_true(turns.count < MANY / 2);
+	rig_hang_up(w, true);
+}
+
 static void several_connections_are_used_where_allowed(void **state)
 {
 	struct world *w = *state;
@@ -431,6 +487,8 @@ int main(void)
 		TEST(a_link_that_ends_while_idle_is_told),
 		TEST(no_progress_for_dead_ms_cuts_the_link),
 		TEST(closing_at_once_ends_what_is_in_flight_first),
+		TEST(what_is_submitted_leaves_at_the_turns_end),
+		TEST(answers_that_have_come_are_taken_in_one_turn),
 		TEST(several_connections_are_used_where_allowed),
 		TEST(a_unix_socket_is_connected_to_once),
 		TEST(further_connections_that_do_not_greet_hold_nothing_up),
