@@ -7,8 +7,8 @@
  *                               '---- back-off, jittered ------------------------+-------- lost ------------------'
  *
  * A link is made anew where the far side is an sxm (it shuts out the older generation) and the core still wants one (BROKEN).  A
- * foreign far side is asked once: there the end of the link is the end of the operation.  Each link has its number, durable
- * before it is made (I12); an attempt that comes to nothing uses up its number.
+ * foreign far side is asked once, by whichever process: there the end of the link is the end of the operation.  Each link has its
+ * number, durable before it is made (I12); an attempt that comes to nothing uses up its number.
  *
  * Where it is told to remember (spec.can_remember), a link that is lost for good leaves the core in BROKEN, which records what is
  * written; it is tried once when that is asked for.
@@ -168,11 +168,13 @@ void mirror_link_drop(struct mirror *m, int err)
 
 static void note_peer(struct mirror *m, const struct remote_info *info)
 {
-	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process && m->peer.far_since == info->since)
+	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process && m->peer.far_since == info->since &&
+	    m->peer.is_foreign != info->is_sxm)
 		return;
 	m->peer.far_boot = info->boot;
 	m->peer.far_process = info->process;
 	m->peer.far_since = info->since;
+	m->peer.is_foreign = !info->is_sxm;
 	if (m->spec.save_peer)
 		m->spec.save_peer(m->spec.arg, &m->peer, NULL, NULL); /* unknown is taken for lost: nobody waits */
 }
@@ -192,6 +194,22 @@ static bool has_forgotten(const struct mirror *m, const struct remote_info *info
 	if (!m->was_up || !info->is_sxm || !info->since)
 		return false;
 	return info->since >= m->peer.generation || (m->peer.far_since && info->since != m->peer.far_since);
+}
+
+/* Of a far side that is no sxm nobody knows what of the last link is still on its way to it: who asks for the next one answers
+ * for that (I12). */
+static bool is_another(struct mirror *m, const struct remote_info *info)
+{
+	bool was_sxm = m->is_sxm || m->peer.far_boot;
+
+	if (!m->was_up || (info->is_sxm ? !m->peer.is_foreign : m->is_resuming && !was_sxm))
+		return false;
+	if (was_sxm || m->peer.is_foreign)
+		error_set(&m->cause, ENOTSUP, "the far side is another one: it was %s sxm, and is %s", was_sxm ? "an" : "no",
+			  info->is_sxm ? "one" : "none");
+	else
+		error_set(&m->cause, ENOTSUP, "the far side is no sxm: a link to it is made anew only when that is asked for");
+	return true;
 }
 
 static void tell_up(struct mirror *m, const struct remote_info *info)
@@ -223,10 +241,8 @@ static void on_up(void *arg, const struct remote_info *info)
 
 	if (mirror_is_over(m) && !is_kept(m))
 		return; /* its close is under way */
-	if (m->is_resuming && info->is_sxm != (m->is_sxm || m->peer.far_boot)) {
-		error_set(&m->cause, ENOTSUP, "the far side is another one: it was %s sxm, and is %s", m->is_sxm ? "an" : "no",
-			  info->is_sxm ? "one" : "none");
-		remember(m);
+	if (is_another(m, info)) {
+		give_up(m);
 		close_link(m, false);
 		return;
 	}

@@ -3,7 +3,7 @@
  * journal - see journal.h
  *
  *      {"id":"5e6f.1700000000000","remote":"nbd://...","domain":"3","sync":false,"far_boot":"17...","far_process":"9...",
- *       "far_since":"1"}
+ *       "far_since":"1","foreign":false}
  *
  * Can fail: the file says nothing sensible.  Then the mirror is not gone on with: that costs a copy, and no data.
  */
@@ -23,7 +23,7 @@
 
 struct text {
 	char *id, *remote, *domain, *far_boot, *far_process, *far_since; /* borrowed when encoding, owned after decoding */
-	bool is_sync, is_remembered;
+	bool is_sync, is_remembered, is_foreign;
 };
 
 static const struct jsonspec_field fields[] = {
@@ -35,6 +35,7 @@ static const struct jsonspec_field fields[] = {
 	{ .name = "far_boot", .type = JS_STRING, .offset = offsetof(struct text, far_boot) },
 	{ .name = "far_process", .type = JS_STRING, .offset = offsetof(struct text, far_process) },
 	{ .name = "far_since", .type = JS_STRING, .offset = offsetof(struct text, far_since) },
+	{ .name = "foreign", .type = JS_BOOL, .offset = offsetof(struct text, is_foreign), .is_optional = true },
 	{ .name = NULL },
 };
 static const struct jsonspec spec = { "mirror", sizeof(struct text), fields };
@@ -44,7 +45,8 @@ char *journal_encode(const struct journal *j)
 	char boot[NUMBER_BYTES], process[NUMBER_BYTES], since[NUMBER_BYTES];
 	const struct text t = {
 		.id = j->id, .remote = j->remote, .domain = j->domain, .is_sync = j->is_sync,
-		.is_remembered = j->is_remembered, .far_boot = boot, .far_process = process, .far_since = since,
+		.is_remembered = j->is_remembered, .is_foreign = j->peer.is_foreign, .far_boot = boot, .far_process = process,
+		.far_since = since,
 	};
 
 	snprintf(boot, sizeof(boot), "%" PRIu64, j->peer.far_boot);
@@ -70,7 +72,7 @@ int journal_load(const char *file, struct journal *j, struct error *e)
 		.id = t.id, .remote = t.remote, .domain = t.domain, .is_sync = t.is_sync,
 		.is_remembered = t.is_remembered,
 		.peer = { .far_boot = strtoull(t.far_boot, NULL, 10), .far_process = strtoull(t.far_process, NULL, 10),
-			  .far_since = strtoull(t.far_since, NULL, 10) },
+			  .far_since = strtoull(t.far_since, NULL, 10), .is_foreign = t.is_foreign },
 	};
 	free(t.far_since);
 	free(t.far_boot);

@@ -5,6 +5,8 @@
  *      link lost, foreign far side  --JOB_REMOVE--> failed on record, owed as ever; the mirror stays under the gate and
  *      or none for long                             records what is written, in map and marks; its journal says so
  *
+ *      its process died       --revive.c----> the same
+ *
  *      mirror.start, "resume", same remote          -> the disk's record -> its own -> journal -> a link: it goes on
  *      the last writer leaves, another mirror begins, cancelled, destroyed, a day -> taken out, files and all
  *
@@ -15,6 +17,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -72,6 +75,58 @@ int remember_begin(struct vdi *v)
 	record_news(v, op->id);
 	operation_record(v, recorded);
 	return 0;
+}
+
+/* --- begun by a process that is no more */
+
+void remember_found(struct operation *op, const char *why)
+{
+	op->is_remembered = op->is_failed = true;
+	error_set(&op->why, ENOTCONN, "%s", why);
+	operation_owe(op->vdi, op);
+	op->is_told = op->is_said = false;
+}
+
+static void found_saved(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->committed);
+
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	if (v->job->kind == JOB_RESUME)
+		operation_look(v); /* who activates it now is about to write */
+	next(v);
+}
+
+static void found_recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("record of %s: %s", v->op->id, v->step.text);
+	stack_save(v, found_saved);
+}
+
+/* In this order: a journal that says so is believed, whatever the record says. */
+static void found_journaled(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("%s: %s", v->op->id, v->step.text);
+	operation_record(v, found_recorded);
+}
+
+static void found_lost(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	operation_write_journal(v, found_journaled);
+}
+
+void remember_anew(struct vdi *v, step_fn *next)
+{
+	struct commit_verdict verdict = commit_source_lost(&v->owner.record, (int64_t)time(NULL));
+
+	loop_timer_set(v->op->timer, KEPT_MS);
+	v->job->committed = next;
+	source_decide(v, &verdict, found_lost);
 }
 
 /* --- resume */

@@ -8,6 +8,9 @@
  * After a kill domains.json says that it ran; after a reboot only the journal beside the image does, when somebody activates
  * the disk for writing.  Both ways the mirror is in the stack before anybody writes.
  *
+ * One to a far side that is no sxm is taken up as failed and remembered (remember.c): it records what is written, and makes a link
+ * when that is asked for.
+ *
  * Not taken up again: a copy (Data.copy; its caller starts anew); one whose end is on record; one of which the disk's record says
  * that it is over, or that the disk was handed over; one without a journal.  It is buried, if it ran: a failed operation, and a
  * debt where complete was told.
@@ -110,11 +113,11 @@ static struct operation *make(struct vdi *v, struct error *e)
 	v->debt = (struct debt){ 0 };
 	op->is_sync = j->is_sync;
 	op->is_answered = true;
-	op->is_remembered = j->is_remembered;
-	op->is_failed = j->is_remembered;
-	if (op->is_failed)
-		error_set(&op->why, ENOTCONN, "the link to the far side was lost");
-	op->is_told = op->is_said = !op->is_remembered && (v->remains.is_told || v->owner.record.is_told);
+	op->is_told = op->is_said = !j->is_remembered && (v->remains.is_told || v->owner.record.is_told);
+	if (j->is_remembered)
+		remember_found(op, "the link to the far side was lost");
+	else if (j->peer.is_foreign || v->owner.record.is_unfenced)
+		remember_found(op, "the datapath process died, and to a far side that is no sxm no link is made anew unasked");
 	op->peer = j->peer;
 	peer.generation = source_next_links(v);
 	if (operation_make_mirror(op, j->remote, NULL, &peer, e) == 0)
@@ -158,6 +161,8 @@ static void restored(struct vdi *v)
 {
 	if (v->step.err)
 		drop(v, &v->step);
+	else if (v->op->is_remembered)
+		remember_anew(v, recorded);
 	else
 		operation_record(v, recorded);
 }

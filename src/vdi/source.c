@@ -126,7 +126,8 @@ static void save_peer(void *arg, const struct mirror_peer *p, void (*done)(void 
 {
 	struct operation *op = arg;
 
-	if (p->far_boot != op->peer.far_boot || p->far_process != op->peer.far_process || p->far_since != op->peer.far_since) {
+	if (p->far_boot != op->peer.far_boot || p->far_process != op->peer.far_process || p->far_since != op->peer.far_since ||
+	    p->is_foreign != op->peer.is_foreign) {
 		op->peer = *p;
 		operation_note(op);
 	}

@@ -490,6 +490,8 @@ void operation_note(struct operation *op);   /* what its journal says has change
 /* v->op has failed; -1: it is not one to remember. Else the running job, JOB_REMOVE, goes on there. */
 int remember_begin(struct vdi *v);
 void remember_resume(struct vdi *v); /* JOB_MIRROR, asked to */
+void remember_found(struct operation *op, const char *why); /* an earlier process': its mirror is to begin remembering */
+void remember_anew(struct vdi *v, step_fn *next);           /* ... and that is written down */
 void remember_drop(struct vdi *v, step_fn *next);
 void operation_owe(struct vdi *v, const struct operation *op); /* what was told of it and cannot be kept */
 void operation_hand_starter(struct job *j, struct operation *op);

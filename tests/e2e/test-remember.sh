@@ -44,7 +44,7 @@ serve_far() { # filters and their parameters
 	is_up() { [ -S "$tmp/socket" ]; }
 	until_true 5 is_up
 }
-slowly() { serve_far --filter=rate file "$tmp/b" rate=400M; }
+slowly() { serve_far --filter=rate --threads=1 file "$tmp/b" rate=250M; }
 begin() {
 	head -c $((size / 2)) /dev/urandom >"$tmp/a"
 	truncate -s $size "$tmp/a" "$tmp/b"
@@ -132,6 +132,56 @@ slowly
 until_true 20 is_complete
 say "$(($(of sent_bytes) / 1024)) KiB sent by the second process, of $((size / 2048)) KiB"
 [ "$(of sent_bytes)" -lt $((size / 2 - sent + 64 * MiB)) ] || die "too much was sent again"
+finish
+
+kill_process() {
+	pid=$(pid_of)
+	kill -9 "$pid"
+	until_true 5 is_another "$pid"
+	until_true 5 is remembered true
+	has_failed || die "it is remembered, and not failed"
+}
+say "the process is killed while the far side lives: nothing is sent before that is asked for"
+begin
+until_true 20 has_sent $((size / 4))
+kill_process
+write_a 0x51 2M 2M
+recorded '"failed":true' || die "its record does not say that it has failed"
+is sent_bytes 0 || die "$(of sent_bytes) bytes were sent"
+kill_process # once more
+write_a 0x52 9M 1M
+[ "$(resume)" = "$op" ] || die "it is not called as it was"
+until_true 20 is_complete
+say "$(($(of sent_bytes) / 1024)) KiB sent by the third process, of $((size / 2048)) KiB"
+finish
+
+say "likewise when it was complete, and nobody can be connected to: that is not tried"
+begin
+until_true 20 is_complete
+kill -STOP "$far"
+kill_process
+must_fail is_complete
+[ -n "$(get owed status)" ] || die "nothing is owed"
+write_a 0x61 0 8M
+kill -CONT "$far"
+resume >/dev/null
+until_true 20 is_complete
+finish
+
+say "likewise by a journal that does not say what the far side is"
+begin
+until_true 20 has_sent $((size / 4))
+pid=$(pid_of)
+kill -9 "$(ps -o ppid= -p "$pid" | tr -d ' ')" "$pid"
+until_true 5 is_gone "$pid"
+sed -i 's/,"foreign":true//' "$tmp/a.mirror"
+! grep foreign "$tmp/a.mirror" || die "the journal is of another form: $(cat "$tmp/a.mirror")"
+"$datapath" --id a --path "$tmp/a" --keep
+until_true 20 is remembered true
+has_failed || die "it is remembered, and not failed"
+is sent_bytes 0 || die "$(of sent_bytes) bytes were sent"
+resume >/dev/null
+until_true 20 is_complete
 finish
 
 say "the host is rebooted while it is remembered"

@@ -108,6 +108,7 @@ static void a_mirror_goes_on_in_the_next_process(void **state)
 	(void)state;
 	assert_int_equal(rig_activate("3", false), 0);
 	mirror(id, "3");
+	fake_link_up();
 	sync_and_tell(id);
 	fake.trace[0] = '\0';
 	rig_stop();
@@ -115,9 +116,11 @@ static void a_mirror_goes_on_in_the_next_process(void **state)
 	rig_begin();
 	assert_true(fake_traced("open:rw mirror+ restore start serve:rw "));
 	assert_true(stat_of(id).is_complete && !stat_of(id).is_failed);
+	fake_link_up();
 	fake_change(CORE_SYNCED, true, true);
+	fake.says[REMOTE_ASK_COMMIT] = (struct fake_says){ .field = { 0, REMOTE_IS_ELIGIBLE, 0, 2 } };
 	assert_int_equal(rig_deactivate("3"), 0);
-	UNTIL(stat_of(id).is_ended);
+	assert_true(stat_of(id).is_complete);
 }
 
 static void one_that_cannot_be_taken_up_is_failed_and_owed(void **state)
@@ -199,6 +202,24 @@ static void a_lost_link_is_remembered_and_resumed(void **state)
 	UNTIL(!fake.mirror); /* nobody is left whose writes are to be recorded */
 	assert_int_equal(rig_activate("3", false), 0);
 	assert_int_equal(resume("nbd://elsewhere", again), ENOENT);
+}
+
+/* Of its last link nobody knows what is still on its way there. */
+static void a_mirror_to_a_foreign_far_side_is_failed_and_remembered_by_the_next_process(void **state)
+{
+	char id[64], again[64];
+
+	(void)state;
+	assert_int_equal(rig_activate("3", false), 0);
+	mirror(id, "3");
+	sync_and_tell(id);
+	rig_stop();
+	rig_begin();
+	assert_true(stat_of(id).is_failed && stat_of(id).is_remembered && !stat_of(id).is_complete);
+	assert_true(rig_is_on_file("owed"));
+	assert_int_equal(resume("nbd://far/mirror", again), 0);
+	assert_string_equal(again, id);
+	assert_false(stat_of(id).is_failed);
 }
 
 static void a_mirror_dead_before_complete_does_not_disturb_the_guest(void **state)
@@ -418,6 +439,7 @@ int main(void)
 		RIG_TEST(a_barrier_that_fails_raises_once),
 		RIG_TEST(a_mirror_dead_after_complete_raises_once),
 		RIG_TEST(a_mirror_goes_on_in_the_next_process),
+		RIG_TEST(a_mirror_to_a_foreign_far_side_is_failed_and_remembered_by_the_next_process),
 		RIG_TEST(one_that_cannot_be_taken_up_is_failed_and_owed),
 		RIG_TEST(an_operation_of_a_dead_process_is_failed_and_owed),
 		RIG_TEST(a_lost_link_is_remembered_and_resumed),
