@@ -60,6 +60,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	TAILQ_INIT(&v->verifications);
 	jobs_init(v);
 	far_init(v);
+	v->envoy_ms = spec->envoy_ms ? spec->envoy_ms : VDI_ENVOY_MS;
 	v->far.linger_ms = spec->linger_ms ? spec->linger_ms : VDI_LINGER_MS;
 	if (fill(v, spec, e) == 0)
 		return v;

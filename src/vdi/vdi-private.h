@@ -31,6 +31,7 @@
 #define VDI_VERIFICATIONS_KEPT 4u      /* the living one among them */
 #define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
 #define VDI_LINGER_MS 300000u          /* vdi_spec.linger_ms, where it is not given */
+#define VDI_ENVOY_MS 10000u            /* vdi_spec.envoy_ms, likewise */
 
 struct listener {
 	char host[64];
@@ -171,7 +172,12 @@ struct envoy {
 	struct remote *remote;     /* owned, until its close is done */
 	enum remote_question question; /* RECLAIM or COMMIT */
 	struct remote_ask ask;
-	bool is_over;
+	struct loop_timer *timer;  /* owned: the pause between two attempts; NULL, out of memory: there is one attempt */
+	unsigned tries;
+	uint64_t began_ns;
+	bool is_over;              /* the link: it is only to be closed */
+	bool is_released;          /* the far side gave the disk back: it is to hear that this is known */
+	bool is_final;             /* an answer, or that there is none to be had */
 	bool has_heard;            /* what the far side said last of its record */
 	enum commit_status status;
 	enum commit_state state;
@@ -271,6 +277,7 @@ struct vdi {
 
 	struct owner owner;        /* whose the disk is; as it was when it was open last */
 	struct envoy envoy;
+	unsigned envoy_ms;         /* how long it tries */
 	struct far far;
 
 	/* the stack: gate -> [op->mirror] -> disk; all or nothing is open */

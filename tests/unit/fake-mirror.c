@@ -82,7 +82,8 @@ static struct {
 static void run_envoy(struct loop_task *t)
 {
 	const struct fake_says *hello = &fake.says[REMOTE_ASK_HELLO], *s;
-	struct remote_info info = { .is_sxm = true, .state = REMOTE_IS_ELIGIBLE };
+	bool is_released = fake.is_envoy_released;
+	struct remote_info info = { .is_sxm = true, .state = is_released ? REMOTE_IS_RELEASED : REMOTE_IS_ELIGIBLE };
 	struct error e = { 0 };
 
 	(void)t;
@@ -92,16 +93,19 @@ static void run_envoy(struct loop_task *t)
 		envoy.closed = NULL;
 		closed(envoy.closed_arg);
 	} else if (envoy.ask) {
-		s = &fake.says[envoy.ask->question];
-		memcpy(envoy.ask->field, s->field, sizeof(s->field));
-		envoy.ask->done(envoy.ask, s->err);
+		struct remote_ask *a = envoy.ask;
+
+		envoy.ask = NULL;
+		s = &fake.says[a->question];
+		memcpy(a->field, s->field, sizeof(s->field));
+		a->done(a, s->err);
 	} else if (fake.envoy_err) {
 		if (hello->field[0])
 			envoy.spec.on_heard(envoy.spec.arg, hello->field[0], hello->field[1], hello->field[3]);
 		error_set(&e, fake.envoy_err, "the fake is not reached");
 		envoy.spec.on_failed(envoy.spec.arg, &e);
 	} else {
-		envoy.spec.on_heard(envoy.spec.arg, 0, REMOTE_IS_ELIGIBLE, envoy.spec.epoch + 1);
+		envoy.spec.on_heard(envoy.spec.arg, 0, info.state, envoy.spec.epoch + 1 + is_released);
 		envoy.spec.on_up(envoy.spec.arg, &info);
 	}
 }
@@ -109,7 +113,8 @@ static void run_envoy(struct loop_task *t)
 static void ask_envoy(struct remote *r, struct remote_ask *a)
 {
 	(void)r;
-	fake_trace(a->question == REMOTE_ASK_RECLAIM ? "envoy-reclaim" : "envoy-commit");
+	fake_trace(a->question == REMOTE_ASK_RECLAIM ? "envoy-reclaim" :
+		   a->question == REMOTE_ASK_RELEASED ? "envoy-released" : "envoy-commit");
 	envoy.ask = a;
 	loop_defer(fake.loop, &envoy.task);
 }

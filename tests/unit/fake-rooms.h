@@ -30,6 +30,7 @@ struct fake {
 	bool is_digest_void;
 	int envoy_err;          /* of a link without a mirror; HELLO's answer may come with it */
 	uint64_t envoy_epoch;
+	bool is_envoy_released; /* HELLO says so */
 	struct remote_ask *wait; /* the open one */
 	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);
 	void *heard_arg;

@@ -513,10 +513,44 @@ static void a_later_process_that_reaches_nobody_leaves_it_given(void **state)
 	(void)state;
 	switch_over();
 	assert_int_equal(rig_detach("3"), 0);
+	rig_envoy_ms = 250;
 	die();
 	fake.envoy_err = ECONNREFUSED;
 	assert_int_equal(rig_activate("4", false), EPERM);
 	assert_true(rig_is_owned("\"state\":\"given\""));
+}
+
+static void a_later_process_takes_what_was_given_back_and_says_so(void **state)
+{
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	die();
+	fake.is_envoy_released = true;
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
+	assert_true(fake_traced("open:rw envoy envoy-released serve:rw "));
+}
+
+/* The far side's process is just being started again. */
+static void a_later_process_asks_again_where_nobody_answers(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	die();
+	fake.envoy_err = ECONNREFUSED;
+	vdi_activate(rig_vdi, "4", false, false, rig_answer, &a);
+	UNTIL(strstr(fake.trace, "envoy envoy"));
+	fake.envoy_err = 0;
+	fake.says[REMOTE_ASK_RECLAIM].err = ESHUTDOWN; /* heard or not: the link is lost */
+	UNTIL(strstr(fake.trace, "envoy-reclaim envoy"));
+	assert_int_equal(a.count, 0);
+	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
 }
 
 int main(void)
@@ -552,6 +586,8 @@ int main(void)
 		RIG_TEST(a_later_process_asks_the_disk_back_and_goes_on),
 		RIG_TEST(a_later_process_learns_that_the_disk_was_taken),
 		RIG_TEST(a_later_process_that_reaches_nobody_leaves_it_given),
+		RIG_TEST(a_later_process_takes_what_was_given_back_and_says_so),
+		RIG_TEST(a_later_process_asks_again_where_nobody_answers),
 		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
 	};
 
