@@ -27,6 +27,8 @@
 #include "mirror/mirror-private.h"
 
 #define WINDOW_OPS 128
+#define HANDSHAKE_AGAIN_MS 5000u  /* of a far side that has greeted before: a barrier may be waiting */
+#define END_MS 1000u              /* how long END may take: whoever cancels waits for it */
 #define RETRY_FIRST_MS 100u
 #define RETRY_LAST_MS 1200u
 #define GIVE_UP_MS 120000u       /* without a link */
@@ -313,7 +315,7 @@ static void open_link(struct mirror *m)
 		.min_size_bytes = m->layer.geometry.size_bytes,
 		.holes = m->was_up ? NULL : &m->holes,
 		.connect_wait_ms = m->was_up ? 0 : m->spec.connect_wait_ms,
-		.handshake_ms = m->spec.handshake_ms,
+		.handshake_ms = m->was_up ? MIN(m->spec.handshake_ms, HANDSHAKE_AGAIN_MS) : m->spec.handshake_ms,
 		.dead_ms = m->spec.dead_ms,
 		.mirror_id = m->mirror_id,
 		.epoch = m->spec.epoch,

@@ -34,7 +34,8 @@ struct mirror_spec {
 	uint64_t lag_bytes;        /* 0: 16 MiB */
 	uint32_t lag_ms;           /* 0: 50 */
 	unsigned connect_wait_ms;  /* 0: 5000 */
-	unsigned handshake_ms;     /* 0: 20000; for the far side to greet, and for each answer while connecting */
+	unsigned handshake_ms;     /* 0: 20000; for the far side to greet, and for each answer while connecting; 5000 at most
+	                              where there was a link before */
 	unsigned dead_ms;          /* 0: 30000; no progress for so long with requests in flight: the link is lost (an sxm far
 	                              side, where it can be made anew: 5000 at most) */
 	unsigned give_up_ms;       /* 0: 120000, for a unix socket 10000: so long without a link, and the operation fails */

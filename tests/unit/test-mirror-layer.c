@@ -34,6 +34,7 @@ struct world {
 	struct layer *mirror;
 	struct fake_nbd far;
 	unsigned done, finished, aborted, changes;
+	uint64_t links;
 	int done_err;
 	struct error finish_error;
 	bool (*is_there)(struct world *w);
@@ -438,6 +439,40 @@ static void an_abort_while_extents_are_asked_waits_for_them(void **state)
 	end(w);
 }
 
+static void on_numbered(void *arg, const struct mirror_peer *p, void (*done)(void *done_arg, int err), void *done_arg)
+{
+	struct world *w = arg;
+
+	if (!done)
+		return;
+	w->links = p->generation;
+	done(done_arg, 0);
+	check(w);
+}
+
+static bool is_tried_twice(struct world *w)
+{
+	return w->links >= 9;
+}
+
+/* Twice that long a barrier waits for a link, and a whole twenty seconds would be beyond it. */
+static void a_far_side_that_has_greeted_once_must_be_quicker_the_next_time(void **state)
+{
+	struct world *w = *state;
+	struct mirror_spec spec = {
+		.loop = w->loop, .below = &w->disk.layer, .uri = w->far.uri, .mirror_id = "m", .epoch = 1,
+		.peer = { .generation = 7 }, .save_peer = on_numbered, .on_change = on_change, .arg = w,
+	};
+	struct error e = { 0 };
+
+	fake_nbd_start(&w->far, &(struct fake_nbd_plan){ .manner = FAKE_NBD_SILENT, .size_bytes = SIZE }, 0);
+	w->mirror = mirror_new(&spec, &e);
+	assert_non_null(w->mirror);
+	mirror_start(w->mirror);
+	await(w, is_tried_twice); /* in ten seconds */
+	end(w);
+}
+
 static void a_mirror_that_never_started_may_be_closed(void **state)
 {
 	struct world *w = *state;
@@ -463,6 +498,7 @@ int main(void)
 		TEST(what_is_owed_or_on_its_way_is_not_settled),
 		TEST(every_abort_is_answered),
 		TEST(an_abort_while_extents_are_asked_waits_for_them),
+		TEST(a_far_side_that_has_greeted_once_must_be_quicker_the_next_time),
 		TEST(a_mirror_that_never_started_may_be_closed),
 	};
 
