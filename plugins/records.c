@@ -6,6 +6,8 @@
  *                                                              runs?                -> kept while its journal, or a
  *                                                                                      process of its disk, is there
  *
+ * What was decided for groups of disks goes likewise (base/decision.h).
+ *
  * A file is as old as its modification: a clock that is set back makes it younger than now, and then its day begins anew.
  * Can fail: all of it; what cannot be read is no record, what cannot be removed is tried again the next time.
  */
@@ -21,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/decision.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/vdi-id.h"
@@ -254,4 +257,5 @@ void records_collect(void)
 	unsigned left = LOOKED_AT_MAX;
 
 	each_file(collect, &left);
+	decision_collect(KEPT_S);
 }

@@ -11,13 +11,17 @@
  * link() does not replace: of two who decide in the same moment one is told so.  The reader's fsync is for a maker who is between
  * his last two steps: a power loss must not take back what somebody has acted on.
  *
+ * After a day a "cancel" may go: whoever has not followed it yet and finds nothing decides the same again.
+ *
  * Can fail: the medium, a file that says nothing sensible. Then nothing is decided for whoever asks, and he may ask again.
  */
 #include "base/decision.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +30,8 @@
 #include "base/proc.h"
 
 #define FILE_MAX 4096u
+#define SUFFIX ".json"
+#define LOOKED_AT_MAX 4096u /* files, in one go */
 
 struct record {
 	char *group, *decision; /* borrowed when encoding, owned after decoding */
@@ -75,7 +81,7 @@ static char *find_file(const char *group, struct error *e)
 			  DECISION_GROUP_MAX - 1);
 		return NULL;
 	}
-	if (asprintf(&path, "%s/groups/%s.json", proc_state_dir(), group) == -1) {
+	if (asprintf(&path, "%s/groups/%s" SUFFIX, proc_state_dir(), group) == -1) {
 		error_set(e, ENOMEM, "out of memory");
 		return NULL;
 	}
@@ -163,4 +169,56 @@ int decision_forget(const char *group, struct error *e)
 	if (!path)
 		return -1;
 	return unlink(path) == -1 && errno != ENOENT ? error_errno(e, errno, "remove %s", path) : 0;
+}
+
+/* --- a day later */
+
+/* Of a file's name: "g1.json" a decision, "g1.json.4711.tmp" one that was being made. */
+static bool is_over(const char *path, const char *name)
+{
+	CLEANUP_FREE char *group = strdup(name);
+	char *end = group ? strstr(group, SUFFIX) : NULL;
+	struct error e = { 0 };
+
+	for (char *next = end; next; next = strstr(next + 1, SUFFIX))
+		end = next;
+	if (!end)
+		return false;
+	if (strcmp(end, SUFFIX) != 0)
+		return strcmp(end + strlen(end) - MIN(strlen(end), sizeof(".tmp") - 1), ".tmp") == 0;
+	*end = '\0';
+	return decision_group_is_valid(group) && load(path, group, &e) == DECISION_CANCEL;
+}
+
+static void collect(const char *path, const char *name, int64_t kept_s)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (int64_t)time(NULL) - (int64_t)st.st_mtime > kept_s &&
+	    is_over(path, name))
+		unlink(path);
+}
+
+void decision_collect(int64_t kept_s)
+{
+	CLEANUP_FREE char *dir = NULL;
+	unsigned left = LOOKED_AT_MAX;
+	struct dirent *entry;
+	DIR *d;
+
+	if (asprintf(&dir, "%s/groups", proc_state_dir()) == -1) {
+		dir = NULL;
+		return;
+	}
+	d = opendir(dir);
+	while (d && left-- && (entry = readdir(d))) {
+		CLEANUP_FREE char *path = NULL;
+
+		if (asprintf(&path, "%s/%s", dir, entry->d_name) == -1)
+			path = NULL;
+		else
+			collect(path, entry->d_name, kept_s);
+	}
+	if (d)
+		closedir(d);
 }

@@ -30,6 +30,10 @@ enum decision decision_make(const char *group, enum decision want, struct error 
 /* Nobody needs it any more: every disk of the group has followed it. */
 int decision_forget(const char *group, struct error *e);
 
+/* Drops each "cancel" that is older than that, and what a maker left who died in the middle. A "commit" stays, however old: a
+ * disk that has not followed it yet would find nothing, and cancel what the others did. */
+void decision_collect(int64_t kept_s);
+
 const char *decision_name(enum decision d);
 
 #endif

@@ -9,10 +9,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/decision.h"
@@ -114,6 +117,59 @@ static void a_groups_name_is_a_files_name(void **state)
 	assert_true(decision_group_is_valid("g1700000000000-4711"));
 }
 
+static bool is_there(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/groups/%s", dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static void make_old(const char *name, int days)
+{
+	const struct timespec then[2] = { { .tv_sec = time(NULL) - days * 86400 }, { .tv_sec = time(NULL) - days * 86400 } };
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/groups/%s", dir, name);
+	assert_int_equal(utimensat(AT_FDCWD, path, then, 0), 0);
+}
+
+static void a_cancel_goes_after_a_day_and_a_commit_never(void **state)
+{
+	struct error e;
+
+	(void)state;
+	assert_int_equal(decision_make("old", DECISION_CANCEL, &e), DECISION_CANCEL);
+	assert_int_equal(decision_make("young", DECISION_CANCEL, &e), DECISION_CANCEL);
+	assert_int_equal(decision_make("given", DECISION_COMMIT, &e), DECISION_COMMIT);
+	put("bad", "{");
+	make_old("old.json", 2);
+	make_old("given.json", 2);
+	make_old("bad.json", 2);
+	decision_collect(86400);
+	assert_false(is_there("old.json"));
+	assert_true(is_there("young.json") && is_there("given.json") && is_there("bad.json"));
+	assert_int_equal(decision_read("old", &e), DECISION_NONE);
+	assert_int_equal(e.err, 0);
+}
+
+static void what_was_being_made_goes_too(void **state)
+{
+	char path[128];
+	FILE *f;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/groups/g.json.4711.tmp", dir);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fclose(f);
+	decision_collect(86400);
+	assert_true(is_there("g.json.4711.tmp")); /* it may still be */
+	make_old("g.json.4711.tmp", 2);
+	decision_collect(86400);
+	assert_false(is_there("g.json.4711.tmp"));
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -139,6 +195,8 @@ int main(void)
 		cmocka_unit_test(of_those_who_decide_in_one_moment_all_hear_one_word),
 		cmocka_unit_test(what_cannot_be_read_decides_nothing),
 		cmocka_unit_test(a_groups_name_is_a_files_name),
+		cmocka_unit_test(a_cancel_goes_after_a_day_and_a_commit_never),
+		cmocka_unit_test(what_was_being_made_goes_too),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
