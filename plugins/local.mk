@@ -14,6 +14,11 @@ sxm_smapi_LDADD = libplugins.la
 sxmlibexec_PROGRAMS += sxm-handover
 sxm_handover_SOURCES = plugins/main-handover.c
 sxm_handover_LDADD = libplugins.la
+if HAVE_POD2MAN
+man8_MANS += plugins/sxm-handover.8
+endif
+EXTRA_DIST += plugins/sxm-handover.pod
+CLEANFILES += plugins/sxm-handover.8
 
 # One file for each verb that is there, and no other: xapi offers what it finds.
 EXTRA_DIST += plugins/verb-stub plugins/README
