@@ -14,8 +14,11 @@ guest=${SXM_BUILDDIR:-}/tests/lib/guest
 plugin_root=${SXM_LIBEXECDIR:-}/xapi-storage-script
 test_name=$(basename "$0" .sh)
 
+# What a test says itself goes to its own log, however the output of what it runs is redirected.
+exec {_log}>&2
+
 say() { printf '%s: %s\n' "$test_name" "$*"; }
-die() { say "FAILED: $*" >&2; exit 1; }
+die() { say "FAILED: $*" >&"$_log"; exit 1; }
 skip() { say "skipped: $*"; exit 77; }
 
 # requires COMMAND...: the test is skipped where it does not succeed.

@@ -5,6 +5,7 @@ E2E_TESTS = \
 	tests/e2e/test-commit.sh \
 	tests/e2e/test-demo.sh \
 	tests/e2e/test-disk-nbd.sh \
+	tests/e2e/test-functions.sh \
 	tests/e2e/test-group.sh \
 	tests/e2e/test-guest.sh \
 	tests/e2e/test-install-deps.sh \
