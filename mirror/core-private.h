@@ -89,6 +89,8 @@ struct core_marks {
 	struct core_ops parked;      /* guests' operations that wait for a mark, with their local claim */
 	bool is_flushing_home, is_far_of_pair, is_home_good, is_far_good;
 	uint64_t pair_ns;            /* when the last pair of flushes began */
+	uint64_t firsts_from_ns;     /* a second, and how many operations */
+	unsigned firsts;             /* ... had to wait for a mark in it */
 };
 
 enum core_flush { CORE_FLUSH_IDLE, CORE_FLUSH_BUSY, CORE_FLUSH_GOOD };

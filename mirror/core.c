@@ -67,6 +67,7 @@ struct core *core_new(const struct core_spec *spec)
 	c->spec.stall_ms = spec->stall_ms ? spec->stall_ms : 250;
 	c->spec.region_bytes = spec->region_bytes ? spec->region_bytes : 16 * MiB;
 	c->spec.keep_mark_ms = spec->keep_mark_ms ? spec->keep_mark_ms : 30000;
+	c->spec.mark_ahead_after = spec->mark_ahead_after ? spec->mark_ahead_after : 32;
 	c->is_sync = spec->is_sync;
 	TAILQ_INIT(&c->granted);
 	TAILQ_INIT(&c->blocked);

@@ -97,6 +97,7 @@ struct core_spec {
 	bool keeps_link;          /* FINISHED does not part: the commit goes over it; see GO_ON */
 	uint64_t region_bytes;    /* of one mark, a multiple of the chunk (default 16 MiB) */
 	uint32_t keep_mark_ms;    /* a guest's mark is kept so long after its last write there (default 30000) */
+	uint32_t mark_ahead_after; /* writes in a second that waited for a mark: then neighbours are marked, too (default 32) */
 };
 
 /* What the far side is; learnt before LINK_UP. */

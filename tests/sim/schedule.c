@@ -78,6 +78,7 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		.keeps_link = sim_dice(w, 2),
 		.region_bytes = PICK(w, 4096, 8192, 16384),
 		.keep_mark_ms = (uint32_t)PICK(w, 1, 1, 1500),
+		.mark_ahead_after = (uint32_t)PICK(w, 1, 3, 32),
 	};
 	p->has_map = !p->spec.is_copy && sim_dice(w, 3);
 	p->spec.keeps_link = p->spec.keeps_link && !p->spec.is_copy;

@@ -206,6 +206,47 @@ static void a_mark_that_cannot_be_made_is_the_operations_end_and_frees_the_guest
 	end();
 }
 
+static const struct core_action *asked_mark(void)
+{
+	for (unsigned i = 0; i < out.count; i++)
+		if (out.item[i].type == CORE_DO_MARK)
+			return &out.item[i];
+	fail_msg("no mark was asked for");
+	return NULL;
+}
+
+static void who_waits_for_many_marks_in_a_second_gets_their_neighbours_too(void **state)
+{
+	struct core_op op[4];
+
+	(void)state;
+	begin(&(struct core_spec){ .size_bytes = 60 * CHUNK, .region_bytes = CHUNK, .mark_ahead_after = 2 });
+	happen((struct core_event){ .type = CORE_MAP_ON });
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t at = (i < 2 ? i * 20 : i == 2 ? 42 : 57) * CHUNK;
+		const struct core_action *a;
+
+		op[i] = (struct core_op){ .kind = CORE_WRITE, .range = { at, at + CHUNK } };
+		happen((struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &op[i] });
+		a = asked_mark();
+		assert_int_equal(a->region, i < 2 ? i * 20 : i == 2 ? 40 : 56);
+		assert_int_equal(a->count, i < 2 ? 1 : i == 2 ? 8 : 4); /* the disk ends there */
+		happen((struct core_event){ .type = CORE_MARKED, .region = a->region, .count = a->count });
+		happen((struct core_event){ .type = CORE_LOCAL_DONE, .op = &op[i] });
+	}
+	assert_int_equal(status.marked_regions, 2 + 8 + 4);
+	op[0] = (struct core_op){ .kind = CORE_WRITE, .range = { 44 * CHUNK, 45 * CHUNK } };
+	happen((struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &op[0] });
+	assert_true(was_asked(CORE_DO_LOCAL_SUBMIT));
+	happen((struct core_event){ .type = CORE_LOCAL_DONE, .op = &op[0] });
+	op[1] = (struct core_op){ .kind = CORE_WRITE, .range = { 30 * CHUNK, 31 * CHUNK } };
+	happen((struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &op[1], .now_ns = 3 * NS_PER_S });
+	assert_int_equal(asked_mark()->count, 1); /* another second */
+	happen((struct core_event){ .type = CORE_MARKED, .region = 30, .count = 1 });
+	happen((struct core_event){ .type = CORE_LOCAL_DONE, .op = &op[1] });
+	end();
+}
+
 /* Linked with --wrap=calloc. */
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
@@ -242,6 +283,7 @@ static void bounds_that_are_given_are_kept(void **state)
 	const struct core_spec spec = {
 		.size_bytes = 64 * CHUNK, .lag_bytes = 1 << 20, .lag_ms = 7, .debt_ms = 9, .no_progress_ms = 11, .stall_ms = 13,
 		.region_bytes = 2 * CHUNK, .keep_mark_ms = 15,
+		.mark_ahead_after = 17,
 	};
 
 	(void)state;
@@ -264,6 +306,7 @@ int main(void)
 		cmocka_unit_test(a_link_lost_after_the_barrier_leaves_it_finished),
 		cmocka_unit_test(a_map_is_turned_on_once_and_before_the_link),
 		cmocka_unit_test(a_mark_that_cannot_be_made_is_the_operations_end_and_frees_the_guest),
+		cmocka_unit_test(who_waits_for_many_marks_in_a_second_gets_their_neighbours_too),
 		cmocka_unit_test(without_memory_there_is_no_core),
 		cmocka_unit_test(bounds_that_are_given_are_kept),
 	};
