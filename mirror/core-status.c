@@ -10,6 +10,13 @@ static const char *const state_names[] = {
 	[CORE_FINISHED] = "finished",     [CORE_FAILED] = "failed",     [CORE_ENDED] = "ended",
 };
 
+static const char *const pace_reasons[] = {
+	[PACE_FREE] = "",
+	[PACE_FAR_IS_SLOWER] = "the far side takes fewer writes than guests make",
+	[PACE_DEBT_IS_HIGH] = "what is owed would take the far side too long",
+	[PACE_PASS_IS_BEHIND] = "the copy would not end: guests write as fast as it goes",
+};
+
 const char *core_state_name(enum core_state s)
 {
 	return state_names[s];
@@ -36,6 +43,9 @@ void core_status(const struct core *c, struct core_status *out)
 	out->rate_bytes = rate;
 	out->total_bytes = MIN(c->total_bytes, c->spec.size_bytes);
 	out->pace_us = c->pace.delay_us;
+	out->pace_ops = pace_ops(&c->pace);
+	out->is_pace_at_limit = pace_is_at_limit(&c->pace);
+	out->pace_why = pace_reasons[pace_reason(&c->pace)];
 	out->eta_ms = owed == 0 ? 0 : rate ? (owed + c->guest_charge) / MAX(rate / 1000, UINT64_C(1)) : UINT64_MAX;
 }
 

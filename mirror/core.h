@@ -222,6 +222,9 @@ struct core_status {
 	uint64_t overflow_bytes;/* guest writes that went DIRTY because the lag bound was reached */
 	uint64_t total_bytes;   /* owed at the first LINK_UP */
 	uint32_t pace_us;       /* what the last write was held */
+	uint64_t pace_ops;      /* writes a second that are let through; 0: as many as guests make */
+	bool is_pace_at_limit;  /* ... and no fewer can be (I9) */
+	const char *pace_why;   /* static; "": nobody is held */
 	uint64_t eta_ms;        /* to SYNCED at the present rate; UINT64_MAX: unknown */
 };
 void core_status(const struct core *c, struct core_status *out);

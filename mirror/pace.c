@@ -168,6 +168,8 @@ static void follow(struct pace *p, const struct pace_view *v, bool does_stand)
 
 	if (v->debt_percent >= 50)
 		percent += (MIN(v->debt_percent, 100u) - 50) * 4;
+	if (is_crowded || does_stand)
+		p->reason = v->debt_percent >= 50 ? PACE_DEBT_IS_HIGH : PACE_FAR_IS_SLOWER;
 	if (v->debt_percent >= 100 || (is_crowded && !p->guest_ops))
 		p->gap_ns = clamp_gap(MAX(p->gap_ns + p->gap_ns / 4, gap_of(p->guest_ops, percent)));
 	else if (is_crowded || (p->gap_ns && does_stand))
@@ -179,10 +181,12 @@ static void follow(struct pace *p, const struct pace_view *v, bool does_stand)
 /* There is a pass to end. */
 static void yield(struct pace *p)
 {
-	if (p->is_behind)
+	if (p->is_behind) {
+		p->reason = PACE_PASS_IS_BEHIND;
 		p->gap_ns = clamp_gap(MAX(p->gap_ns + p->gap_ns / 4, gap_of(p->all_ops, 200)));
-	else
+	} else {
 		p->gap_ns = p->gap_ns > GAP_MIN_NS ? p->gap_ns - p->gap_ns / 8 : 0;
+	}
 }
 
 void pace_observe(struct pace *p, uint64_t now_ns, const struct pace_view *v)
@@ -237,4 +241,19 @@ uint32_t pace_delay_us(struct pace *p, uint64_t now_ns)
 	p->last_ns = at_ns;
 	p->delay_us = (uint32_t)((at_ns - now_ns) / 1000);
 	return p->delay_us;
+}
+
+enum pace_reason pace_reason(const struct pace *p)
+{
+	return p->gap_ns ? p->reason : PACE_FREE;
+}
+
+uint64_t pace_ops(const struct pace *p)
+{
+	return p->gap_ns ? NS_PER_S / p->gap_ns : 0;
+}
+
+bool pace_is_at_limit(const struct pace *p)
+{
+	return p->gap_ns >= GAP_MAX_NS;
 }

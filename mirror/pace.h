@@ -10,6 +10,8 @@
 #define PACE_DELAY_MAX_US 20000u /* a write is never held longer */
 #define PACE_FLOOR_GAP_US 2000u  /* 500 writes a second are never refused */
 
+enum pace_reason { PACE_FREE, PACE_FAR_IS_SLOWER, PACE_DEBT_IS_HIGH, PACE_PASS_IS_BEHIND };
+
 struct pace {
 	/* the far side's speed, measured while it has something to do */
 	uint64_t rate_bytes;       /* acknowledged a second; 0: not known yet */
@@ -19,6 +21,7 @@ struct pace {
 
 	/* guests */
 	uint64_t gap_ns;           /* between two paced completions; 0: not paced */
+	enum pace_reason reason;   /* why it last grew, or was kept */
 	uint64_t guest_ops, all_ops; /* acknowledged a second while a queue stood; 0: not known */
 	unsigned window_guest_acks, window_acks;
 	uint64_t last_ns;          /* when the last paced write was, or will be, answered */
@@ -47,5 +50,9 @@ void pace_observe(struct pace *p, uint64_t now_ns, const struct pace_view *v);
 void pace_stop(struct pace *p, uint64_t now_ns);
 /* For a guest's write that made work for the far side, when its local leg ended: how long its answer is held. */
 uint32_t pace_delay_us(struct pace *p, uint64_t now_ns);
+
+enum pace_reason pace_reason(const struct pace *p);
+uint64_t pace_ops(const struct pace *p);    /* so many writes a second are let through; 0: all */
+bool pace_is_at_limit(const struct pace *p); /* it may not be less */
 
 #endif

@@ -68,11 +68,11 @@ char *report_attach(const char *socket, const char *export)
 /* --- operations */
 
 struct operation_report {
-	char *id, *state, *why, *remote;
-	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked;
+	char *id, *state, *why, *remote, *pace_why;
+	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked, is_pace_at_limit;
 	bool is_unfenced, is_given, is_verified, is_remembered;
 	double progress;
-	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, eta_ms, allocated;
+	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, pace_ops, eta_ms, allocated;
 	int64_t running_ms, ready_ms, link, links_lost, marked;
 };
 #define REPORT(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct operation_report, field) }
@@ -93,7 +93,9 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("lag_bytes", JS_INT64, lag), REPORT("lag_ops", JS_INT64, lag_ops), REPORT("rate_bytes", JS_INT64, rate),
 	REPORT("sent_bytes", JS_INT64, sent), REPORT("zeroed_bytes", JS_INT64, zeroed),
 	REPORT("skipped_bytes", JS_INT64, skipped), REPORT("copied_bytes", JS_INT64, copied),
-	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us), REPORT("eta_ms", JS_INT64, eta_ms),
+	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us),
+	REPORT("pace_ops", JS_INT64, pace_ops), REPORT("pace_why", JS_STRING, pace_why),
+	REPORT("pace_at_limit", JS_BOOL, is_pace_at_limit), REPORT("eta_ms", JS_INT64, eta_ms),
 	REPORT("source_allocated_bytes", JS_INT64, allocated), REPORT("sync", JS_BOOL, is_sync),
 	REPORT("lagging", JS_BOOL, is_lagging), REPORT("linked", JS_BOOL, is_linked), REPORT("link", JS_INT64, link),
 	REPORT("links_lost", JS_INT64, links_lost), REPORT("marked_regions", JS_INT64, marked),
@@ -131,7 +133,9 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.lag_ops = number(c->lag_ops),
 		.rate = number(c->rate_bytes), .sent = number(c->sent_bytes), .zeroed = number(c->zero_bytes),
 		.skipped = number(c->skipped_bytes), .copied = number(c->copied_bytes), .overflow = number(c->overflow_bytes),
-		.total = number(c->total_bytes), .pace_us = c->pace_us, .eta_ms = number(c->eta_ms),
+		.total = number(c->total_bytes), .pace_us = c->pace_us, .pace_ops = number(c->pace_ops),
+		.pace_why = borrow(c->pace_why ? c->pace_why : ""), .is_pace_at_limit = c->is_pace_at_limit,
+		.eta_ms = number(c->eta_ms),
 		.allocated = number(s->mirror.source_allocated_bytes), .is_sync = c->is_sync, .is_lagging = c->is_lagging,
 		.is_linked = s->mirror.is_up && !s->is_ended, .link = number(c->generation), .links_lost = s->mirror.links_lost,
 		.marked = number(c->marked_regions),

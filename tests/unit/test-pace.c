@@ -39,8 +39,13 @@ static void a_standing_queue_slows_guests_and_a_calm_one_lets_them_go(void **sta
 	(void)state;
 	pace_delay_us(&p, now);
 	assert_int_equal(pace_delay_us(&p, now), PACE_FLOOR_GAP_US);
+	assert_true(pace_is_at_limit(&p));
+	assert_int_equal(pace_ops(&p), 500);
 	now = observe(&p, now, 3000, &calm);
 	assert_int_equal(pace_delay_us(&p, now), 0);
+	assert_int_equal(pace_reason(&p), PACE_FREE);
+	assert_int_equal(pace_ops(&p), 0);
+	assert_false(pace_is_at_limit(&p));
 }
 
 /* 8000 of its writes are acknowledged a second. */
@@ -75,8 +80,12 @@ static void a_standing_queue_slows_guests_to_what_the_far_side_takes_and_no_more
 	assert_in_range(gap_us(&p, now), 118, 132); /* and so it stays */
 	now = follow(&p, now + 100 * MS, 200, &full);
 	assert_in_range(gap_us(&p, now), 145, 165);
+	assert_int_equal(pace_reason(&p), PACE_FAR_IS_SLOWER);
+	assert_in_range(pace_ops(&p), 6000, 7000);
 	now = follow(&p, now + 100 * MS, 200, &owing);
 	assert_in_range(gap_us(&p, now), 235, 265);
+	assert_int_equal(pace_reason(&p), PACE_DEBT_IS_HIGH);
+	assert_false(pace_is_at_limit(&p));
 }
 
 static void a_burst_the_queue_swallows_is_not_paced(void **state)
@@ -136,6 +145,7 @@ static void before_complete_only_a_pass_that_does_not_end_slows_guests(void **st
 	}
 	pace_delay_us(&p, now);
 	assert_true(pace_delay_us(&p, now) > 0);
+	assert_int_equal(pace_reason(&p), PACE_PASS_IS_BEHIND);
 }
 
 static void once_stopped_nobody_is_held(void **state)
