@@ -8,12 +8,12 @@
  * After a kill domains.json says that it ran; after a reboot only the journal beside the image does, when somebody activates
  * the disk for writing.  Both ways the mirror is in the stack before anybody writes.
  *
- * One to a far side that is no sxm is taken up as failed and remembered (remember.c): it records what is written, and makes a link
- * when that is asked for.
+ * One to a far side that is no sxm is taken up as failed and remembered (remember.c): it records what is written, and makes a
+ * link when that is asked for.
  *
  * Not taken up again: a copy (Data.copy; its caller starts anew); one whose end is on record; one of which the disk's record says
- * that it is over, or that the disk was handed over; one without a journal.  It is buried, if it ran: a failed operation, and a
- * debt where complete was told.
+ * that it is over (its files go), or that the disk was handed over; one without a journal.  It is buried, if it ran: a failed
+ * operation, and a debt where complete was told.
  *
  * Can fail: the files, memory.  Then it is buried as well, and the guest goes on without.
  */
@@ -77,13 +77,30 @@ static bool can_go_on(const struct vdi *v)
 	return r->role == COMMIT_ROLE_SOURCE && r->state == COMMIT_OWNED && r->mirror[0] && !r->is_ended && !r->is_raised;
 }
 
+/* Files of a mirror that is over, as the disk's record says, whatever else could not be written down when it ended. */
+static bool is_stale(const struct vdi *v)
+{
+	const struct commit_record *r = &v->owner.record;
+
+	if (can_go_on(v) || r->state == COMMIT_OFFERED)
+		return false;
+	return r->state != COMMIT_GIVEN || r->is_taken; /* who was given the disk, and does not run from it, can be asked */
+}
+
+static void forget(struct vdi *v)
+{
+	debt_forget(v->run_dir, v->path);
+}
+
+/* That it was complete was written down when the disk was given. It is owned again: it was asked back, and the process died
+ * before it could write that down as well. */
 static void read_journal(struct vdi *v)
 {
 	struct error e = { 0 };
 	bool is_ended = false, is_complete;
 
 	if (debt_find(v->run_dir, v->path, &v->debt, &e) == 0 && journal_load(v->debt.journal, &v->journal, &e) == 0)
-		is_ended = record_says_ended(v->journal.id, &is_complete);
+		is_ended = record_says_ended(v->journal.id, &is_complete) && !is_complete;
 	if (e.err && e.err != ENOENT)
 		log_error("the mirror of this disk is not gone on with: %s", e.text);
 	is_ended &= !v->journal.is_remembered;
@@ -207,7 +224,11 @@ static void looked(struct vdi *v)
 void revive(struct vdi *v, step_fn *next)
 {
 	v->job->revived = next;
-	if (v->op || !v->disk || v->is_read_only || (v->remains.is_there && v->remains.is_copy) || !can_go_on(v))
+	if (v->op || !v->disk || v->is_read_only || (v->remains.is_there && v->remains.is_copy))
+		bury(v);
+	else if (is_stale(v))
+		stack_work(v, forget, bury);
+	else if (!can_go_on(v))
 		bury(v);
 	else
 		stack_work(v, read_journal, looked);

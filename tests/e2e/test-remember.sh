@@ -44,7 +44,7 @@ serve_far() { # filters and their parameters
 	is_up() { [ -S "$tmp/socket" ]; }
 	until_true 5 is_up
 }
-slowly() { serve_far --filter=rate --threads=1 file "$tmp/b" rate=250M; }
+slowly() { serve_far --filter=rate --threads=1 file "$tmp/b" rate=250M burstiness=0.1; }
 begin() {
 	head -c $((size / 2)) /dev/urandom >"$tmp/a"
 	truncate -s $size "$tmp/a" "$tmp/b"

@@ -460,99 +460,6 @@ static void what_was_started_there_is_taken_by_force_only(void **state)
 	assert_int_equal(rig_activate("4", false), 0);
 }
 
-static bool has_end_on_record(void)
-{
-	char path[160], *json;
-	bool has_end;
-
-	snprintf(path, sizeof(path), "%s/operations/%s.json", proc_state_dir(), id);
-	json = proc_read_file(path, 65536, NULL, NULL);
-	has_end = json && !strstr(json, "\"ended\":0");
-	free(json);
-	return has_end;
-}
-
-/* Its process is killed: the files stay. */
-static void die(void)
-{
-	rig_stop();
-	rig_begin();
-	fake.trace[0] = '\0';
-}
-
-static void a_later_process_asks_the_disk_back_and_goes_on(void **state)
-{
-	(void)state;
-	switch_over();
-	assert_true(has_end_on_record());
-	assert_int_equal(rig_detach("3"), 0);
-	die();
-	assert_int_equal(rig_activate("4", false), 0);
-	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
-	assert_int_equal(fake.envoy_epoch, 1);
-	assert_int_equal(fake.epoch, 3);
-	assert_false(has_end_on_record());
-	assert_true(fake_traced("open:rw envoy envoy-reclaim mirror+ restore start serve:rw "));
-}
-
-static void a_later_process_learns_that_the_disk_was_taken(void **state)
-{
-	(void)state;
-	switch_over();
-	assert_int_equal(rig_detach("3"), 0);
-	die();
-	fake.envoy_err = EPROTO;
-	says(REMOTE_ASK_HELLO, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
-	assert_int_equal(rig_activate("4", false), EPERM);
-	assert_true(rig_is_owned("\"taken\":true"));
-	assert_true(has_end_on_record());
-}
-
-static void a_later_process_that_reaches_nobody_leaves_it_given(void **state)
-{
-	(void)state;
-	switch_over();
-	assert_int_equal(rig_detach("3"), 0);
-	rig_envoy_ms = 250;
-	die();
-	fake.envoy_err = ECONNREFUSED;
-	assert_int_equal(rig_activate("4", false), EPERM);
-	assert_true(rig_is_owned("\"state\":\"given\""));
-}
-
-static void a_later_process_takes_what_was_given_back_and_says_so(void **state)
-{
-	(void)state;
-	switch_over();
-	assert_int_equal(rig_detach("3"), 0);
-	die();
-	fake.is_envoy_released = true;
-	assert_int_equal(rig_activate("4", false), 0);
-	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
-	assert_true(fake_traced("open:rw envoy envoy-released serve:rw "));
-}
-
-/* The far side's process is just being started again. */
-static void a_later_process_asks_again_where_nobody_answers(void **state)
-{
-	struct answer a = { 0 };
-
-	(void)state;
-	switch_over();
-	assert_int_equal(rig_detach("3"), 0);
-	die();
-	fake.envoy_err = ECONNREFUSED;
-	vdi_activate(rig_vdi, "4", false, false, rig_answer, &a);
-	UNTIL(strstr(fake.trace, "envoy envoy"));
-	fake.envoy_err = 0;
-	fake.says[REMOTE_ASK_RECLAIM].err = ESHUTDOWN; /* heard or not: the link is lost */
-	UNTIL(strstr(fake.trace, "envoy-reclaim envoy"));
-	assert_int_equal(a.count, 0);
-	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
-	assert_int_equal(rig_answered(&a), 0);
-	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\""));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -583,11 +490,6 @@ int main(void)
 		RIG_TEST(a_cancelled_mirror_owes_nothing),
 		RIG_TEST(an_admin_may_take_what_was_given),
 		RIG_TEST(what_was_started_there_is_taken_by_force_only),
-		RIG_TEST(a_later_process_asks_the_disk_back_and_goes_on),
-		RIG_TEST(a_later_process_learns_that_the_disk_was_taken),
-		RIG_TEST(a_later_process_that_reaches_nobody_leaves_it_given),
-		RIG_TEST(a_later_process_takes_what_was_given_back_and_says_so),
-		RIG_TEST(a_later_process_asks_again_where_nobody_answers),
 		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
 	};
 

@@ -32,3 +32,7 @@ UNIT_TESTS += tests/unit/test-source
 tests_unit_test_source_SOURCES = tests/unit/test-source.c $(VDI_RIG)
 tests_unit_test_source_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_source_LDADD = $(VDI_LIBS)
+UNIT_TESTS += tests/unit/test-envoy
+tests_unit_test_envoy_SOURCES = tests/unit/test-envoy.c $(VDI_RIG)
+tests_unit_test_envoy_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_envoy_LDADD = $(VDI_LIBS)
