@@ -351,9 +351,6 @@ class Faults(threading.Thread):
         self.calls.append(Call(what))
         self.calls[-1].name = name
 
-    def has_killed_near(self):
-        return bool(self.seen & {"kill_near", "stop_far_then_kill_near"})
-
     def excuse(self, seconds):
         self.near.append([now() - 0.05, now() + seconds])
 
@@ -502,6 +499,7 @@ FAR_KINDS = ["kill_far", "kill_far_again", "kill_far_and_keeper", "stop_far", "s
 LINK_KINDS = ["link_down"]
 RELAY_KINDS = ["relay_cut", "relay_stall_then_cut", "relay_stall_then_cut", "relay_cut_after", "relay_cut_after", "relay_stall", "relay_refuse", "relay_hang", "relay_rate"]
 ODD_KINDS = ["verify", "mode", "dom0"]
+KILLS_NEAR = ["kill_near", "stop_far_then_kill_near"]
 NEAR_KINDS = ["stop_near", "kill_near", "kill_near", "stop_far_then_kill_near", "stop_far_then_kill_near"]
 
 
@@ -631,7 +629,7 @@ class Round:
             time.sleep(self.rng.uniform(0.02, 1.2))
             if self.kinds:
                 self.faults.inject(self.rng.choice(self.kinds))
-            if (self.poller.status.get("failed") and self.stays_failed()) or (stops_at_once and self.poller.status.get("complete")):
+            if self.poller.status.get("failed") or (stops_at_once and self.poller.status.get("complete")):
                 break
         if self.rng.random() < 0.6:
             self.faults.heal()
@@ -647,24 +645,16 @@ class Round:
                 pass
         return (said or {}).get("text", "?")
 
-    def stays_failed(self):
-        """A killed source's successor may not have found it yet."""
-        end = now() + (3 if self.faults.has_killed_near() else 0)
-        while now() < end and self.poller.status.get("failed"):
-            time.sleep(0.02)
-        return self.poller.status.get("failed")
-
     def wait_complete(self):
         """False: it failed, and a fault explains that."""
         end = None
         while not self.poller.status.get("complete"):
             require(self.guest.child.poll() is None, "the guest has ended: " + self.guest.said())
             require(not self.poller.error, f"Data.stat raised: {self.poller.error}")
-            if self.poller.status.get("failed") and self.stays_failed():
+            if self.poller.status.get("failed"):
                 why = self.reason()
                 JOURNAL.add("failed: " + why)
-                require(("full" in self.faults.seen and "o space" in why) or (self.faults.has_killed_near() and "died" in why),
-                        "the mirror failed, and no fault explains it: " + why)
+                require("full" in self.faults.seen and "o space" in why, "the mirror failed, and no fault explains it: " + why)
                 return False
             end = end or (None if self.faults.live else now() + COMPLETE_S)
             if end and now() > end:
@@ -709,7 +699,7 @@ class Round:
         why = str(call.error)
         require(isinstance(call.error, Refused), f"deactivate: {why}")
         require(("o space" in why and "full" in self.faults.seen) or (self.failures and "has failed since" in why) or
-                self.faults.has_killed_near(), "the barrier raised: " + why)
+                (fault in KILLS_NEAR and "was never handed over" in why), "the barrier raised: " + why)
         self.guest.goes_on(30)
         return False
 
@@ -733,24 +723,12 @@ class Round:
         self.guest.move(self.near.attach(self.domain))
         call = Call(lambda: self.near.datapath("activate", self.domain))
         call.wait()
-        if self.faults.has_killed_near() and "cannot be asked now" in str(call.error):
-            # The process that gave it is gone: another asks once, and the far side was away just then.
-            self.faults.heal()
-            self.a_far_process()
-            call = Call(lambda: self.near.datapath("activate", self.domain))
-            call.wait()
         require(not call.error, f"the disk could not be had back: {call.error}")
         self.guest.goes_on(10)
         window[1] = now()
         if self.rng.random() < 0.5 and self.kinds:
             self.faults.inject(self.rng.choice(self.kinds))
             time.sleep(self.rng.uniform(0, 1))
-
-    def a_far_process(self):
-        end = now() + 10
-        while not self.far.try_ask("hello"):
-            require(now() < end, "no process at B")
-            time.sleep(0.1)
 
     def compare(self):
         with open(self.near.image, "rb") as f, open(self.far.image, "rb") as g:
@@ -842,7 +820,7 @@ class Round:
             states = [o["state"] for o in status.get("operations", []) if o["id"] == self.operation[1]]
             if states == ["synced"] or self.rng.random() < 0.02:
                 return self.wait_complete()
-            if self.poller.status.get("failed") and self.stays_failed():
+            if self.poller.status.get("failed"):
                 return self.wait_complete()
             end = end or (None if self.faults.live else now() + COMPLETE_S)
             require(not end or now() < end, f"not in sync again: {status}")
