@@ -16,6 +16,8 @@
  * Whether the far side may have lost what it acknowledged is told by its answer to HELLO: another boot of its host (or another
  * life of the process that caches) than at the last link.
  *
+ * One that is given up for good, and not by its link, says END before it closes, so that nobody there waits for it.
+ *
  * Can fail: all of it.  What no attempt can mend (a newer generation, a volume that is somebody's, one that is too small) ends
  * the operation at once, the rest when give_up_ms have passed without a link.  One line of log when it is lost, one when it
  * is back or given up; attempts are told at debug.
@@ -35,6 +37,7 @@
 #define GIVE_UP_SOCKET_MS 10000u /* a unix socket: whoever made it is on this host, and will not come back */
 
 static void connect_anew(struct mirror *m);
+static void close_link(struct mirror *m, bool is_polite);
 
 /* After the barrier the commit goes over it, and what comes of it. */
 static bool is_kept(const struct mirror *m)
@@ -112,7 +115,9 @@ void mirror_link_retry(void *arg)
 	struct mirror *m = arg;
 
 	m->is_waiting = false;
-	if (is_wanted(m))
+	if (m->is_ending)
+		close_link(m, false); /* it takes too long to answer */
+	else if (is_wanted(m))
 		connect_anew(m);
 	mirror_end_check(m);
 }
@@ -157,12 +162,40 @@ static void close_link(struct mirror *m, bool is_polite)
 	m->remote->ops->close(m->remote, is_polite, on_closed, m);
 }
 
+static void on_end_heard(struct remote_ask *a, int err)
+{
+	struct mirror *m = container_of(a, struct mirror, end);
+	struct error e = { 0 };
+
+	m->is_ending = false;
+	loop_timer_clear(m->retry);
+	if (remote_ask_check(a, err, &e) == -1)
+		log_info("mirror to %s: the far side was not told that this is the end: %s", m->uri, e.text);
+	close_link(m, false);
+}
+
+/* It is given up: the far side is to know that nobody comes back, unless somebody does. */
+static bool says_end(struct mirror *m)
+{
+	if (m->is_ending)
+		return true;
+	if ((m->wants_files && m->keeps_files) || !m->is_sxm || !m->is_up || m->is_closing || !m->remote->ops->ask)
+		return false;
+	m->is_ending = true;
+	m->end = (struct remote_ask){ .question = REMOTE_ASK_END, .done = on_end_heard };
+	loop_timer_set(m->retry, END_MS);
+	m->remote->ops->ask(m->remote, &m->end);
+	return true;
+}
+
 void mirror_link_drop(struct mirror *m, int err)
 {
 	if (m->is_waiting) {
 		m->is_waiting = false;
 		loop_timer_clear(m->retry);
 	}
+	if (err && says_end(m))
+		return;
 	close_link(m, err == 0);
 }
 
@@ -406,7 +439,7 @@ bool mirror_ask(struct layer *l, struct remote_ask *a)
 {
 	struct mirror *m = mirror_of(l);
 
-	if (!m->is_up || m->is_closing || !m->remote->ops->ask)
+	if (!m->is_up || m->is_closing || m->is_ending || !m->remote->ops->ask)
 		return false;
 	m->remote->ops->ask(m->remote, a);
 	return true;
@@ -455,7 +488,7 @@ void mirror_link_status(const struct mirror *m, struct mirror_status *out)
 {
 	out->links_lost = m->links_lost;
 	out->is_sxm = m->is_sxm;
-	out->is_up = m->is_up && !m->is_closing;
+	out->is_up = m->is_up && !m->is_closing && !m->is_ending;
 	out->is_reaching = is_reaching(m);
 	out->is_remembering = m->is_remembering;
 }

@@ -88,6 +88,8 @@ struct mirror {
 	struct remote_op flush;
 	bool is_closing;                /* remote's close is under way */
 	bool is_cut;                    /* ... and was no goodbye: the core waits for the link's end */
+	bool is_ending;                 /* END was said, and is not answered yet: then the link is closed */
+	struct remote_ask end;
 	bool is_up;
 	bool was_up;                    /* once, in this process's life or in one before it: things were sent */
 	bool is_connected;              /* once, in this process's life */

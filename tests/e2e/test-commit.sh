@@ -149,6 +149,7 @@ cancel_before_commit() {
 	begin "cancelled before COMMIT"
 	mirror_A
 	on A datapath_verb Data.destroy "\"operation\":$operation" >/dev/null
+	owner_is "$image_B" "incomplete 1 *" # it was told
 	end_far
 	owner_is "$image_B" "incomplete 1 *"
 	on B attach "$uri_B" 2 >/dev/null
