@@ -38,9 +38,9 @@ static uint64_t length_of(struct core_span s)
 	return s.end - s.first;
 }
 
-static bool is_guest_active(const struct core *c)
+bool core_is_guest_active(const struct core *c)
 {
-	return c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
+	return c->state != CORE_FINISHING && c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
 }
 
 static bool can_choose(const struct core *c)
@@ -49,7 +49,7 @@ static bool can_choose(const struct core *c)
 		return false;
 	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable))
 		return false;
-	return c->reading_count < (is_guest_active(c) ? READING_ACTIVE_MAX : READING_IDLE_MAX);
+	return c->reading_count < (core_is_guest_active(c) ? READING_ACTIVE_MAX : READING_IDLE_MAX);
 }
 
 /* A copy that waits for its claim has this already. */
@@ -169,10 +169,10 @@ bool core_copy_choose(struct core *c)
 	struct core_op *op;
 	uint64_t first;
 
-	if (!can_choose(c) || !core_far_has_copy_room(c, CORE_CHUNK_BYTES, is_guest_active(c)) || !find_start(c, &first))
+	if (!can_choose(c) || !core_far_has_copy_room(c, CORE_CHUNK_BYTES, core_is_guest_active(c)) || !find_start(c, &first))
 		return false;
 	run = run_from(c, first, c->map.chunks);
-	if (!core_far_has_copy_room(c, range_length(core_map_bytes(&c->map, run)), is_guest_active(c)))
+	if (!core_far_has_copy_room(c, range_length(core_map_bytes(&c->map, run)), core_is_guest_active(c)))
 		return false;
 
 	op = revive(c);

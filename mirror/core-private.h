@@ -6,6 +6,7 @@
  *      core-status.c  what can be asked
  *      core-write.c   guests' operations: where they go
  *      core-copy.c    copies: DIRTY becomes COPYING becomes CLEAN
+ *      core-debt.c    what is owed as time, and when "complete" may be said
  *      core-far.c     the far side's queue, its bounds, its flushes, its end
  *      core-map.c     bits
  *
@@ -141,12 +142,15 @@ struct core {
 	uint64_t flush_wanted;       /* ... and of the one that a guest's FLUSH asked for */
 	enum core_flush last_flush;  /* the barrier's own: begun when nothing was pending */
 	unsigned flush_failures;     /* in a row */
-	uint64_t flushed_ns, unflushed_bytes;
+	uint64_t flushed_ns, flush_took_ns; /* when the last one began, how long it took */
+	uint64_t unflushed_bytes;
 
 	struct core_op *copies;      /* owned: CORE_COPIES_MAX */
 	struct core_op *idle[CORE_COPIES_MAX], *live[CORE_COPIES_MAX];
 	unsigned idle_count, live_count, reading_count;
 	uint64_t copying_chunks, cursor, passes;
+	uint64_t pass_over_ns;       /* on this link: when the first one was over */
+	uint64_t promise_flush;      /* ... and the number of the flush that has to end before "complete" */
 	struct core_span careful;    /* a read failed here: one chunk at a time */
 
 	struct core_status sum;      /* its counters */
@@ -162,6 +166,10 @@ void core_dirty(struct core *c, struct range r); /* every chunk touched is DIRTY
 uint64_t core_owed_bytes(const struct core *c);
 void core_drop_local(struct core *c, struct core_op *op);
 void core_release(struct core *c, struct core_op *op);
+
+/* core-debt.c */
+unsigned core_debt_percent(const struct core *c); /* of its bound; 0: nothing is owed */
+bool core_can_promise(struct core *c);            /* SYNCED may be said, "complete" if for the first time */
 
 /* core-write.c */
 void core_write_arrived(struct core *c, struct core_op *op, struct core_actions *out);
@@ -205,6 +213,7 @@ void core_sync_watch(struct core *c);         /* as time passes */
 bool core_sync_answer(struct core *c, struct core_actions *out); /* false: no room */
 
 /* core-copy.c */
+bool core_is_guest_active(const struct core *c); /* wrote a moment ago, and is not held */
 bool core_copy_choose(struct core *c); /* takes the next copy's local claim; false: nothing to choose now */
 void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
 void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
@@ -223,6 +232,7 @@ bool core_far_enqueue(struct core *c, struct core_op *op);
 void core_far_send(struct core *c, struct core_actions *out);
 void core_far_done(struct core *c, struct core_op *op, int err);
 void core_far_flush(struct core *c, struct core_actions *out); /* begins one */
+bool core_far_is_flush_time(const struct core *c); /* after "complete" */
 void core_far_flushed(struct core *c, int err);
 void core_far_forget_queued(struct core *c); /* the link will not be used any more */
 void core_far_forget_sent(struct core *c);   /* ... and nothing of it is touched any more */

@@ -40,6 +40,7 @@ void core_status(const struct core *c, struct core_status *out)
 	out->dirty_bytes = c->state == CORE_FINISHED ? 0 : MIN(owed, c->spec.size_bytes);
 	out->lag_bytes = c->queued_bytes;
 	out->lag_ops = c->far_count;
+	out->unflushed_bytes = c->far.can_flush ? c->unflushed_bytes : 0;
 	out->rate_bytes = rate;
 	out->total_bytes = MIN(c->total_bytes, c->spec.size_bytes);
 	out->pace_us = c->pace.delay_us;

@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FLUSH_EVERY_NS NS_PER_S           /* SYNCED: so that the barrier's flush is short */
 #define FLUSH_EVERY_BYTES (64 * MiB)
 #define FLUSH_LAST_BYTES (4 * MiB)        /* SYNCING: towards the end of the pass, for the same reason */
 
@@ -48,7 +47,7 @@ static void set_state(struct core *c, enum core_state next)
 	c->has_news = true;
 	if (next != CORE_SYNCED)
 		return;
-	if (!c->was_synced)
+	if (!c->was_synced && !c->promise_flush)
 		c->flushed_ns = 0; /* at once: a barrier that comes a little later may find it done */
 	c->was_synced = true;
 }
@@ -198,17 +197,6 @@ void core_release(struct core *c, struct core_op *op)
 	TAILQ_INSERT_TAIL(&c->released, op, link);
 }
 
-/* Debt: what a barrier would have to send, in per cent of its bound. */
-static unsigned debt_percent(const struct core *c)
-{
-	uint64_t owed = core_owed_bytes(c), bound = c->pace.rate_bytes / 1000 * c->spec.debt_ms, percent;
-
-	if (!owed)
-		return 0;
-	percent = bound ? (owed + c->guest_charge) / MAX(bound / 100, UINT64_C(1)) : 1000;
-	return (unsigned)MIN(percent, UINT64_C(1000));
-}
-
 /* Nothing more goes out. What was sent stays claimed until it is answered or the link is down. */
 static void end_mirroring(struct core *c, enum core_state how)
 {
@@ -264,6 +252,7 @@ static void link_up(struct core *c, const struct core_far *far)
 		c->total_bytes = core_owed_bytes(c);
 	c->is_lagging = false;
 	c->far_errors = c->flush_failures = 0;
+	c->pass_over_ns = c->promise_flush = 0;
 	pace_stop(&c->pace, c->now_ns);
 	set_state(c, CORE_SYNCING);
 }
@@ -418,7 +407,7 @@ static void watch_far(struct core *c)
 		.is_promised = c->was_synced,
 		.fill_percent = core_far_fill_percent(c),
 		.load_percent = core_far_load_percent(c),
-		.debt_percent = debt_percent(c),
+		.debt_percent = core_debt_percent(c),
 		.owed_bytes = core_owed_bytes(c),
 	};
 
@@ -453,7 +442,9 @@ static bool is_flush_due(const struct core *c)
 		return true;
 	if (c->state == CORE_SYNCING && c->unflushed_bytes >= MAX(core_owed_bytes(c), FLUSH_LAST_BYTES))
 		return true;
-	return c->state == CORE_SYNCED && (!c->flushed_ns || c->now_ns - c->flushed_ns >= FLUSH_EVERY_NS);
+	if (c->state == CORE_SYNCED)
+		return core_far_is_flush_time(c);
+	return c->state == CORE_SYNCING && !c->was_synced && c->promise_flush > c->flushes_begun;
 }
 
 static void flush(struct core *c, struct core_actions *out)
@@ -501,7 +492,6 @@ static void judge_finishing(struct core *c)
 static void judge_mirroring(struct core *c)
 {
 	bool is_all_there = core_owed_bytes(c) == 0;
-	unsigned debt = debt_percent(c);
 
 	if (is_all_there)
 		c->far_errors = 0;
@@ -512,9 +502,9 @@ static void judge_mirroring(struct core *c)
 			return;
 		c->is_cut = true;
 		set_state(c, CORE_FINISHING);
-	} else if (c->state == CORE_SYNCING && (is_all_there || (c->passes && debt <= 50 && !c->is_stalled))) {
+	} else if (c->state == CORE_SYNCING && core_can_promise(c)) {
 		set_state(c, CORE_SYNCED);
-	} else if (c->state == CORE_SYNCED && debt > 100) {
+	} else if (c->state == CORE_SYNCED && core_debt_percent(c) > 100) {
 		set_state(c, CORE_SYNCING);
 	}
 }

@@ -215,6 +215,7 @@ struct core_status {
 	uint64_t dirty_bytes;   /* DIRTY and COPYING */
 	uint64_t lag_bytes;     /* queued and in flight for the far side */
 	uint64_t lag_ops;
+	uint64_t unflushed_bytes; /* there, but in no flush that has begun; 0 where the far side has none */
 	uint64_t rate_bytes;    /* acknowledged a second */
 	uint64_t sent_bytes;    /* acknowledged writes, all; bytes on the wire */
 	uint64_t zero_bytes, skipped_bytes; /* sent as WRITE_ZEROES; not sent because pristine */

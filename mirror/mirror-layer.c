@@ -397,7 +397,7 @@ static void start_ticking(struct mirror *m)
 	loop_timer_set(m->tick, TICK_MS);
 }
 
-/* In step with the guest and with nothing on its way, time does not matter: the next event starts the clock again. */
+/* In step with the guest, nothing on its way and all flushed, time does not matter: the next event starts the clock again. */
 static void on_tick(void *arg)
 {
 	struct mirror *m = arg;
@@ -407,7 +407,7 @@ static void on_tick(void *arg)
 	feed_starved(m);
 	mirror_step(m, (struct core_event){ .type = CORE_TICK });
 	core_status(m->core, &s);
-	if (s.state == CORE_SYNCED && s.dirty_bytes == 0 && s.lag_ops == 0) {
+	if (s.state == CORE_SYNCED && s.dirty_bytes == 0 && s.lag_ops == 0 && s.unflushed_bytes == 0) {
 		m->is_ticking = false;
 		if (s.marked_regions) /* they retire, after a while */
 			loop_timer_set(m->tick, SLOW_TICK_MS);

@@ -112,6 +112,56 @@ static void a_failed_flush_owes_all_that_was_not_flushed(void)
 	       "[   0] map C...\n");
 }
 
+static void what_was_written_since_is_flushed_soon(void)
+{
+	struct sim_params p = golden_plain();
+
+	golden_start(&p);
+	sim_link_up(golden);
+	golden_write(0, 8);
+	sim_local_done(golden, 0, 0);
+	sim_far_done(golden, 0, 0);
+	sim_flushed(golden, 0);
+	golden_write(8, 8);
+	sim_local_done(golden, 0, 0);
+	sim_far_done(golden, 0, 0);
+	sim_tick(golden, 99);
+	sim_tick(golden, 1);
+	sim_tick(golden, 50);
+	sim_flushed(golden, 0);
+	golden_write(16, 8);
+	sim_local_done(golden, 0, 0);
+	sim_far_done(golden, 0, 0);
+	sim_tick(golden, 99);
+	sim_tick(golden, 1);
+	golden_expect(__func__,
+	       "[   0] link up\n"
+	       "[   0]   -> synced\n"
+	       "[   0] guest write 0+8\n"
+	       "[   0]   -> local 0+8\n"
+	       "[   0]   -> far write 0+8\n"
+	       "[   0] local done 0+8\n"
+	       "[   0]   -> guest hears\n"
+	       "[   0] far done 0+8\n"
+	       "[   0]   -> flush\n"
+	       "[   0] flushed\n"
+	       "[   0] guest write 8+8\n"
+	       "[   0]   -> local 8+8\n"
+	       "[   0]   -> far write 8+8\n"
+	       "[   0] local done 8+8\n"
+	       "[   0]   -> guest hears\n"
+	       "[   0] far done 8+8\n"
+	       "[ 100]   -> flush\n"
+	       "[ 150] flushed\n"
+	       "[ 150] guest write 16+8\n"
+	       "[ 150]   -> local 16+8\n"
+	       "[ 150]   -> far write 16+8\n"
+	       "[ 150] local done 16+8\n"
+	       "[ 150]   -> guest hears\n"
+	       "[ 150] far done 16+8\n"
+	       "[ 250]   -> flush\n");
+}
+
 static void a_barrier_sends_flushes_and_says_goodbye(void)
 {
 	struct sim_params p = golden_plain();
@@ -256,6 +306,7 @@ int main(void)
 	a_far_side_that_stands_still_holds_nobody();
 	a_lost_link_leaves_its_debt_and_the_guest();
 	a_failed_flush_owes_all_that_was_not_flushed();
+	what_was_written_since_is_flushed_soon();
 	a_barrier_sends_flushes_and_says_goodbye();
 	a_barrier_without_progress_backs_out();
 	what_cannot_be_read_fails_before_complete();

@@ -46,6 +46,7 @@ static void a_write_inside_owed_chunks_stays_at_home(void)
 	sim_read_done(golden, 0, 0);
 	sim_far_done(golden, 0, 0);
 	golden_map();
+	sim_flushed(golden, 0);
 	golden_expect(__func__,
 	       "[   0] guest write 8+8\n"
 	       "[   0]   -> local 8+8\n"
@@ -65,8 +66,9 @@ static void a_write_inside_owed_chunks_stays_at_home(void)
 	       "[   0]   -> far copy 8+8\n"
 	       "[   0] far done 8+8\n"
 	       "[   0]   -> flush\n"
-	       "[   0]   -> synced\n"
-	       "[   0] map ....\n");
+	       "[   0] map ....\n"
+	       "[   0] flushed\n"
+	       "[   0]   -> synced\n");
 }
 
 static void a_write_waits_for_the_copys_read_and_follows_it(void)
@@ -85,6 +87,7 @@ static void a_write_waits_for_the_copys_read_and_follows_it(void)
 	golden_map();
 	sim_far_done(golden, 0, 0);
 	golden_map();
+	sim_flushed(golden, 0);
 	golden_expect(__func__,
 	       "[   0] guest write 0+8\n"
 	       "[   0]   -> local 0+8\n"
@@ -103,10 +106,11 @@ static void a_write_waits_for_the_copys_read_and_follows_it(void)
 	       "[   0] far done 0+8\n"
 	       "[   0]   -> far write 0+4\n"
 	       "[   0]   -> flush\n"
-	       "[   0]   -> synced\n"
 	       "[   0] map q...\n"
 	       "[   0] far done 0+4\n"
-	       "[   0] map ....\n");
+	       "[   0] map ....\n"
+	       "[   0] flushed\n"
+	       "[   0]   -> synced\n");
 }
 
 static void overlapping_writes_keep_their_order_on_both_sides(void)
