@@ -7,11 +7,11 @@
  *                  '------------ short, EAGAIN, EINTR: the rest of it ----------------'
  *
  * reap() runs when the ring's descriptor is readable, or when the loop, spinning, asks the poller: that looks at the CQ in
- * shared memory and costs no system call.  For this the kernel must put completions there while we run in user space: it does
- * so with default flags, by interrupting us.  COOP_TASKRUN and DEFER_TASKRUN are not used: there completions wait until the
- * task enters the kernel, which a spinning one does not; looking at IORING_SQ_TASKRUN and entering costs more than the
- * interrupt saves with few requests under way (one 4 KiB write at a time, virtio disk: median 41 us by default, 58 us with
- * COOP_TASKRUN when spinning; 69 and 93 us when sleeping).
+ * shared memory and costs no system call.  Completions are put there by our own task, on its way out of the kernel
+ * (COOP_TASKRUN): the spinning loop is in and out of it all the time, asking sockets, so interrupting it would be paid for
+ * nothing.  If it is not, the ring says that something waits (TASKRUN), and reap() goes and gets it.  Kernels before 5.19
+ * interrupt us.  DEFER_TASKRUN is not used: there the ring's descriptor does not become readable before we have been in the
+ * kernel to get what is done, so whoever sleeps on it sleeps for ever.
  *
  * No more than the CQ holds is ever in the kernel's hands, so it cannot overflow; what is over waits in the queue.
  * Fails: the kernel cannot take more now (EAGAIN, EBUSY): completions free room and the hook tries again; with none under
@@ -136,11 +136,23 @@ static bool is_unfinished(struct engine_op *op, int res, int *err)
 	return op->moved < op->length;
 }
 
+/* What the kernel has done, but our task has not yet put into the CQ. */
+static void collect(struct engine_uring *u)
+{
+#ifdef IORING_SETUP_TASKRUN_FLAG
+	if (UNLIKELY(IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_TASKRUN))
+		io_uring_get_events(&u->ring);
+#else
+	(void)u;
+#endif
+}
+
 static bool reap(struct engine_uring *u)
 {
 	struct io_uring_cqe *cqe;
 	bool is_found = false;
 
+	collect(u);
 	while (io_uring_cq_ready(&u->ring) && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
 		struct engine_op *op = io_uring_cqe_get_data(cqe);
 		int err, res = cqe->res;
@@ -209,10 +221,25 @@ static bool has_opcodes(struct io_uring *ring)
 	return has_all;
 }
 
+/* Kernels refuse flags that they do not know. */
+static int set_ring_up(struct io_uring *ring, struct io_uring_params *params)
+{
+#ifdef IORING_SETUP_TASKRUN_FLAG
+	int rc;
+
+	*params = (struct io_uring_params){ .flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG };
+	rc = io_uring_queue_init_params(SQ_ENTRIES, ring, params);
+	if (rc != -EINVAL)
+		return rc;
+#endif
+	*params = (struct io_uring_params){ 0 };
+	return io_uring_queue_init_params(SQ_ENTRIES, ring, params);
+}
+
 static int open_ring(struct engine_uring *u, struct error *e)
 {
-	struct io_uring_params params = { 0 };
-	int rc = io_uring_queue_init_params(SQ_ENTRIES, &u->ring, &params);
+	struct io_uring_params params;
+	int rc = set_ring_up(&u->ring, &params);
 
 	if (rc < 0)
 		return error_errno(e, -rc, "the kernel gives no io_uring");
