@@ -10,19 +10,24 @@
  * the turn goes on; only when nothing is left may the loop sleep.
  *
  * Spinning.  A sleep and a wake-up cost 10 to 50 us on a virtual machine, as much as a disk write.  While a guest is being
- * served (loop_expect_work) the pollers are asked for up to SPIN_NS before sleeping.  Whether that pays is measured: a spin
- * that found work adds to the credit, one that did not takes from it, and without credit the loop sleeps at once, trying
- * again now and then.
+ * served (loop_expect_work) the pollers are asked for up to SPIN_NS before sleeping: as long as a write into a hole of a file
+ * takes, which the kernel hands to a worker.  Whether that pays is measured: a spin that found work adds to the credit, one
+ * that did not takes from it, and without credit the loop sleeps at once, trying again now and then.
+ * After each question without an answer the processor is offered to whoever waits for it: the client, a worker of the
+ * kernel.  Often they are who has the answer.  If it is gone for long somebody else has work to do with it; then sleeping is
+ * better also for us, as a sleeper that is woken goes before those who compute, and the credit falls fast.
  */
 #include "loop/loop.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "base/log.h"
 #include "loop/uv-loop.h"
 
-#define SPIN_NS 60000u
+#define SPIN_NS 150000u
+#define CROWDED_NS 500000u /* one question took so long: the processor was given to somebody who needs it */
 #define SPIN_PATIENCE_NS (2 * NS_PER_MS) /* after the last request nobody is expected any more */
 #define CREDIT_MAX 64
 #define CREDIT_RETRY 256 /* sleeps without credit before another try */
@@ -124,14 +129,19 @@ static void spin(struct loop *l)
 	uint64_t start_ns = loop_now_ns(), last_ns = start_ns, now_ns = start_ns;
 
 	while (now_ns - last_ns < SPIN_NS && now_ns - start_ns < NS_PER_MS && !l->is_stopping) {
-		bool is_found = ask_pollers(l);
+		uint64_t asked_ns = now_ns;
 
-		if (is_found)
+		if (ask_pollers(l)) {
 			settle(l);
-		now_ns = loop_now_ns();
-		if (is_found) {
-			last_ns = now_ns;
+			last_ns = now_ns = loop_now_ns();
 			l->credit = MIN(l->credit + 1, CREDIT_MAX);
+			continue;
+		}
+		sched_yield();
+		now_ns = loop_now_ns();
+		if (now_ns - asked_ns >= CROWDED_NS) {
+			l->credit /= 2;
+			return;
 		}
 	}
 	if (now_ns - last_ns >= SPIN_NS)
