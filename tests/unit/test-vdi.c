@@ -156,6 +156,7 @@ static void a_map_that_no_operation_needs_goes(void **state)
 	rig_stop();
 	put_map();
 	assert_false(vdi_is_needed(rig_dir));
+	vdi_sweep(rig_dir);
 	assert_false(has_map());
 	rig_begin();
 }
