@@ -195,10 +195,11 @@ start_disk() {
 	socket_dir=$(dirname "$sock")
 	image=$(control --get path "$socket_dir/control" hello)
 }
-# start_nbd_disk SOCKET [DOMAIN]: what an NBD server at SOCKET exports as a disk, attached and activated; sets what start_disk sets.
+# start_nbd_disk SOCKET [DOMAIN] [PROMISE]: what an NBD server at SOCKET exports as a disk, attached and activated; sets what start_disk
+# sets.
 start_nbd_disk() {
 	image=$(make_tmp)/$(cat /proc/sys/kernel/random/uuid).nbd
-	echo "nbd+unix:///?socket=$1" >"$image"
+	printf '%s\n' "nbd+unix:///?socket=$1" "${@:3}" >"$image"
 	uri=sxm://$image
 	read -r sock export <<<"$(attach "$uri" "${2-1}")"
 	activate "$uri" "${2-1}"

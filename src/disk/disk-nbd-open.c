@@ -3,6 +3,7 @@
  * disk-nbd-open - the blocking half of a disk whose bytes an NBD server on this host has
  *
  *      KEY.nbd:  "nbd+unix:///EXPORT?socket=PATH"
+ *                ["keeps-writes"]
  *
  *      read the line -> lock the file -> lock the URI -> connect, greet -> does it fit? -> is nobody's request left in it?
  *
@@ -31,6 +32,7 @@
 
 #define SUFFIX ".nbd"
 #define SCHEME "nbd+unix://"
+#define PROMISE "keeps-writes"
 #define URI_MAX_BYTES 8192u
 #define GREETING_MS 5000u
 #define SLICE_MS 50u
@@ -48,8 +50,19 @@ bool disk_nbd_is_named(const char *path)
 
 /* --- the file, and the locks */
 
-/* From outside: one line of printable characters, or it is refused. */
-static char *read_uri(int fd, const char *path, struct error *e)
+/* Cuts the second line off. False: it says something else. */
+static bool take_promise(char *text, bool *keeps_writes)
+{
+	char *second = strchr(text, '\n');
+
+	*keeps_writes = second != NULL;
+	if (second)
+		*second++ = '\0';
+	return !second || strcmp(second, PROMISE) == 0;
+}
+
+/* From outside: one line of printable characters, and perhaps the promise, or it is refused. */
+static char *read_uri(int fd, const char *path, bool *keeps_writes, struct error *e)
 {
 	CLEANUP_FREE char *text = calloc(1, URI_MAX_BYTES + 2);
 	ssize_t bytes = text ? pread(fd, text, URI_MAX_BYTES + 1, 0) : -1;
@@ -60,12 +73,14 @@ static char *read_uri(int fd, const char *path, struct error *e)
 	}
 	if (bytes > 0 && text[bytes - 1] == '\n')
 		text[--bytes] = '\0';
-	for (ssize_t i = 0; i < bytes; i++)
+	if (bytes != (ssize_t)strlen(text) || !take_promise(text, keeps_writes))
+		text[0] = '\0';
+	for (size_t i = 0; text[i]; i++)
 		if (text[i] <= ' ' || text[i] == 0x7f)
 			text[0] = '\0';
 	if (bytes > (ssize_t)URI_MAX_BYTES || strncmp(text, SCHEME, strlen(SCHEME)) != 0) {
 		error_set(e, EINVAL, "%s names no export: a file called *" SUFFIX " has one line of at most %u characters, "
-			  SCHEME "/EXPORT?socket=PATH", path, URI_MAX_BYTES);
+			  SCHEME "/EXPORT?socket=PATH, and perhaps a second, " PROMISE, path, URI_MAX_BYTES);
 		return NULL;
 	}
 	return take_ptr(&text);
@@ -283,7 +298,7 @@ int disk_nbd_open(struct disk_file *f, const struct disk_spec *spec, struct erro
 	f->nbd = n;
 	if (open_file(f, e) == -1 || disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1)
 		return -1;
-	r.uri = n->uri = read_uri(f->fd, f->path, e);
+	r.uri = n->uri = read_uri(f->fd, f->path, &n->keeps_writes, e);
 	if (!n->uri || lock_uri(n, spec->lock_wait_ms, e) == -1 || disk_nbd_reach(&r, e) == -1)
 		return -1;
 	n->nbd = r.nbd;

@@ -19,8 +19,12 @@
  * cares for.  The old one may still be on its way, so disk-nbd-open.c lets the server finish with the lost link first.
  *
  * Flush.  What stands behind the server is not known; as with a page cache (disk-raw.c) what a flush failed to store may be
- * forgotten, so that error is kept, and each later flush ends with it until the disk is opened anew.  A server that keeps
- * acknowledged writes in its own memory loses them when it dies, and nobody here can know: do not use such a server.
+ * forgotten, so that error is kept, and each later flush ends with it until the disk is opened anew.
+ *
+ * A server may keep what it acknowledged in its own memory until a flush, and lose it when it dies; whether it died, or only the
+ * connection, nobody here can know.  So a link that is lost while something was acknowledged and not flushed since is such a
+ * failed flush: the guest, or the mirror, hears it at its next one, and not that all is well.  Where the file promises that the
+ * server keeps its writes (one that writes to a page cache does), nobody hears of it.
  *
  * A completion callback of libnbd holds the handle's lock and may come from inside the call that sends; it moves the command
  * to `ended`, nothing else.
@@ -34,6 +38,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "block/extents.h"
 #include "block/req.h"
 
@@ -52,6 +57,7 @@ struct command {
 	size_t extents_before;      /* of req->extents, when the question came */
 	struct range rest;          /* what is still to be asked for */
 	uint64_t asked_bytes;       /* of it, now */
+	uint64_t covers;            /* a flush: of engine->written, when it was sent */
 	uint64_t parked_ns;         /* since when, for the first time; 0: never */
 	bool is_storing;            /* the flush after a FUA write, where the server has no FUA */
 	int err;
@@ -71,7 +77,8 @@ struct engine_nbd {
 	SLIST_HEAD(, step) steps;   /* owned */
 	STAILQ_HEAD(, engine_op) refused; /* no memory to run them */
 
-	int lost_err;               /* of a flush that failed */
+	uint64_t written, flushed;  /* how many writes were answered; how many of them a good flush covers */
+	int lost_err;               /* of a flush that failed, or would have */
 };
 
 static void start(struct command *c);
@@ -157,8 +164,10 @@ static int64_t ask(struct command *c)
 
 	if (!op)
 		return ask_extents(c, completion);
-	if (is_flush(c))
+	if (is_flush(c)) {
+		c->covers = c->engine->written;
 		return nbd_aio_flush(nbd, completion, 0);
+	}
 	if (op->opcode == ENGINE_FALLOCATE) {
 		c->asked_bytes = MIN(bytes, ASK_MAX_BYTES);
 		return nbd_aio_zero(nbd, c->asked_bytes, c->rest.start, completion,
@@ -242,7 +251,9 @@ static void answer_extents(struct command *c)
 static void answer(struct command *c, int err)
 {
 	struct engine_op *op = c->op;
+	bool is_write = op->opcode == ENGINE_WRITE || op->opcode == ENGINE_FALLOCATE;
 
+	c->engine->written += is_write && !err && !op->is_fua;
 	TAILQ_INSERT_HEAD(&c->engine->free, c, link);
 	op->done(op, err);
 }
@@ -270,6 +281,7 @@ static void go_on(struct command *c)
 			g->lost_err = c->err;
 		answer(c, c->err);
 	} else if (is_flush(c)) {
+		g->flushed = MAX(g->flushed, c->covers);
 		answer(c, g->lost_err);
 	} else {
 		c->rest.start += c->asked_bytes;
@@ -335,11 +347,25 @@ static struct engine_nbd *engine_of(struct disk_nbd_link *k)
 	return container_of(k, struct engine_nbd, link);
 }
 
+/* A server without flush says of itself that there is nothing to lose. */
+static void note_loss(struct engine_nbd *g)
+{
+	const struct disk_nbd *n = g->link.export;
+
+	if (g->written == g->flushed || g->lost_err || n->keeps_writes || !n->facts.can_flush)
+		return;
+	g->lost_err = EIO;
+	log_error("%s: what was written there and not flushed may be lost, since the server may have died: flushes fail from "
+		  "here on, until the disk is activated anew. If the server keeps its writes, the file that names it can say so",
+		  n->uri);
+}
+
 static void on_lost(struct disk_nbd_link *k)
 {
 	struct engine_nbd *g = engine_of(k);
 	struct command *c;
 
+	note_loss(g);
 	while ((c = TAILQ_FIRST(&g->flying))) {
 		TAILQ_REMOVE(&g->flying, c, link);
 		park(c);

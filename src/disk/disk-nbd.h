@@ -2,7 +2,8 @@
  *
  * disk-nbd - an export of an NBD server on this host as the medium (private to this room)
  *
- * An image whose name ends in .nbd is no image: it is a file with one line, the URI of the export that has the bytes.
+ * An image whose name ends in .nbd is no image: it is a file with one line, the URI of the export that has the bytes, and perhaps
+ * a second one, "keeps-writes": a server that is started again has all that it had acknowledged, flushed or not.
  */
 #ifndef SXM_DISK_DISK_NBD_H
 #define SXM_DISK_DISK_NBD_H
@@ -28,6 +29,7 @@ struct disk_nbd {
 	char *uri;                /* owned */
 	int lock_fd;              /* owned: nobody else of this SXM_RUN_DIR has this export open */
 	bool is_read_only;
+	bool keeps_writes;        /* the file says so of the server */
 	struct nbd_handle *nbd;   /* owned; NULL: not connected */
 	struct disk_nbd_facts facts;
 };

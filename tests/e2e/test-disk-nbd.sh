@@ -6,6 +6,7 @@
 requires nbdkit --version
 requires nbdinfo --version
 requires qemu-io --version
+requires nbdcopy --version
 
 one_host
 dir=$(make_tmp)
@@ -25,7 +26,7 @@ wait_for_writes() {
 serve
 say "what it says of itself: the server's holes, its size"
 printf x | dd of="$dir/bytes" bs=1M seek=3 conv=notrunc status=none
-start_nbd_disk "$dir/s"
+start_nbd_disk "$dir/s" 1 keeps-writes
 [ "$(nbdinfo --size "$nbd")" = $((64 << 20)) ]
 [ "$(control --get engine "$socket_dir/control" status)" = nbd ]
 nbdinfo --map "$nbd" >"$dir/map"
@@ -82,6 +83,26 @@ wait "$writer" || die "the guest saw an error: $(cat "$dir/guest")"
 stop_disk
 cmp "$dir/bytes" "$dir/target"
 stop "$server"
+
+say "a server that makes no promise comes back: a flush says that what was not flushed may be lost, until the disk is activated anew"
+rm -f "$dir/s"
+serve
+start_nbd_disk "$dir/s"
+head -c 65536 /dev/urandom >"$dir/some"
+qemu-io -f raw -c 'write 0 4k' -c flush "$nbd" >/dev/null
+kill_server
+serve
+qemu-io -f raw -c 'read 0 4k' -c flush "$nbd" >/dev/null || die "nothing was there to be lost"
+nbdcopy "$dir/some" "$nbd" # no flush
+kill_server
+serve
+must_fail qemu-io -f raw -c 'write 0 4k' -c flush "$nbd" >"$dir/out" 2>&1
+stop_disk || :
+uri=sxm://$image
+read -r sock export <<<"$(attach "$uri" 1)"
+activate "$uri" 1
+qemu-io -f raw -c 'write 0 4k' -c flush "$(nbd_uri "$sock" "$export")" >/dev/null
+stop_disk
 
 say "a server that is not there is named in the verb's answer"
 uri=sxm://$(make_tmp)/none.nbd

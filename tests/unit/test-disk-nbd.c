@@ -125,7 +125,7 @@ static void what_names_no_export_is_refused(void **state)
 {
 	static char endless[9001];
 	static const char *const text[] = { "", "\n", "hello", "nbd://host/", "nbds+unix:///?socket=/s", "nbd+unix:///?socket=/a b",
-					    "nbd+unix:///?socket=/a\nnbd+unix:///?socket=/b\n", "nbd+unix:///\x01?socket=/a", endless };
+					    "nbd+unix:///?socket=/a\nnbd+unix:///?socket=/b\n", "nbd+unix:///\x01?socket=/a", "nbd+unix:///?socket=/a\nkeeps\n", "nbd+unix:///?socket=/a\nkeeps-writes\n\n", "\nkeeps-writes\n", endless };
 	const struct disk_spec spec = { .lock_wait_ms = 50 };
 	char path[128];
 
