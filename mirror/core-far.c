@@ -381,6 +381,10 @@ void core_far_flushed(struct core *c, int err)
 	}
 	c->last_flush = CORE_FLUSH_IDLE;
 	c->is_cut = false;
+	if (err == ESHUTDOWN) {
+		c->is_linked = false; /* LINK_DOWN is on its way; what was lost is asked at the next LINK_UP */
+		return;
+	}
 	if (!PLANTED(BUG_FLUSH_FAILURE_FORGOTTEN))
 		dirty_unflushed(c);
 	if (core_is_mirroring(c) && ++c->flush_failures >= FLUSH_FAILURES_MAX)

@@ -167,6 +167,30 @@ static void a_link_lost_after_the_barrier_leaves_it_finished(void **state)
 	end();
 }
 
+static void a_flush_that_ended_with_its_link_leaves_what_was_acknowledged(void **state)
+{
+	struct core_op op = { .kind = CORE_WRITE, .range = { 0, CHUNK } };
+	struct core_far far = good;
+
+	(void)state;
+	far.can_reconnect = true;
+	for (unsigned i = 0; i < 2; i++) {
+		plain();
+		link_up(far);
+		happen((struct core_event){ .type = CORE_WRITE_ARRIVED, .op = &op });
+		happen((struct core_event){ .type = CORE_LOCAL_DONE, .op = &op });
+		happen((struct core_event){ .type = CORE_REMOTE_DONE, .op = &op, .generation = 1 });
+		happen((struct core_event){ .type = CORE_TICK, .now_ns = 9 * NS_PER_S });
+		happen((struct core_event){ .type = CORE_FLUSHED, .err = i ? EIO : ESHUTDOWN, .generation = 1 });
+		assert_int_equal(status.dirty_bytes, i ? CHUNK : 0);
+		happen((struct core_event){ .type = CORE_LINK_DOWN, .err = ENOTCONN, .generation = 1 });
+		assert_int_equal(status.state, CORE_BROKEN);
+		happen((struct core_event){ .type = CORE_ABORT });
+		core_abandon(core);
+	}
+	core = NULL;
+}
+
 static void a_map_is_turned_on_once_and_before_the_link(void **state)
 {
 	uint64_t owing[1] = { 0 }, unflushed[1] = { 0 };
@@ -304,6 +328,7 @@ int main(void)
 		cmocka_unit_test(what_is_over_stays_so),
 		cmocka_unit_test(nothing_goes_on_that_was_not_finished_with_its_link),
 		cmocka_unit_test(a_link_lost_after_the_barrier_leaves_it_finished),
+		cmocka_unit_test(a_flush_that_ended_with_its_link_leaves_what_was_acknowledged),
 		cmocka_unit_test(a_map_is_turned_on_once_and_before_the_link),
 		cmocka_unit_test(a_mark_that_cannot_be_made_is_the_operations_end_and_frees_the_guest),
 		cmocka_unit_test(who_waits_for_many_marks_in_a_second_gets_their_neighbours_too),
