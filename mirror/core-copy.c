@@ -2,9 +2,9 @@
  *
  * core-copy - what is DIRTY becomes COPYING becomes CLEAN
  *
- * A copy takes the next run of DIRTY chunks in disk order, at most 64, round and round. What is COPYING is not a map: it is
- * the union of the live copies' masks, `mine`. Whatever makes a chunk DIRTY takes it out of every mask, so an acknowledgement
- * cleans what nobody touched since, and nothing else (I4).
+ * A copy takes the next run of DIRTY chunks in disk order, at most 64 (twice that where the far side is far away), round and
+ * round. What is COPYING is not a map: it is the union of the live copies' masks, `mine`. Whatever makes a chunk DIRTY takes it
+ * out of every mask, so an acknowledgement cleans what nobody touched since, and nothing else (I4).
  *
  *      choose           granted            read done                      acknowledged
  *      local claim ---> run of DIRTY ----> far enqueue, claim dropped --> mine: CLEAN
@@ -22,16 +22,12 @@
 #include "mirror/core-private.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define READING_ACTIVE_MAX 8u
 #define READING_IDLE_MAX 32u
 #define GUEST_ACTIVE_NS (100 * NS_PER_MS)
 #define READ_ATTEMPTS 3u
-
-static uint64_t mask_of(uint64_t first, uint64_t count)
-{
-	return (count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << first;
-}
 
 static uint64_t length_of(struct core_span s)
 {
@@ -97,8 +93,9 @@ static bool find_start(struct core *c, uint64_t *first)
 
 static uint64_t chunks_allowed(const struct core *c, uint64_t first)
 {
-	uint64_t most = MIN((uint64_t)CORE_COPY_CHUNKS, MAX(c->far.max_bytes / CORE_CHUNK_BYTES, 1u));
+	uint64_t most = core_far_copy_bytes(c, core_is_guest_active(c)) / CORE_CHUNK_BYTES;
 
+	most = MIN(most, MAX(c->far.max_bytes / CORE_CHUNK_BYTES, 1u));
 	most = MIN(most, MAX(c->spec.lag_bytes / 2 / CORE_CHUNK_BYTES, 1u));
 	if (first >= c->careful.first && first < c->careful.end)
 		return 1;
@@ -144,7 +141,7 @@ static void retire(struct core *c, struct core_op *op)
 {
 	unsigned i = 0;
 
-	assert(!op->mine && !op->local.is_live && op->far_leg == CORE_FAR_IDLE);
+	assert(!op->mine_count && !op->local.is_live && op->far_leg == CORE_FAR_IDLE);
 	core_marks_unpin(c, op);
 	while (c->live[i] != op)
 		i++;
@@ -198,10 +195,12 @@ static struct core_span run_within(const struct core *c, struct core_span claime
 
 static void make_copying(struct core *c, struct core_op *op, struct core_span run)
 {
-	for (uint64_t chunk = run.first; chunk < run.end; chunk++)
-		if (bitmap_test(c->map.dirty, chunk))
-			op->mine |= UINT64_C(1) << (chunk - run.first);
-	c->copying_chunks += bitmap_clear(c->map.dirty, run.first, run.end);
+	uint64_t chunk = bitmap_next(c->map.dirty, run.first);
+
+	for (; chunk < run.end; chunk = bitmap_next(c->map.dirty, chunk + 1))
+		core_mask_set(&op->mine, chunk - run.first);
+	op->mine_count = (unsigned)bitmap_clear(c->map.dirty, run.first, run.end);
+	c->copying_chunks += op->mine_count;
 }
 
 void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out)
@@ -227,11 +226,21 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 		core_drop_local(c, op);
 }
 
-static void clean(struct core *c, struct core_op *op, uint64_t mask)
+/* All that is still its own, but for `kept`. */
+static void clean(struct core *c, struct core_op *op, const struct core_mask *kept)
 {
-	unsigned count = (unsigned)__builtin_popcountll(op->mine & mask);
+	unsigned count = op->mine_count;
 
-	op->mine &= ~mask;
+	if (kept) {
+		struct core_mask gone = core_mask_without(op->mine, kept);
+
+		op->mine = core_mask_without(op->mine, &gone);
+		op->mine_count = core_mask_count(&op->mine);
+	} else {
+		op->mine = (struct core_mask){ 0 };
+		op->mine_count = 0;
+	}
+	count -= op->mine_count;
 	c->copying_chunks -= count;
 	c->sum.copied_bytes += (uint64_t)count * CORE_CHUNK_BYTES;
 }
@@ -272,29 +281,38 @@ static void hand_over(struct core *c, struct core_op *op, struct core_span hull,
 		core_drop_local(c, op);
 }
 
+/* Bridged chunks too: they go over with the others. */
+static bool is_zero_between(const struct core_op *op, unsigned first, unsigned last)
+{
+	for (unsigned i = first; i <= last; i++)
+		if (!core_mask_test(&op->zeros, i))
+			return false;
+	return true;
+}
+
 static void read_good(struct core *c, struct core_op *op)
 {
 	struct core_span s = core_map_span(&c->map, op->range);
 	bool is_pristine = core_map_is_pristine(&c->map, s);
-	uint64_t data = is_pristine ? op->mine & ~op->zeros : op->mine, kept;
-	unsigned first, last;
+	bool has_skips = is_pristine || PLANTED(BUG_ZERO_ALWAYS_SKIPPED);
+	struct core_mask data = has_skips ? core_mask_without(op->mine, &op->zeros) : op->mine, outside, kept;
+	unsigned first, last, owed = op->mine_count;
 
-	if (PLANTED(BUG_ZERO_ALWAYS_SKIPPED))
-		data = op->mine & ~op->zeros;
-	if (!data) {
-		c->sum.skipped_bytes += (uint64_t)__builtin_popcountll(op->mine) * CORE_CHUNK_BYTES;
-		clean(c, op, op->mine);
+	if (core_mask_is_empty(&data)) {
+		c->sum.skipped_bytes += (uint64_t)owed * CORE_CHUNK_BYTES;
+		clean(c, op, NULL);
 		give_up(c, op);
 		core_shadow_settle(c, op->range);
 		return;
 	}
-	first = (unsigned)__builtin_ctzll(data);
-	last = 63 - (unsigned)__builtin_clzll(data);
-	kept = mask_of(first, last - first + 1);
+	first = core_mask_first(&data);
+	last = core_mask_last(&data);
+	outside = core_mask_outside(op->mine, first, last);
+	kept = core_mask_without(op->mine, &outside);
+	clean(c, op, &kept);
 	if (is_pristine)
-		c->sum.skipped_bytes += (uint64_t)__builtin_popcountll(op->mine & ~kept) * CORE_CHUNK_BYTES;
-	clean(c, op, ~kept);
-	hand_over(c, op, (struct core_span){ s.first + first, s.first + last + 1 }, (kept & ~op->zeros) == 0);
+		c->sum.skipped_bytes += (uint64_t)(owed - op->mine_count) * CORE_CHUNK_BYTES;
+	hand_over(c, op, (struct core_span){ s.first + first, s.first + last + 1 }, is_zero_between(op, first, last));
 }
 
 void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out)
@@ -302,7 +320,7 @@ void core_copy_read_done(struct core *c, struct core_op *op, int err, struct cor
 	assert(op->local_leg == CORE_LOCAL_BUSY);
 	c->read_ns = c->now_ns;
 	if (err && PLANTED(BUG_UNREADABLE_IS_ZERO)) {
-		op->zeros = UINT64_MAX;
+		memset(&op->zeros, 0xff, sizeof op->zeros);
 		err = 0;
 	}
 	if (!core_is_mirroring(c) || !c->is_linked || c->is_cut) {
@@ -323,6 +341,6 @@ void core_copy_far_done(struct core *c, struct core_op *op, bool is_good)
 		bitmap_clear(c->map.dirty, s.first, s.end);
 	}
 	if (is_good || PLANTED(BUG_COPY_FAILURE_IS_CLEAN))
-		clean(c, op, UINT64_MAX);
+		clean(c, op, NULL);
 	retire(c, op);
 }

@@ -27,9 +27,13 @@
 #include <errno.h>
 
 #define BUDGET_UNKNOWN_BYTES MiB       /* while the rate is not known */
-#define BUDGET_UNKNOWN_IDLE_BYTES (4 * MiB)
+#define BUDGET_UNKNOWN_IDLE_BYTES (16 * MiB)
 #define BUDGET_FLOOR_BYTES (256 * KiB)
 #define BUDGET_IDLE_MS 250u
+#define COPY_USUAL_BYTES (256 * KiB)
+#define COPY_MOST_BYTES ((uint64_t)CORE_COPY_CHUNKS * CORE_CHUNK_BYTES)
+#define FAST_BYTES UINT64_C(1000000000)
+#define COPIES_FAR 128u
 #define ZERO_COST_BYTES (64 * KiB)     /* a long zero is no long message, but not nothing either */
 #define ZERO_MAX_BYTES (2 * GiB)
 #define ERRORS_MAX 16u
@@ -53,12 +57,30 @@ uint64_t core_far_budget(const struct core *c)
 	return MIN(bytes, c->spec.lag_bytes);
 }
 
-/* Twice the lag's own bound at most: as long as no guest writes, its half is free. */
+/* Twice the lag's own bound at most: as long as no guest writes, its half is free. Four times, where it is the round trip that
+ * asks for more: what goes there in four of them at the rate seen, as reading and sending take their part of it. */
 static uint64_t idle_budget(const struct core *c)
 {
 	uint64_t bytes = c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
+	uint64_t most = c->pace.rate_bytes / 1000 * (4 * pace_latency_ns(&c->pace) / 1000) / 1000;
 
-	return MIN(bytes, 2 * c->spec.lag_bytes);
+	most = MIN(most, 4 * c->spec.lag_bytes);
+	most = MAX(most, 2 * c->spec.lag_bytes);
+	return MIN(bytes, most);
+}
+
+/* Far sides have few threads, or a queue each, and what one of these has takes a round trip: the longer that is, the longer
+ * copies are, so that COPIES_FAR of them fill a link of FAST_BYTES a second. Not while guests write, whom a read holds up. */
+uint64_t core_far_copy_bytes(const struct core *c, bool is_guest_active)
+{
+	uint64_t bytes = pace_latency_ns(&c->pace) / 1000 * (FAST_BYTES / 1000 / 1000) / COPIES_FAR, most = COPY_USUAL_BYTES;
+
+	if (is_guest_active)
+		return most;
+	bytes = MIN(bytes, idle_budget(c) / 8);
+	while (most < bytes && most < COPY_MOST_BYTES)
+		most *= 2;
+	return most;
 }
 
 uint64_t core_far_cost(enum core_far_kind kind, struct range r)
@@ -251,11 +273,11 @@ static struct core_ops *list_of(struct core *c, const struct core_op *op)
 static void dirty_failed(struct core *c, struct core_op *op)
 {
 	struct core_span s = core_map_span(&c->map, op->range);
-	uint64_t mine = op->mine;
+	struct core_mask mine = op->mine;
 
 	if (PLANTED(BUG_COPY_FAILURE_IS_MINE) && op->kind == CORE_COPY) {
 		for (uint64_t i = s.first; i < s.end; i++)
-			if (mine >> (i - s.first) & 1)
+			if (core_mask_test(&mine, i - s.first))
 				core_dirty(c, core_map_bytes(&c->map, (struct core_span){ i, i + 1 }));
 		return;
 	}

@@ -62,7 +62,7 @@ void core_shadow_owe(struct core *c, struct core_span s)
 static bool is_copying(const struct core *c, struct range r)
 {
 	for (unsigned i = 0; i < c->live_count; i++)
-		if (c->live[i]->mine && range_overlaps(c->live[i]->range, r))
+		if (c->live[i]->mine_count && range_overlaps(c->live[i]->range, r))
 			return true;
 	return false;
 }

@@ -57,7 +57,7 @@ enum core_chunk core_chunk(const struct core *c, uint64_t chunk)
 	for (unsigned i = 0; i < c->live_count; i++) {
 		uint64_t first = c->live[i]->range.start / CORE_CHUNK_BYTES;
 
-		if (chunk >= first && chunk - first < 64 && (c->live[i]->mine >> (chunk - first) & 1))
+		if (chunk >= first && chunk - first < CORE_COPY_CHUNKS && core_mask_test(&c->live[i]->mine, chunk - first))
 			return CORE_COPYING;
 	}
 	return CORE_CLEAN;

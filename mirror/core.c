@@ -163,11 +163,11 @@ static void strip_mask(struct core *c, struct core_op *op, struct core_span s)
 	struct core_span own = core_map_span(&c->map, op->range), both = { MAX(s.first, own.first), MIN(s.end, own.end) };
 
 	for (uint64_t i = both.first; i < both.end; i++) {
-		uint64_t bit = UINT64_C(1) << (i - own.first);
-
-		if (op->mine & bit)
-			c->copying_chunks--;
-		op->mine &= ~bit;
+		if (!core_mask_test(&op->mine, i - own.first))
+			continue;
+		core_mask_clear(&op->mine, i - own.first);
+		op->mine_count--;
+		c->copying_chunks--;
 	}
 }
 
@@ -181,7 +181,7 @@ void core_dirty(struct core *c, struct range r)
 		return;
 	}
 	for (unsigned i = 0; c->copying_chunks && i < c->live_count; i++)
-		if (c->live[i]->mine)
+		if (c->live[i]->mine_count)
 			strip_mask(c, c->live[i], s);
 	bitmap_set(c->map.dirty, s.first, s.end);
 }
@@ -208,7 +208,7 @@ static void end_mirroring(struct core *c, enum core_state how)
 	pace_stop(&c->pace, c->now_ns);
 	core_far_forget_queued(c);
 	for (unsigned i = 0; i < c->live_count; i++)
-		if (c->live[i]->mine)
+		if (c->live[i]->mine_count)
 			core_dirty(c, c->live[i]->range);
 	core_sync_release_all(c);
 	core_marks_void_pair(c);

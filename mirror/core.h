@@ -32,9 +32,9 @@
 #include "base/error.h"
 #include "base/range.h"
 #include "mirror/claim.h"
+#include "mirror/core-mask.h"
 
 #define CORE_CHUNK_BYTES 4096u
-#define CORE_COPY_CHUNKS 64u /* chunks in one copy, at most: its mask is one word */
 #define CORE_COPIES_MAX 128u  /* copies alive at once, at most */
 
 enum core_state {
@@ -56,7 +56,7 @@ struct core_op {
 	struct range range;          /* bytes, not empty (FLUSH: empty); COPY: whole chunks (the disk's last may be short) */
 	bool may_trim;               /* ZERO: holes allowed */
 	bool is_zero;                /* WRITE: all bytes are zero */
-	uint64_t zeros;              /* COPY: bit i = the chunk at range.start + i * CORE_CHUNK_BYTES was read as zero */
+	struct core_mask zeros;      /* COPY: bit i = the chunk at range.start + i * CORE_CHUNK_BYTES was read as zero */
 	void *driver;                /* the driver's, untouched */
 
 	/* valid in REMOTE_SUBMIT, until REMOTE_DONE */
@@ -68,7 +68,8 @@ struct core_op {
 	enum core_local_leg local_leg;
 	enum core_far_leg far_leg;
 	struct claim local, far;
-	uint64_t mine;               /* COPY: chunks still COPYING by this copy, bits as in zeros */
+	struct core_mask mine;       /* COPY: chunks still COPYING by this copy, bits as in zeros */
+	unsigned mine_count;         /* ... and how many they are */
 	uint64_t charge_bytes;       /* what it takes of the lag budget */
 	uint64_t queued_ns, sent_ns;
 	unsigned attempts;           /* COPY: reads of a single chunk that failed */

@@ -191,13 +191,13 @@ static void submit(struct layer *l, struct req *r)
 /* --- a copy */
 
 /* Bit i: the i-th chunk holds zeroes only. */
-static uint64_t find_zeros(const uint8_t *data, uint64_t bytes)
+static struct core_mask find_zeros(const uint8_t *data, uint64_t bytes)
 {
-	uint64_t zeros = 0;
+	struct core_mask zeros = { 0 };
 
 	for (uint64_t at = 0; at < bytes; at += CORE_CHUNK_BYTES)
 		if (iobuf_is_zero(data + at, MIN(bytes - at, CORE_CHUNK_BYTES)))
-			zeros |= UINT64_C(1) << (at / CORE_CHUNK_BYTES);
+			core_mask_set(&zeros, at / CORE_CHUNK_BYTES);
 	return zeros;
 }
 
@@ -409,6 +409,7 @@ static void on_tick(void *arg)
 	core_status(m->core, &s);
 	if (s.state == CORE_SYNCED && s.dirty_bytes == 0 && s.lag_ops == 0 && s.unflushed_bytes == 0) {
 		m->is_ticking = false;
+		copy_memory_trim(m->memory);
 		if (s.marked_regions) /* they retire, after a while */
 			loop_timer_set(m->tick, SLOW_TICK_MS);
 		else

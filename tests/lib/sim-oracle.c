@@ -362,7 +362,7 @@ static void check_waiting(struct sim *w)
 
 void sim_check_step(struct sim *w, const struct core_event *ev, const struct core_status *before)
 {
-	uint64_t one_copy = CORE_COPY_CHUNKS * CORE_CHUNK_BYTES; /* one is always let in, so that the pass goes on */
+	uint64_t one_copy = SIM_CHUNKS_MAX * CORE_CHUNK_BYTES; /* one is always let in, so that the pass goes on */
 	enum core_state state = w->status.state;
 
 	if (state == CORE_FINISHING && before->state != CORE_FINISHING && w->params.spec.is_copy)

@@ -124,14 +124,14 @@ static void read_local(struct sim *w, struct core_op *op)
 	unsigned first = sector_of(op->range.start), count = sector_of(op->range.end) - first;
 
 	memcpy(copy->data, &w->local[first], count * sizeof copy->data[0]);
-	op->zeros = 0;
+	op->zeros = (struct core_mask){ 0 };
 	for (unsigned chunk = 0; chunk * 8 < count; chunk++) {
 		uint32_t any = 0;
 
 		for (unsigned s = chunk * 8; s < MIN(chunk * 8 + 8, count); s++)
 			any |= copy->data[s];
 		if (!any)
-			op->zeros |= UINT64_C(1) << chunk;
+			core_mask_set(&op->zeros, chunk);
 	}
 }
 
@@ -282,7 +282,7 @@ void sim_read_done(struct sim *w, unsigned i, int err)
 	if (err) {
 		for (unsigned s = 0; s < ARRAY_LEN(copy_of(w, op)->data); s++)
 			copy_of(w, op)->data[s] = 0;
-		op->zeros = 0;
+		op->zeros = (struct core_mask){ 0 };
 	}
 	step(w, &(struct core_event){ .type = CORE_COPY_READ_DONE, .op = op, .err = err });
 }

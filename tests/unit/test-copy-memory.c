@@ -20,7 +20,7 @@ static uint8_t *at(const struct copy_bytes *b)
 
 static void every_copy_has_bytes_of_its_own(void **state)
 {
-	static const size_t sizes[] = { 4096, COPY_SLOT_BYTES / 2, COPY_SLOT_BYTES / 2 + 4096, COPY_SLOT_BYTES };
+	static const size_t sizes[] = { 4096, COPY_SLOT_BYTES / 2, COPY_SLOT_BYTES / 2 + 4096, COPY_SLOT_BYTES, COPY_LONGEST_BYTES };
 	struct copy_memory *m = copy_memory_new();
 	struct copy_bytes b[CORE_COPIES_MAX] = { 0 };
 
@@ -72,6 +72,52 @@ static void the_lowest_free_slot_is_taken(void **state)
 	copy_memory_free(m);
 }
 
+/* Two slots do not begin where only one is left in the page; a short one is taken there. */
+static void a_longer_copy_lies_in_one_page(void **state)
+{
+	struct copy_memory *m = copy_memory_new();
+	struct copy_bytes one = { 0 }, b[4] = { 0 }, last = { 0 };
+
+	(void)state;
+	assert_true(copy_memory_get(m, COPY_SLOT_BYTES, &one));
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
+		assert_true(copy_memory_get(m, COPY_SLOT_BYTES + 4096, &b[i]));
+	assert_ptr_equal(one.buffer, b[2].buffer);
+	assert_int_equal(b[2].offset, 5 * COPY_SLOT_BYTES);
+	assert_ptr_not_equal(one.buffer, b[3].buffer);
+	assert_true(copy_memory_get(m, COPY_SLOT_BYTES, &last));
+	assert_ptr_equal(last.buffer, one.buffer);
+	assert_int_equal(last.offset, 7 * COPY_SLOT_BYTES);
+	copy_memory_put(m, &one);
+	copy_memory_put(m, &last);
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
+		copy_memory_put(m, &b[i]);
+	copy_memory_free(m);
+}
+
+static void what_is_in_use_is_not_trimmed(void **state)
+{
+	struct copy_memory *m = copy_memory_new();
+	struct copy_bytes b[8] = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
+		assert_true(copy_memory_get(m, COPY_LONGEST_BYTES, &b[i]));
+	for (unsigned i = 0; i < 7; i++)
+		copy_memory_put(m, &b[i]);
+	copy_memory_trim(m);
+	memset(at(&b[7]), 7, COPY_LONGEST_BYTES);
+	copy_memory_put(m, &b[7]);
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++) {
+		assert_true(copy_memory_get(m, COPY_LONGEST_BYTES, &b[i]));
+		memset(at(&b[i]), 1, COPY_LONGEST_BYTES);
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
+		copy_memory_put(m, &b[i]);
+	copy_memory_trim(m);
+	copy_memory_free(m);
+}
+
 static void a_short_copy_takes_no_slot(void **state)
 {
 	struct copy_memory *m = copy_memory_new();
@@ -90,6 +136,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_copy_has_bytes_of_its_own),
 		cmocka_unit_test(the_lowest_free_slot_is_taken),
+		cmocka_unit_test(a_longer_copy_lies_in_one_page),
+		cmocka_unit_test(what_is_in_use_is_not_trimmed),
 		cmocka_unit_test(a_short_copy_takes_no_slot),
 	};
 
