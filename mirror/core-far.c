@@ -360,8 +360,8 @@ void core_far_flush(struct core *c, struct core_actions *out)
 	core_push(out, CORE_DO_FLUSH_FAR, NULL, 0, 0);
 }
 
-/* What a barrier has to flush is what was written since: little. The share is a large one, as waiting makes the next flush longer:
- * where writes alone keep the far side's disk busy a tenth of its time, a smaller share would be an ever longer pause. */
+/* What a barrier has to flush is what was written since: little. The share is a large one, as waiting makes the next flush
+ * longer: where writes alone keep the far side's disk busy a tenth of its time, a smaller share would be an ever longer pause. */
 bool core_far_is_flush_time(const struct core *c)
 {
 	uint64_t every_ns = MIN(MAX(c->flush_took_ns * FLUSH_SHARE, FLUSH_EVERY_MIN_NS), FLUSH_EVERY_MAX_NS);
