@@ -220,7 +220,8 @@ int proc_sync_dir(const char *path, struct error *e)
 }
 
 /* Its name in *temporary, heap. -1 + e: nothing is left. */
-static int write_temporary(const char *path, const char *text, size_t bytes, unsigned mode, char **temporary, struct error *e)
+static int write_temporary(const char *path, const char *text, size_t bytes, unsigned mode, bool is_durable, char **temporary,
+			   struct error *e)
 {
 	CLEANUP_CLOSE int fd = -1;
 	int err;
@@ -233,7 +234,7 @@ static int write_temporary(const char *path, const char *text, size_t bytes, uns
 	if (fd < 0)
 		return error_errno(e, errno, "create %s", *temporary);
 	err = write_all(fd, text, bytes);
-	if (!err && fsync(fd) == -1)
+	if (!err && is_durable && fsync(fd) == -1)
 		err = errno;
 	if (!err)
 		return 0;
@@ -241,19 +242,29 @@ static int write_temporary(const char *path, const char *text, size_t bytes, uns
 	return error_errno(e, err, "write %s", path);
 }
 
-int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+static int replace(const char *path, const char *text, size_t bytes, unsigned mode, bool is_durable, struct error *e)
 {
 	CLEANUP_FREE char *temporary = NULL;
 	int err;
 
-	if (write_temporary(path, text, bytes, mode, &temporary, e) == -1)
+	if (write_temporary(path, text, bytes, mode, is_durable, &temporary, e) == -1)
 		return -1;
 	if (rename(temporary, path) == -1) {
 		err = errno;
 		unlink(temporary);
 		return error_errno(e, err, "write %s", path);
 	}
-	return proc_sync_dir(path, e);
+	return is_durable ? proc_sync_dir(path, e) : 0;
+}
+
+int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+{
+	return replace(path, text, bytes, mode, true, e);
+}
+
+int proc_swap_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
+{
+	return replace(path, text, bytes, mode, false, e);
 }
 
 int proc_create_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
@@ -261,7 +272,7 @@ int proc_create_file(const char *path, const char *text, size_t bytes, unsigned 
 	CLEANUP_FREE char *temporary = NULL;
 	int err = 0;
 
-	if (write_temporary(path, text, bytes, mode, &temporary, e) == -1)
+	if (write_temporary(path, text, bytes, mode, true, &temporary, e) == -1)
 		return -1;
 	if (link(temporary, path) == -1) /* what is written, under its name or not at all */
 		err = errno;

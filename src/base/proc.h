@@ -25,6 +25,8 @@ int proc_make_dir(const char *path, struct error *e);
 char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e);
 /* write to a temporary, fsync, rename, fsync of the directory. mode as for open. */
 int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
+/* write to a temporary, rename: old or new, whoever reads it and whoever is killed. After a power loss it may be empty. */
+int proc_swap_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
 /* fsync of the directory that path is in. */
 int proc_sync_dir(const char *path, struct error *e);
 /* As proc_replace_file(), but only where there is none: EEXIST else, and the one that is there is durable then, too. */

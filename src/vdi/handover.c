@@ -82,6 +82,7 @@ void handover_committed(struct vdi *v)
 	}
 	log_info("barrier of %s took %llu ms", v->op->id, ms);
 	v->op->is_complete = true;
+	j->will_save = j->kind == JOB_DEACTIVATE;
 	stack_refuse(v);
 	if (j->d)
 		stack_cut(v, j->d, cut);

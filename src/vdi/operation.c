@@ -132,11 +132,20 @@ static void out_saved(struct vdi *v)
 	next(v);
 }
 
+static void save(struct vdi *v)
+{
+	error_clear(&v->step);
+	if (v->job->will_save)
+		out_saved(v);
+	else
+		stack_save(v, out_saved);
+}
+
 static void journal_gone(struct vdi *v)
 {
 	if (v->step.err)
 		log_error("%s", v->step.text); /* its record says that it has ended */
-	stack_save(v, out_saved);
+	save(v);
 }
 
 /* In this order: a journal without a record is taken up again. */
@@ -149,7 +158,7 @@ static void recorded(struct vdi *v)
 	if (journal)
 		stack_write(v, journal, NULL, journal_gone);
 	else
-		stack_save(v, out_saved);
+		save(v);
 }
 
 /* A start that failed leaves no record: it was an error, not an operation. */

@@ -302,7 +302,11 @@ void stack_close(struct vdi *v, step_fn *next)
 {
 	v->job->after = next;
 	verification_close(v);
-	stack_flush(v, close_after_flush);
+	error_clear(&v->step);
+	if (v->job->is_flushed)
+		close_after_flush(v);
+	else
+		stack_flush(v, close_after_flush);
 }
 
 void stack_release(struct vdi *v, step_fn *next)
@@ -382,6 +386,10 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 
 static void write_file(struct vdi *v)
 {
+	if (v->is_for_host) {
+		proc_swap_file(v->file, v->text, strlen(v->text), 0600, &v->step);
+		return;
+	}
 	if (proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step) == 0)
 		return;
 	if (v->step.err != ENOENT || record_make_dir(&v->step) == -1) /* the records' directory, see vdi_new() */
@@ -407,11 +415,12 @@ static void on_file(struct offload *o)
 	stack_step_end(v);
 }
 
-void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
+static void put_file(struct vdi *v, char *file, char *text, bool is_for_host, step_fn *next)
 {
 	stack_step_begin(v, next);
 	v->file = file;
 	v->text = text;
+	v->is_for_host = is_for_host;
 	if (!file) {
 		free(take_ptr(&v->text));
 		error_set(&v->step, ENOMEM, "out of memory");
@@ -419,6 +428,11 @@ void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
 		return;
 	}
 	offload(v, work_on_file, on_file);
+}
+
+void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
+{
+	put_file(v, file, text, false, next);
 }
 
 static void own(struct vdi *v)
@@ -483,11 +497,12 @@ static char *encode(const struct vdi *v)
 	return jsonspec_encode(&domains_spec, &r);
 }
 
+/* For a process that comes after this one: nobody who is in it outlives the host. */
 void stack_save(struct vdi *v, step_fn *next)
 {
 	char *text = encode(v), *file = NULL;
 
 	if (!text || asprintf(&file, "%s/%s", v->run_dir, DOMAINS_FILE) == -1)
 		file = NULL;
-	stack_write(v, file, text, next);
+	put_file(v, file, text, true, next);
 }

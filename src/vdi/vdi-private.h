@@ -216,6 +216,8 @@ struct job {
 	struct domain *cut;    /* whose server is being shut down */
 	struct error barrier;  /* its outcome */
 	bool barrier_was_good;
+	bool is_flushed;       /* this disk, and nobody has written since */
+	bool will_save;        /* DEACTIVATE: it writes domains.json last; nobody before it needs to */
 
 	/* JOB_MIRROR: until its start. The operation answers, not the job. JOB_VERIFY. */
 	char *remote;          /* owned */
@@ -319,6 +321,7 @@ struct vdi {
 	struct debt debt;          /* likewise, and the next */
 	struct journal journal;
 	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
+	bool is_for_host;          /* ... and it need not outlive the host */
 };
 
 /* --- jobs.c */
@@ -351,7 +354,7 @@ void stack_flush(struct vdi *v, step_fn *next);
 void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: answered, closed, freed */
 int stack_serve(struct vdi *v, struct domain *d, struct error *e);
 void stack_work(struct vdi *v, void (*work)(struct vdi *v), step_fn *next); /* on a pool thread */
-void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are now */
+void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are now; outlives this process, not the host */
 void stack_write(struct vdi *v, char *file, char *text, step_fn *next); /* takes both; text NULL: unlink file */
 /* Makes it durable that the disk is so owned; then it is in force, and everybody whom it concerns hears. */
 void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after);

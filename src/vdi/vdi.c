@@ -351,6 +351,7 @@ static void flushed(struct vdi *v)
 		log_error("%s, after the far side has it all", v->step.text);
 	else if (v->step.err)
 		j->error = v->step;
+	j->is_flushed = !v->step.err;
 	j->d->is_active = false;
 	if (!j->d->is_lingering)
 		j->d->listeners = 0;

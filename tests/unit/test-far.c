@@ -295,7 +295,7 @@ static void after_a_commit_the_link_stays_when_its_domain_goes(void **state)
 	assert_true(news.count == 4 && news.field[1] == COMMIT_NEWS_TAKEN && u64(&news, 2) == 10);
 	assert_int_equal(rig_detach("3"), 0);
 	UNTIL(vdi_is_empty(rig_vdi));
-	assert_true(fake_traced("serve:rw cut cut flush flush close "));
+	assert_true(fake_traced("serve:rw cut cut flush close "));
 }
 
 static void what_lingers_is_taken_up_after_a_restart(void **state)

@@ -64,7 +64,7 @@ static void the_last_writers_deactivation_is_the_barrier(void **state)
 	sync_and_tell(id);
 	assert_true(fake_traced("open:rw serve:rw mirror+ start "));
 	assert_int_equal(rig_deactivate("3"), 0);
-	assert_true(fake_traced("finish cut abort mirror- flush flush close "));
+	assert_true(fake_traced("finish cut abort mirror- flush close "));
 	assert_true(stat_of(id).is_complete && stat_of(id).is_ended);
 	assert_false(rig_is_on_file("operation"));
 }
@@ -83,7 +83,7 @@ static void a_barrier_that_fails_raises_once(void **state)
 	assert_true(fake_traced("finish abort mirror- "));
 	assert_true(stat_of(id).is_failed && !stat_of(id).is_complete);
 	assert_int_equal(rig_deactivate("3"), 0);
-	assert_true(fake_traced("cut flush flush close "));
+	assert_true(fake_traced("cut flush close "));
 }
 
 static void a_mirror_dead_after_complete_raises_once(void **state)

@@ -126,7 +126,7 @@ static void the_last_deactivation_ends_it_and_does_not_wait(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 	assert_int_equal(status().state, VERIFY_FAILED);
 	assert_non_null(strstr(status().why.text, "closed"));
-	assert_true(fake_traced("open:rw serve:rw verify+ compare cut flush stop flush close "));
+	assert_true(fake_traced("open:rw serve:rw verify+ compare cut flush stop close "));
 	assert_int_equal(rig_detach("3"), 0);
 	assert_int_equal(rig_emptied, 0); /* the process is still needed: something of it is under way */
 	fake_verify_over();
