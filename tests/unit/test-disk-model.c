@@ -225,7 +225,7 @@ static void serve(const struct fake_nbd_plan *plan)
 	memcpy(model.rig.path, path, sizeof(path));
 	f = fopen(path, "we");
 	assert_non_null(f);
-	fprintf(f, "%s\n", model.server.uri);
+	fprintf(f, "%s\nkeeps-writes\n", model.server.uri); /* its memory outlives its connections */
 	assert_int_equal(fclose(f), 0);
 }
 
