@@ -57,15 +57,15 @@ uint64_t core_far_budget(const struct core *c)
 	return MIN(bytes, c->spec.lag_bytes);
 }
 
-/* Twice the lag's own bound at most: as long as no guest writes, its half is free. Four times, where it is the round trip that
- * asks for more: what goes there in four of them at the rate seen, as reading and sending take their part of it. */
+/* What goes there in four round trips at the rate seen, as reading and sending take their part of it; half of the lag's own bound
+ * where they are short, four times that at most, as no guest writes. What is under way is what a lost link makes go twice. */
 static uint64_t idle_budget(const struct core *c)
 {
 	uint64_t bytes = c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
 	uint64_t most = c->pace.rate_bytes / 1000 * (4 * pace_latency_ns(&c->pace) / 1000) / 1000;
 
 	most = MIN(most, 4 * c->spec.lag_bytes);
-	most = MAX(most, 2 * c->spec.lag_bytes);
+	most = MAX(most, c->spec.lag_bytes / 2);
 	return MIN(bytes, most);
 }
 
