@@ -1,10 +1,15 @@
 # The verbs' binary links neither libnbd, GnuTLS nor libssh2: it starts in a millisecond.
 noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
-	plugins/data.c plugins/datapath.c plugins/datapath.h plugins/failure.c plugins/failure.h plugins/image.c plugins/image.h \
-	plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/plugin.c plugins/probe.c \
+	plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h  \
+	  plugins/failure.c plugins/failure.h  \
+	plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h  \
+	    plugins/plugin.c \
+	plugins/probe.c \
 	plugins/process.c plugins/process.h plugins/records.c plugins/records.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
-	plugins/sr.c plugins/sr.h plugins/sr-filebased.c plugins/types.c plugins/types.h plugins/unit.c plugins/unit.h plugins/uri.c plugins/uri.h \
+	plugins/sr.c plugins/sr.h plugins/sr-filebased.c    \
+	  plugins/types.c plugins/types.h \
+	plugins/unit.c plugins/unit.h plugins/uri.c plugins/uri.h \
 	plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h plugins/volume.c
 libplugins_la_CFLAGS = $(AM_CFLAGS) $(UUID_CFLAGS)
 libplugins_la_LIBADD = libclient.la $(UUID_LIBS)

@@ -1,4 +1,5 @@
 UNIT_TESTS += \
+	tests/unit/test-child \
 	tests/unit/test-client \
 	tests/unit/test-decode-vectors \
 	tests/unit/test-meta \
@@ -16,3 +17,6 @@ tests_unit_test_meta_LDADD = libplugins.la $(UNIT_LIBS)
 tests_unit_test_uri_SOURCES = tests/unit/test-uri.c
 tests_unit_test_uri_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_uri_LDADD = libplugins.la $(UNIT_LIBS)
+tests_unit_test_child_SOURCES = tests/unit/test-child.c
+tests_unit_test_child_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_child_LDADD = libplugins.la $(UNIT_LIBS)
