@@ -3,8 +3,8 @@ noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
 	plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h  \
 	  plugins/failure.c plugins/failure.h  \
-	plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h  \
-	    plugins/plugin.c \
+	plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
+	plugins/mount-table.c plugins/mount-table.h   plugins/plugin.c \
 	plugins/probe.c \
 	plugins/process.c plugins/process.h plugins/records.c plugins/records.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
 	plugins/sr.c plugins/sr.h plugins/sr-filebased.c    \
