@@ -66,7 +66,7 @@ int failure_from(struct failure *f, enum failure_kind kind, const struct error *
 {
 	if (e->err == ENOSPC || e->err == EDQUOT)
 		kind = FAILURE_NO_SPACE;
-	else if (e->err == EBUSY)
+	else if (e->err == EBUSY && kind != FAILURE_SR_IN_USE)
 		kind = FAILURE_VDI_IN_USE;
 	return failure_set(f, kind, e->err, "%s", e->text);
 }

@@ -5,7 +5,7 @@ libplugins_la_SOURCES = \
 	  plugins/failure.c plugins/failure.h  \
 	plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
 	plugins/mount-table.c plugins/mount-table.h   plugins/plugin.c \
-	plugins/probe.c \
+	plugins/probe.c plugins/probe.h \
 	plugins/process.c plugins/process.h plugins/records.c plugins/records.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
 	plugins/sr.c plugins/sr.h plugins/sr-filebased.c    \
 	  plugins/types.c plugins/types.h \

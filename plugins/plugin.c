@@ -11,10 +11,13 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "plugins/child.h"
 #include "plugins/process.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 
+#define REPORT_MS 5000u
+#define REPORT_MAX_BYTES (4u << 20)
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
 
 static int out_of_memory(struct failure *f)
@@ -102,6 +105,27 @@ static void report_sr(const char *handle, FILE *to)
 	sr_close(&sr);
 }
 
+/* In a child: an SR's server may not answer. */
+static int report_in_child(void *arg, int fd, struct error *e UNUSED)
+{
+	FILE *to = fdopen(fd, "w");
+
+	if (to)
+		report_sr(arg, to);
+	return to && fclose(to) == 0 ? 0 : -1;
+}
+
+static void report_bounded(char *handle, FILE *to)
+{
+	CLEANUP_FREE char *text = NULL;
+	struct error e = { 0 };
+
+	if (child_call(report_in_child, handle, REPORT_MS, REPORT_MAX_BYTES, &text, &e) == 0)
+		fputs(text, to);
+	else
+		fprintf(to, "SR %s: it cannot be looked at: %s\n", handle, e.text);
+}
+
 static void report_process(const char *id, void *arg)
 {
 	struct process p;
@@ -127,7 +151,7 @@ int plugin_diagnostics(struct smapi_call *call UNUSED, char **result, struct fai
 	if (to) {
 		fprintf(to, "sxm %s\n", PACKAGE_VERSION);
 		for (size_t i = 0; i < handles.count; i++)
-			report_sr(handles.item[i], to);
+			report_bounded(handles.item[i], to);
 		process_each(report_process, to);
 		if (fclose(to) != 0)
 			free(take_ptr(&text));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "plugins/probe.h"
 #include "plugins/sr.h"
 #include "plugins/uri.h"
 
@@ -21,24 +22,13 @@ static const char *const features[] = { "VDI_MIRROR", "VDI_ACTIVATE_READONLY", "
 
 static const struct sr_option options[] = {
 	{ "uri", "file:///directory, absolute; its parent must exist" },
-	{ "format", "of new volumes: auto (default) or raw" },
+	SR_OPTION_FORMAT,
 	{ NULL, NULL },
 };
 
 static int out_of_memory(struct failure *f)
 {
 	return failure_set(f, FAILURE_SR_UNAVAILABLE, ENOMEM, "out of memory");
-}
-
-static int check_format(struct jsonspec_map *configuration, struct failure *f)
-{
-	const char *format = jsonspec_map_get(configuration, "format");
-
-	if (format && strcmp(format, "qcow2") == 0)
-		return failure_set(f, FAILURE_CONFIGURATION, EOPNOTSUPP, "format qcow2 is not supported yet; choose raw or auto");
-	if (format && strcmp(format, "raw") != 0 && strcmp(format, "auto") != 0)
-		return failure_set(f, FAILURE_CONFIGURATION, EINVAL, "format %s is not known; choose raw or auto", format);
-	return jsonspec_map_set(configuration, "format", "raw") == 0 ? 0 : out_of_memory(f);
 }
 
 static int filebased_check(struct jsonspec_map *configuration, struct failure *f)
@@ -60,7 +50,7 @@ static int filebased_check(struct jsonspec_map *configuration, struct failure *f
 	path = uri_path(uri, "file", &e);
 	if (!path)
 		return failure_from(f, FAILURE_CONFIGURATION, &e);
-	return check_format(configuration, f);
+	return sr_check_format(configuration, f);
 }
 
 /* The path in the configuration, which check() has found good. */
@@ -92,47 +82,60 @@ static char *filebased_find(const struct jsonspec_map *configuration, struct fai
 	return take_ptr(&dir);
 }
 
-static char *filebased_make(const struct jsonspec_map *configuration, bool *has_made, struct failure *f)
+/* The directory of path, made when it is not there. */
+static int make_dir(const char *path, struct sr_place *place, struct failure *f)
+{
+	struct error e;
+	struct stat st;
+
+	if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+		return failure_set(f, FAILURE_CONFIGURATION, ENOTDIR, "%s is not a directory, so it cannot hold an SR", path);
+	place->dir = realpath(path, NULL); /* of one that is there, also through a symbolic link */
+	if (place->dir)
+		return 0;
+	place->dir = uri_canonical(path, &e);
+	if (!place->dir) {
+		error_prefix(&e, "make the SR's directory %s", path);
+		return failure_from(f, FAILURE_CONFIGURATION, &e);
+	}
+	place->is_new = mkdir(place->dir, 0700) == 0;
+	if (place->is_new || errno == EEXIST)
+		return 0;
+	error_errno(&e, errno, "make the SR's directory %s", place->dir);
+	free(take_ptr(&place->dir));
+	return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
+}
+
+static int filebased_make(const struct sr_ops *type UNUSED, struct jsonspec_map *configuration, struct sr_place *place,
+			  struct failure *f)
 {
 	struct error e;
 	CLEANUP_FREE char *path = read_path(configuration, &e);
-	CLEANUP_FREE char *dir = NULL;
-	struct stat st;
+	CLEANUP_FREE char *uri = NULL;
 
-	*has_made = false;
-	if (!path) {
-		failure_from(f, FAILURE_CONFIGURATION, &e);
-		return NULL;
-	}
-	if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) {
-		failure_set(f, FAILURE_CONFIGURATION, ENOTDIR, "%s is not a directory, so it cannot hold an SR", path);
-		return NULL;
-	}
-	dir = realpath(path, NULL); /* of one that is there, also through a symbolic link */
-	if (dir)
-		return take_ptr(&dir);
-	dir = uri_canonical(path, &e);
-	if (!dir) {
-		error_prefix(&e, "make the SR's directory %s", path);
-		failure_from(f, FAILURE_CONFIGURATION, &e);
-		return NULL;
-	}
-	if (mkdir(dir, 0700) == 0) {
-		*has_made = true;
-	} else if (errno != EEXIST) {
-		error_errno(&e, errno, "make the SR's directory %s", dir);
-		failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
-		return NULL;
-	}
-	return take_ptr(&dir);
+	if (!path)
+		return failure_from(f, FAILURE_CONFIGURATION, &e);
+	if (make_dir(path, place, f) == -1)
+		return -1;
+	uri = uri_of_path("file", place->dir);
+	if (uri && jsonspec_map_set(configuration, "uri", uri) == 0)
+		return 0;
+	if (place->is_new)
+		rmdir(place->dir);
+	free(take_ptr(&place->dir));
+	return out_of_memory(f);
 }
 
-static void filebased_unmake(const char *dir)
+static int filebased_leave(const struct sr_ops *type UNUSED, const struct jsonspec_map *configuration UNUSED,
+			   const struct sr_place *place, bool has_failed, struct failure *f UNUSED)
 {
-	rmdir(dir);
+	if (has_failed && place->is_new)
+		rmdir(place->dir);
+	return 0;
 }
 
-static bool filebased_can_make(const struct jsonspec_map *configuration)
+/* Could make() work? */
+static bool can_make(const struct jsonspec_map *configuration)
 {
 	struct error e;
 	CLEANUP_FREE char *path = read_path(configuration, &e);
@@ -140,6 +143,28 @@ static bool filebased_can_make(const struct jsonspec_map *configuration)
 	struct stat st;
 
 	return dir && (stat(dir, &st) == -1 ? errno == ENOENT : S_ISDIR(st.st_mode));
+}
+
+static int filebased_probe(const struct sr_ops *type, struct jsonspec_map *configuration, struct probe *p, struct failure *f)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *uri = NULL;
+	int r = 0;
+
+	if (!jsonspec_map_get(configuration, "uri") && !jsonspec_map_get(configuration, "file-uri"))
+		return probe_add(p, PROBE_PARTIAL, configuration, NULL, f);
+	if (filebased_check(configuration, f) == -1)
+		return -1;
+	dir = filebased_find(configuration, f);
+	if (dir) {
+		uri = uri_of_path("file", dir);
+		if (!uri || jsonspec_map_set(configuration, "uri", uri) == -1)
+			return out_of_memory(f);
+		r = probe_look(p, configuration, dir, type->is_shared, f);
+	}
+	if (r)
+		return r == 1 ? 0 : -1;
+	return can_make(configuration) ? probe_add(p, PROBE_FREE, configuration, NULL, f) : 0;
 }
 
 const struct sr_ops sr_filebased = {
@@ -152,6 +177,6 @@ const struct sr_ops sr_filebased = {
 	.check = filebased_check,
 	.find = filebased_find,
 	.make = filebased_make,
-	.unmake = filebased_unmake,
-	.can_make = filebased_can_make,
+	.leave = filebased_leave,
+	.probe = filebased_probe,
 };

@@ -22,10 +22,14 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "plugins/child.h"
 #include "plugins/lock.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 #include "plugins/vdi-id.h"
+
+#define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
+#define STAT_PATIENCE_MS 10000u
 
 static const struct sr_ops *const types[] = { &sr_filebased };
 
@@ -40,6 +44,17 @@ const struct sr_ops *sr_type(const char *type)
 static int out_of_memory(struct failure *f)
 {
 	return failure_set(f, FAILURE_SR_UNAVAILABLE, ENOMEM, "out of memory");
+}
+
+int sr_check_format(struct jsonspec_map *configuration, struct failure *f)
+{
+	const char *format = jsonspec_map_get(configuration, "format");
+
+	if (format && strcmp(format, "qcow2") == 0)
+		return failure_set(f, FAILURE_CONFIGURATION, EOPNOTSUPP, "format qcow2 is not supported yet; choose raw or auto");
+	if (format && strcmp(format, "raw") != 0 && strcmp(format, "auto") != 0)
+		return failure_set(f, FAILURE_CONFIGURATION, EINVAL, "format %s is not known; choose raw or auto", format);
+	return jsonspec_map_set(configuration, "format", "raw") == 0 ? 0 : out_of_memory(f);
 }
 
 /* --- the handle */
@@ -175,9 +190,9 @@ static int write_first_record(struct smapi_call *call, const char *dir, struct f
 	return meta_sr_write(dir, &meta, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
-static int create_in(struct smapi_call *call, const char *dir, bool has_made, struct failure *f)
+static int create_in(struct smapi_call *call, const struct sr_place *place, struct failure *f)
 {
-	CLEANUP_FREE char *lock_path = meta_sr_lock_path(dir);
+	CLEANUP_FREE char *lock_path = meta_sr_lock_path(place->dir);
 	CLEANUP_LOCK int lock = -1;
 	struct error e;
 
@@ -186,40 +201,44 @@ static int create_in(struct smapi_call *call, const char *dir, bool has_made, st
 	lock = lock_make(lock_path, LOCK_EXCLUSIVE, &e);
 	if (lock < 0)
 		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
-	if (write_first_record(call, dir, f) == 0)
+	if (write_first_record(call, place->dir, f) == 0)
 		return 0;
-	if (has_made)
+	if (place->is_new)
 		unlink(lock_path);
 	return -1;
 }
 
-int sr_create(struct smapi_call *call, char **result, struct failure *f)
+bool sr_is_forced(const struct jsonspec_map *configuration)
+{
+	const char *force = jsonspec_map_get(configuration, "force");
+
+	return force && strcmp(force, "true") == 0;
+}
+
+static int create_now(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct jsonspec_map *configuration = &call->args.configuration;
-	CLEANUP_FREE char *dir = NULL;
-	CLEANUP_FREE char *handle = NULL;
-	bool has_made;
+	const struct sr_ops *type = call->sr_type;
+	struct sr_place place = { .lock = -1 };
+	struct failure second;
+	int r;
 
 	if (!*call->args.uuid)
 		return failure_set(f, FAILURE_REQUEST, EINVAL, "uuid is empty; an SR needs one");
-	if (call->sr_type->check(configuration, f) == -1)
+	if (type->check(configuration, f) == -1)
 		return -1;
-	dir = call->sr_type->make(configuration, &has_made, f);
-	if (!dir)
-		return -1;
-	handle = uri_of_path("file", dir);
-	if (!handle || jsonspec_map_set(configuration, "uri", handle) == -1 ||
-	    jsonspec_map_set(configuration, "sr_uuid", call->args.uuid) == -1) {
-		if (has_made)
-			call->sr_type->unmake(dir);
+	if (jsonspec_map_set(configuration, "sr_uuid", call->args.uuid) == -1)
 		return out_of_memory(f);
-	}
-	if (create_in(call, dir, has_made, f) == -1) {
-		if (has_made)
-			call->sr_type->unmake(dir);
+	if (type->make(type, configuration, &place, f) == -1)
 		return -1;
+	jsonspec_map_unset(configuration, "force");
+	r = create_in(call, &place, f);
+	if (type->leave && type->leave(type, configuration, &place, r == -1, &second) == -1 && r == 0) {
+		*f = second;
+		r = -1;
 	}
-	return smapi_result(jsonspec_object(configuration), result, f);
+	free(place.dir);
+	return r == 0 ? smapi_result(jsonspec_object(configuration), result, f) : -1;
 }
 
 /* The SR this configuration asks for and no other. */
@@ -231,6 +250,8 @@ static int check_identity(const struct jsonspec_map *configuration, const char *
 	struct error e;
 	int r = 0;
 
+	if (!uri)
+		uri = dir;
 	if (read_meta(dir, &meta, &e) == -1)
 		return e.err == ENOENT ? failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, uri,
 						       "there is no SR in %s; SR.create makes one", dir)
@@ -241,21 +262,26 @@ static int check_identity(const struct jsonspec_map *configuration, const char *
 	return r;
 }
 
-int sr_attach(struct smapi_call *call, char **result, struct failure *f)
+static int attach_now(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct jsonspec_map *configuration = &call->args.configuration;
+	const struct sr_ops *type = call->sr_type;
 	CLEANUP_FREE char *dir = NULL;
 	CLEANUP_FREE char *handle = NULL;
+	struct failure ignored;
 
-	if (call->sr_type->check(configuration, f) == -1)
+	if (type->check(configuration, f) == -1)
 		return -1;
-	dir = call->sr_type->find(configuration, f);
+	dir = type->find(configuration, f);
 	if (!dir)
 		return -1;
-	if (call->sr_type->attach && call->sr_type->attach(configuration, dir, f) == -1)
+	if (type->attach && type->attach(type, configuration, dir, f) == -1)
 		return -1;
-	if (check_identity(configuration, dir, f) == -1)
+	if (check_identity(configuration, dir, f) == -1) {
+		if (type->detach)
+			type->detach(type, dir, &ignored);
 		return -1;
+	}
 	handle = uri_of_path("file", dir);
 	if (!handle)
 		return out_of_memory(f);
@@ -263,13 +289,14 @@ int sr_attach(struct smapi_call *call, char **result, struct failure *f)
 	return smapi_result(jsonspec_string(handle), result, f);
 }
 
-int sr_detach(struct smapi_call *call, char **result, struct failure *f)
+static int detach_now(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *handle = call->args.sr;
+	const struct sr_ops *type = call->sr_type;
 	struct error e;
 	CLEANUP_FREE char *dir = uri_path(handle, "file", &e);
 
-	if (dir && call->sr_type->detach && call->sr_type->detach(dir, f) == -1)
+	if (dir && type->detach && type->detach(type, dir, f) == -1)
 		return -1;
 	note_detached(handle);
 	return smapi_unit(result, f);
@@ -305,24 +332,38 @@ static int destroy_in(struct sr *sr, struct failure *f)
 	return meta_sr_remove(sr->dir, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
-int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
+/* The place is there and holds neither an SR nor a volume: a repeated call, or one that was killed. */
+static bool is_destroyed(const char *dir)
+{
+	struct jsonspec_list keys;
+	struct error e;
+	bool is_empty;
+
+	if (meta_list(dir, &keys, &e) == -1)
+		return false;
+	is_empty = keys.count == 0;
+	meta_list_clear(&keys);
+	return is_empty;
+}
+
+static int destroy_now(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *handle = call->args.sr;
+	const struct sr_ops *type = call->sr_type;
+	struct error e;
+	CLEANUP_FREE char *dir = uri_path(handle, "file", &e);
 	struct sr sr;
-	int r;
 
-	if (sr_open(&sr, handle, f) == -1) {
-		struct error e;
-		CLEANUP_FREE char *dir = uri_path(handle, "file", &e);
+	if (sr_open(&sr, handle, f) == 0) {
+		int r = destroy_in(&sr, f);
 
-		/* The directory is there and holds no SR: a repeated call. */
-		return f->kind == FAILURE_SR_DOES_NOT_EXIST && dir && access(dir, F_OK) == 0 ? smapi_unit(result, f) : -1;
+		sr_close(&sr);
+		if (r == -1)
+			return -1;
+	} else if (f->kind != FAILURE_SR_DOES_NOT_EXIST || !dir || !is_destroyed(dir)) {
+		return -1;
 	}
-	r = destroy_in(&sr, f);
-	if (r == 0 && call->sr_type->detach) /* no SR.detach will follow */
-		r = call->sr_type->detach(sr.dir, f);
-	sr_close(&sr);
-	if (r == -1)
+	if (type->destroy && type->destroy(type, dir, f) == -1) /* no SR.detach will follow */
 		return -1;
 	note_detached(handle);
 	return smapi_unit(result, f);
@@ -330,43 +371,56 @@ int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- stat, names */
 
-static void fill_stat(const struct sr *sr, struct types_sr_stat *stat)
+static void fill_stat(const struct sr *sr, bool is_shared, struct types_sr_stat *stat)
 {
 	struct statvfs fs;
 
 	*stat = (struct types_sr_stat) {
-		.sr = (char *)(uintptr_t)sr->handle,
+		.sr = TEXT(sr->handle),
 		.name = sr->meta.name, .description = sr->meta.description,
 		.uuid = *sr->meta.uuid ? sr->meta.uuid : NULL,
-		.health = { .tag = (char *)(uintptr_t)"Healthy", .arg = (char *)(uintptr_t)"" },
+		.clustered = is_shared,
+		.health = { .tag = TEXT("Healthy"), .arg = TEXT("") },
 	};
 	if (statvfs(sr->dir, &fs) == -1) {
-		stat->health.tag = (char *)(uintptr_t)"Unreachable";
+		stat->health.tag = TEXT("Unreachable");
 		stat->health.arg = strerror(errno);
 		return;
 	}
 	stat->total_space = (int64_t)(fs.f_blocks * fs.f_frsize);
 	stat->free_space = (int64_t)(fs.f_bavail * fs.f_frsize);
+	if (fs.f_flag & ST_RDONLY) {
+		stat->health.tag = TEXT("Unavailable");
+		stat->health.arg = TEXT("the file system can only be read; the kernel's log tells why");
+	}
 }
 
-int sr_stat(struct smapi_call *call, char **result, struct failure *f)
+static int stat_now(struct smapi_call *call, char **result, struct failure *f)
 {
-	char none[1] = "", unreachable[] = "Unreachable";
 	struct types_sr_stat stat;
 	struct sr sr;
 	char *text;
 
-	if (sr_open(&sr, call->args.sr, f) == -1) {
-		if (f->kind == FAILURE_SR_NOT_ATTACHED)
-			return -1;
-		stat = (struct types_sr_stat) { .sr = call->args.sr, .name = none, .description = none,
-						.health = { .tag = unreachable, .arg = f->e.text } };
-		return smapi_result(jsonspec_encode(&types_sr_stat, &stat), result, f);
-	}
-	fill_stat(&sr, &stat);
+	if (sr_open(&sr, call->args.sr, f) == -1)
+		return -1;
+	fill_stat(&sr, call->sr_type->is_shared, &stat);
 	text = jsonspec_encode(&types_sr_stat, &stat);
 	sr_close(&sr);
 	return smapi_result(text, result, f);
+}
+
+int sr_stat(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct types_sr_stat stat;
+
+	if (sr_bounded(stat_now, call, STAT_PATIENCE_MS, result, f) == 0)
+		return 0;
+	if (f->kind == FAILURE_SR_NOT_ATTACHED)
+		return -1;
+	stat = (struct types_sr_stat) { .sr = call->args.sr, .name = TEXT(""), .description = TEXT(""),
+					.clustered = call->sr_type->is_shared,
+					.health = { .tag = TEXT("Unreachable"), .arg = f->e.text } };
+	return smapi_result(jsonspec_encode(&types_sr_stat, &stat), result, f);
 }
 
 /* Replaces one of the record's strings. member: of a struct meta_sr. */
@@ -446,7 +500,7 @@ static int list_volumes(const char *dir, char **text, struct error *e)
 	return r;
 }
 
-int sr_ls(struct smapi_call *call, char **result, struct failure *f)
+static int ls_now(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct error e;
 	struct sr sr;
@@ -457,4 +511,70 @@ int sr_ls(struct smapi_call *call, char **result, struct failure *f)
 	r = list_volumes(sr.dir, result, &e);
 	sr_close(&sr);
 	return r == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
+}
+
+/* --- bounded: a type across a network may have to be given up */
+
+struct bounded_ask {
+	smapi_fn *fn;
+	struct smapi_call *call;
+};
+
+/* In the child. The answer: a failure, and the text of the result. */
+static int answer_in_child(void *arg, int fd, struct error *e)
+{
+	const struct bounded_ask *ask = arg;
+	CLEANUP_FREE char *text = NULL;
+	struct failure f = { 0 };
+	bool is_good = ask->fn(ask->call, &text, &f) == 0;
+
+	if (is_good)
+		f.e.err = 0;
+	if (child_write(fd, &f, sizeof(f)) == 0 && (!is_good || child_write(fd, text, strlen(text) + 1) == 0))
+		return 0;
+	return error_errno(e, errno, "answer");
+}
+
+int sr_bounded(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char **result, struct failure *f)
+{
+	struct bounded_ask ask = { fn, call };
+	CLEANUP_FREE char *answer = NULL;
+	struct error e;
+
+	if (!call->sr_type->patience_ms)
+		return fn(call, result, f);
+	if (child_call(answer_in_child, &ask, wait_ms, sizeof(*f) + JSONSPEC_MAX_BYTES, &answer, &e) == 0) {
+		memcpy(f, answer, sizeof(*f));
+		return f->e.err ? -1 : smapi_result(strdup(answer + sizeof(*f)), result, f);
+	}
+	if (e.err != ETIMEDOUT)
+		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
+	return failure_set(f, FAILURE_SR_UNAVAILABLE, ETIMEDOUT, "%s was given up after %u s: the server does not answer",
+			   call->verb,
+			   wait_ms / 1000);
+}
+
+int sr_create(struct smapi_call *call, char **result, struct failure *f)
+{
+	return sr_bounded(create_now, call, call->sr_type->patience_ms, result, f);
+}
+
+int sr_attach(struct smapi_call *call, char **result, struct failure *f)
+{
+	return sr_bounded(attach_now, call, call->sr_type->patience_ms, result, f);
+}
+
+int sr_detach(struct smapi_call *call, char **result, struct failure *f)
+{
+	return sr_bounded(detach_now, call, call->sr_type->patience_ms, result, f);
+}
+
+int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
+{
+	return sr_bounded(destroy_now, call, call->sr_type->patience_ms, result, f);
+}
+
+int sr_ls(struct smapi_call *call, char **result, struct failure *f)
+{
+	return sr_bounded(ls_now, call, call->sr_type->patience_ms, result, f);
 }

@@ -6,6 +6,8 @@
  * place becomes a directory: a type that mounts something does so in make() and attach().
  *
  *      configuration --check--> --make / attach--> DIR --uri_of_path("file", DIR)--> the handle xapi keeps
+ *
+ * What is to be mounted is mounted at SXM_RUN_DIR/mnt/<sr_uuid> (mount.h).
  */
 #ifndef SXM_PLUGINS_SR_H
 #define SXM_PLUGINS_SR_H
@@ -14,6 +16,17 @@
 #include "plugins/failure.h"
 #include "plugins/meta.h"
 
+/* What make() found or made. */
+struct sr_place {
+	char *dir;    /* owned */
+	bool is_new;  /* made just now: leave() takes it away when the rest of SR.create failed */
+	bool is_held; /* mounted for SR.create alone: leave() unmounts it */
+	int lock;     /* -1, or what make() keeps others off with: leave() closes it */
+};
+
+struct sr_device;
+struct probe;
+
 struct sr_ops {
 	const char *type; /* the plugin directory's last part, xapi's SR type */
 	const char *name, *description;
@@ -21,6 +34,9 @@ struct sr_ops {
 	const struct sr_option {
 		const char *key, *description; /* ends with a NULL key */
 	} *options;
+	bool is_shared;                 /* several hosts may have it attached */
+	unsigned patience_ms;           /* how long its verbs may take before they are given up; 0: for ever */
+	const struct sr_device *device; /* of a type that is one file system on a block device (sr-device.h) */
 
 	/* Pure: is the configuration complete and sensible? Puts it in its one final form (old names replaced, defaults
 	 * filled in). */
@@ -28,16 +44,27 @@ struct sr_ops {
 	/* The directory of that configuration, heap; nothing is made or mounted. NULL + f (FAILURE_SR_DOES_NOT_EXIST): not
 	 * there. */
 	char *(*find)(const struct jsonspec_map *configuration, struct failure *f);
-	/* SR.create: makes the place. Returns the directory, heap. has_made: unmake() would remove something. */
-	char *(*make)(const struct jsonspec_map *configuration, bool *has_made, struct failure *f);
-	/* Undoes make() when the rest of SR.create failed. */
-	void (*unmake)(const char *dir);
-	/* SR.probe: could make() work? */
-	bool (*can_make)(const struct jsonspec_map *configuration);
+	/* SR.create: makes the place, unless it is there already. sr_uuid and all that check() left is in the configuration,
+	 * which may be completed. -1 + f: nothing is left behind. */
+	int (*make)(const struct sr_ops *type, struct jsonspec_map *configuration, struct sr_place *place, struct failure *f);
+	/* The end of SR.create, once for each make(). NULL: nothing to do. */
+	int (*leave)(const struct sr_ops *type, const struct jsonspec_map *configuration, const struct sr_place *place,
+		     bool has_failed, struct failure *f);
+	/* SR.probe: what is, or could be, where the configuration points; it is what came in, not checked. */
+	int (*probe)(const struct sr_ops *type, struct jsonspec_map *configuration, struct probe *p, struct failure *f);
 	/* SR.attach, SR.detach: as the place needs it. NULL: nothing to do. */
-	int (*attach)(const struct jsonspec_map *configuration, const char *dir, struct failure *f);
-	int (*detach)(const char *dir, struct failure *f);
+	int (*attach)(const struct sr_ops *type, const struct jsonspec_map *configuration, const char *dir, struct failure *f);
+	int (*detach)(const struct sr_ops *type, const char *dir, struct failure *f);
+	/* SR.destroy, when the record is gone: detach(), and what make() made. NULL: nothing to do. */
+	int (*destroy)(const struct sr_ops *type, const char *dir, struct failure *f);
 };
+
+/* What every type has: the format of new volumes. Fills it in. */
+#define SR_OPTION_FORMAT { "format", "of new volumes: auto (default) or raw" }
+int sr_check_format(struct jsonspec_map *configuration, struct failure *f);
+
+/* In a configuration of SR.create and SR.attach, and never kept in one: do what is otherwise refused for safety. */
+bool sr_is_forced(const struct jsonspec_map *configuration);
 
 extern const struct sr_ops sr_filebased;
 /* NULL: no such type. */
