@@ -24,9 +24,9 @@ die() { say "$*" >&2; exit 1; }
 # --- Debian, Ubuntu
 
 lists_for_apt() {
-	needed="gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libxxhash-dev"
+	needed="gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libblkid-dev libxxhash-dev"
 	optional="liburing-dev libssh2-1-dev"
-	tests="libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs iproute2 python3 valgrind procps util-linux xz-utils systemd spin"
+	tests="libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps util-linux xz-utils systemd spin"
 	# Its package has another name where qemu is older or newer than Debian 12's.
 	[ -x /usr/bin/qemu-storage-daemon ] || tests="$tests qemu-system-common"
 }
@@ -42,9 +42,9 @@ install_apt() { DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-instal
 # --- Fedora, and the RHEL family
 
 lists_for_dnf() {
-	needed="gcc make autoconf automake libtool pkgconf-pkg-config libnbd-devel libuv-devel json-c-devel libuuid-devel xxhash-devel"
+	needed="gcc make autoconf automake libtool pkgconf-pkg-config libnbd-devel libuv-devel json-c-devel libuuid-devel libblkid-devel xxhash-devel"
 	optional="perl-podlators liburing-devel libssh2-devel"
-	tests="libcmocka-devel libasan libubsan libnbd nbdkit nbdkit-nbd-plugin qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs
+	tests="libcmocka-devel libasan libubsan libnbd nbdkit nbdkit-nbd-plugin qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs xfsprogs
 	       iproute iproute-tc python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz systemd"
 }
 is_there_dnf() { rpm -q --quiet --whatprovides "$1" >/dev/null 2>&1; }

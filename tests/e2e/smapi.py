@@ -18,6 +18,9 @@ DATAPATH = "datapath/sxm"
 SR_UUID = "0a0b0c0d-1111-2222-3333-444455556666"
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a test made goes with it, also when its time is over
+
+
 def skip(why):
     print(f"{NAME}: skipped: {why}")
     sys.exit(77)
@@ -46,11 +49,13 @@ class Refused(Exception):
 
 class Host:
     prefix = ()  # a command that runs a verb: nsenter ...
+    volume = VOLUME  # the plugin that has the SRs
 
     def __init__(self):
         self.root = os.path.join(os.environ["SXM_LIBEXECDIR"], "xapi-storage-script")
         self.dir = tempfile.mkdtemp(prefix="sxm.")
         self.run_dir = os.path.join(self.dir, "run")
+        self.devices = []
         self.env = {**{k: v for k, v in os.environ.items() if k != "SXM_LOG"}, "SXM_RUN_DIR": self.run_dir}
         atexit.register(self.end)
 
@@ -79,7 +84,29 @@ class Host:
 
     def end(self):
         self.end_processes()
+        self.unmount_all()
+        for device in self.devices:
+            subprocess.run(["losetup", "-d", device])
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def mounts(self):
+        """What is mounted in this host's directory, the last first: [(directory, source, options)]."""
+        with open("/proc/self/mountinfo") as f:
+            lines = [line.split() for line in f]
+        return [(m[4], m[m.index("-") + 2], m[5]) for m in reversed(lines) if m[4].startswith(self.dir + "/")]
+
+    def unmount_all(self):
+        for directory, _, _ in self.mounts():
+            subprocess.run(["umount", "-n", directory])
+
+    def make_device(self, name="disk", size=400 << 20):
+        """A loop device over a file of that name, made when it is not there."""
+        path = os.path.join(self.dir, name)
+        with open(path, "a") as f:
+            f.truncate(size)
+        device = subprocess.run(["losetup", "-f", "--show", path], check=True, capture_output=True, text=True).stdout.strip()
+        self.devices.append(device)
+        return device
 
     def run(self, verb, stdin, args=("--json",), **options):
         """verb: "datapath/sxm/Data.ls"; stdin: text. The finished process."""
@@ -91,7 +118,7 @@ class Host:
 
     def call(self, verb, **args):
         """The result of a verb of ours, e.g. call("SR.ls", sr=...); Refused when it is one."""
-        plugin = DATAPATH if verb.startswith("Data") else VOLUME
+        plugin = DATAPATH if verb.startswith("Data") else self.volume
         done = self.run(f"{plugin}/{verb}", json.dumps({**args, "dbg": NAME}, ensure_ascii=False, separators=(",", ":")))
         if done.returncode:
             raise Refused(verb, done.returncode, done.stdout)
@@ -107,8 +134,10 @@ class Host:
             return e
         raise AssertionError(f"{verb} {args} should have been refused, but gave {result}")
 
-    def make_sr(self, name="sr"):
-        configuration = self.call("SR.create", uuid=SR_UUID, name="n", description="d", configuration={"uri": f"file://{self.dir}/{name}"})
+    def make_sr(self, name="sr", uuid=SR_UUID, **configuration):
+        """configuration: none for a directory of that name."""
+        configuration = configuration or {"uri": f"file://{self.dir}/{name}"}
+        configuration = self.call("SR.create", uuid=uuid, name="n", description="d", configuration=configuration)
         return self.call("SR.attach", configuration=configuration)
 
     def make_volume(self, sr, size=1 << 20):

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Volumes in a directory: no volume is lost from sight, none is half made or half gone, calls at the same time do not undo one
+"""Volumes in an SR of each type: no volume is lost from sight, none is half made or half gone, calls at the same time do not undo one
 another, and the verbs' files work however xapi, its observer and static-vdis start them."""
 import concurrent.futures
 import contextlib
@@ -18,8 +18,8 @@ sr = host.make_sr()
 sr_dir = os.path.join(host.dir, "sr")
 
 
-def keys_of(handle=sr):
-    return {v["key"] for v in host.call("SR.ls", sr=handle)}
+def keys_of(handle=None):
+    return {v["key"] for v in host.call("SR.ls", sr=handle or sr)}
 
 
 def path(key, suffix):
@@ -27,7 +27,7 @@ def path(key, suffix):
 
 
 def no_leftovers():
-    names = {n.split(".")[0] for n in os.listdir(sr_dir)} - keys_of() - {"sxm-sr"}
+    names = {n.split(".")[0] for n in os.listdir(sr_dir)} - keys_of() - {"sxm-sr", "lost+found"}
     assert not names, f"left behind: {names}"
 
 
@@ -84,13 +84,14 @@ def test_destroy_is_for_good_and_may_be_repeated():
 
 
 def test_hostile_keys_reach_no_file():
-    victim = os.path.join(host.dir, "victim.raw")
+    victim = os.path.join(os.path.dirname(sr_dir), "victim.raw")
     open(victim, "w").close()
     for key in ("../victim", "..", ".", "", "sxm-sr", "a/b", "x" * 300, "a\x01b"):
         host.refused("Volume_does_not_exist", "Volume.stat", sr=sr, key=key)
         host.refused("Volume_does_not_exist", "Volume.resize", sr=sr, key=key, new_size=1 << 30)
         host.call("Volume.destroy", sr=sr, key=key)
     assert os.stat(victim).st_size == 0
+    os.unlink(victim)
     host.call("SR.stat", sr=sr)
 
 
@@ -265,8 +266,22 @@ def test_static_vdis_gives_its_parameters_as_arguments():
         assert done.returncode != 0 and done.stdout == b"" and len(done.stderr) > 10, done
 
 
-for name, test in list(globals().items()):
-    if name.startswith("test_"):
-        say(name[5:].replace("_", " "))
-        test()
+# What is about the directory itself, or about the verbs' files.
+filebased_only = {test_an_sr_that_cannot_be_seen_is_not_an_empty_one, test_an_sr_is_made_once_and_removed_when_empty,
+                  test_bad_configurations_make_nothing, test_a_full_disk_is_said_and_leaves_nothing, test_a_file_of_no_verb_says_so,
+                  test_the_file_is_shell_and_python, test_static_vdis_gives_its_parameters_as_arguments,
+                  test_requests_that_are_none_are_refused_in_a_sentence}
+for sr_type in ("filebased", "ext4-ng", "xfs-ng"):
+    if sr_type != "filebased":
+        if os.geteuid() != 0 or not shutil.which("mkfs." + sr_type[:-3]) or not shutil.which("losetup"):
+            say(f"{sr_type}: left out, this needs root, losetup and mkfs.{sr_type[:-3]}")
+            continue
+        host.call("SR.detach", sr=sr)
+        host.volume = "volume/org.xen.xapi.storage." + sr_type
+        sr = host.make_sr(device=host.make_device(sr_type), uuid=SR_UUID)
+        sr_dir = os.path.join(host.run_dir, "mnt", SR_UUID)
+    for name, test in list(globals().items()):
+        if name.startswith("test_") and (sr_type == "filebased" or test not in filebased_only):
+            say(f"{sr_type}: {name[5:].replace('_', ' ')}")
+            test()
 assert not host.processes()

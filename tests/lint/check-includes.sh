@@ -70,6 +70,7 @@ only 'uv\.h' '@(src/loop/*.@(c|h)|src/disk/engine-pool.c)'
 only 'pthread\.h' '@(src/loop/offload.c|src/disk/engine-pool.c)'
 only 'libssh2.*\.h' 'migrate/ssh.c'
 only 'uuid/.*' 'plugins/*.c'
+only 'blkid.*\.h' 'plugins/device.c'
 only 'xxhash\.h' 'src/block/digest.c'
 only 'xen.*\.h' '@(src/vbd/*|src/main-xenbus.c)'
 
