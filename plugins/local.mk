@@ -4,11 +4,11 @@ libplugins_la_SOURCES = \
 	plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
 	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h plugins/host-id.c plugins/host-id.h \
 	plugins/image.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
-	plugins/mount-table.c plugins/mount-table.h   plugins/plugin.c \
+	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/plugin.c \
 	plugins/probe.c plugins/probe.h \
 	plugins/process.c plugins/process.h plugins/records.c plugins/records.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
 	plugins/sr.c plugins/sr.h plugins/sr-filebased.c plugins/sr-device.c plugins/sr-device.h plugins/sr-ext4.c plugins/sr-xfs.c \
-	 plugins/sr-mounted.c plugins/sr-mounted.h plugins/types.c plugins/types.h \
+	plugins/sr-nfs.c plugins/sr-mounted.c plugins/sr-mounted.h plugins/types.c plugins/types.h \
 	plugins/unit.c plugins/unit.h plugins/uri.c plugins/uri.h \
 	plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h plugins/volume.c
 libplugins_la_CFLAGS = $(AM_CFLAGS) $(UUID_CFLAGS) $(BLKID_CFLAGS)
@@ -33,7 +33,7 @@ VOLUME_VERBS = Plugin.Query Plugin.diagnostics Plugin.ls \
 DATAPATH_VERBS = Plugin.Query \
 	Datapath.open Datapath.attach Datapath.activate Datapath.activate_readonly Datapath.deactivate Datapath.detach Datapath.close \
 	Data.copy Data.mirror Data.stat Data.cancel Data.destroy Data.ls
-VOLUME_TYPES = filebased ext4-ng xfs-ng
+VOLUME_TYPES = filebased ext4-ng xfs-ng nfs-ng
 plugin_root = $(libexecdir)/xapi-storage-script
 
 # xapi asks a datapath plugin its name as soon as the directory appears, so a new directory is filled under another name (in the

@@ -31,7 +31,7 @@
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
 #define STAT_PATIENCE_MS 10000u
 
-static const struct sr_ops *const types[] = { &sr_filebased, &sr_ext4, &sr_xfs };
+static const struct sr_ops *const types[] = { &sr_filebased, &sr_ext4, &sr_xfs, &sr_nfs };
 
 const struct sr_ops *sr_type(const char *type)
 {

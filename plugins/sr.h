@@ -66,7 +66,7 @@ int sr_check_format(struct jsonspec_map *configuration, struct failure *f);
 /* In a configuration of SR.create and SR.attach, and never kept in one: do what is otherwise refused for safety. */
 bool sr_is_forced(const struct jsonspec_map *configuration);
 
-extern const struct sr_ops sr_filebased, sr_ext4, sr_xfs;
+extern const struct sr_ops sr_filebased, sr_ext4, sr_xfs, sr_nfs;
 /* NULL: no such type. */
 const struct sr_ops *sr_type(const char *type);
 

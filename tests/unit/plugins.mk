@@ -4,6 +4,7 @@ UNIT_TESTS += \
 	tests/unit/test-decode-vectors \
 	tests/unit/test-meta \
 	tests/unit/test-mount-table \
+	tests/unit/test-nfs-options \
 	tests/unit/test-uri
 EXTRA_DIST += tests/unit/decode-vectors.json
 tests_unit_test_client_SOURCES = tests/unit/test-client.c
@@ -24,3 +25,6 @@ tests_unit_test_child_LDADD = libplugins.la $(UNIT_LIBS)
 tests_unit_test_mount_table_SOURCES = tests/unit/test-mount-table.c
 tests_unit_test_mount_table_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_mount_table_LDADD = libplugins.la $(UNIT_LIBS)
+tests_unit_test_nfs_options_SOURCES = tests/unit/test-nfs-options.c
+tests_unit_test_nfs_options_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_nfs_options_LDADD = libplugins.la $(UNIT_LIBS)
