@@ -4,6 +4,7 @@ libblock_la_SOURCES = \
 	src/block/extents.c src/block/extents.h \
 	src/block/gate.c src/block/gate.h \
 	src/block/layer.c src/block/layer.h \
+	src/block/point.c src/block/point.h \
 	src/block/req.c src/block/req.h \
 	src/block/watch.c src/block/watch.h
 libblock_la_CFLAGS = $(AM_CFLAGS) $(XXHASH_CFLAGS)

@@ -1,6 +1,7 @@
 noinst_LTLIBRARIES += libdisk.la
 libdisk_la_SOURCES = \
 	src/disk/disk-cache.c src/disk/disk-cache.h \
+	src/disk/disk-clone.c \
 	src/disk/disk-extents.c src/disk/disk-extents.h \
 	src/disk/disk-file.h src/disk/disk-open.c \
 	src/disk/disk-nbd.c src/disk/disk-nbd.h src/disk/disk-nbd-fence.c \

@@ -12,3 +12,7 @@ UNIT_TESTS += tests/unit/test-watch
 tests_unit_test_watch_SOURCES = tests/unit/test-watch.c
 tests_unit_test_watch_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_watch_LDADD = libblock.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-point
+tests_unit_test_point_SOURCES = tests/unit/test-point.c
+tests_unit_test_point_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_point_LDADD = libblock.la $(UNIT_LIBS)
