@@ -25,6 +25,8 @@
 #define WAIT_MS_MAX 60000
 #define PATIENCE_MS 30000
 #define PATIENCE_MS_MAX 600000
+#define HOLD_MS 5000
+#define HOLD_MS_MAX 10000
 #define VERIFY_RATE_BYTES INT64_C(200000000)
 
 /* --- what comes in */
@@ -42,9 +44,9 @@ static const struct jsonspec_field request_fields[] = {
 static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
 
 struct args {
-	char *domain, *host, *remote, *id, *mode, *group; /* owned */
+	char *domain, *host, *remote, *id, *mode, *group, *path; /* owned */
 	bool is_read_only, is_copy, is_forced, is_resume;
-	int64_t port, wait_ms, blocksize, rate_bytes;
+	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate;
 	struct jsonspec_ranges ranges;
 };
@@ -73,6 +75,9 @@ ARGS(verify, OPTION("remote", JS_STRING, remote),
 ARGS(operation, ARG("id", JS_STRING, id));
 ARGS(group, ARG("group", JS_STRING, group));
 ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), OPTION("patience_ms", JS_INT64, wait_ms));
+ARGS(snapshot, ARG("path", JS_STRING, path));
+ARGS(hold, ARG("path", JS_STRING, path), OPTION("patience_ms", JS_INT64, wait_ms));
+ARGS(resize, ARG("size_bytes", JS_INT64, size_bytes));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
 
@@ -85,6 +90,7 @@ struct call {
 	struct args args;
 	char text[128];            /* a socket's path, an operation's id */
 	uint16_t port;
+	struct vdi_snapshot_result snapshot;
 };
 
 struct verb {
@@ -408,6 +414,44 @@ static void on_verify_cancel(struct call *c)
 	vdi_verify_cancel(c->d->vdi, c->args.id, on_done, c);
 }
 
+static void on_snapshot(struct call *c)
+{
+	vdi_snapshot(c->d->vdi, c->args.path, &c->snapshot, on_done, c);
+}
+
+static void on_snapshot_hold(struct call *c)
+{
+	int64_t patience_ms = c->args.wait_ms ? c->args.wait_ms : HOLD_MS;
+
+	if (patience_ms < 1 || patience_ms > HOLD_MS_MAX)
+		fail(c, EINVAL, "patience_ms is between 1 and 10000");
+	else
+		vdi_snapshot_hold(c->d->vdi, c->args.path, (unsigned)patience_ms, on_done, c);
+}
+
+static void on_snapshot_go(struct call *c)
+{
+	vdi_snapshot_go(c->d->vdi, c->args.path, true, &c->snapshot, on_done, c);
+}
+
+static void on_snapshot_cancel(struct call *c)
+{
+	vdi_snapshot_go(c->d->vdi, c->args.path, false, NULL, on_done, c);
+}
+
+static char *snapshot_ok(struct call *c)
+{
+	return report_snapshot(&c->snapshot);
+}
+
+static void on_resize(struct call *c)
+{
+	if (c->args.size_bytes < 0)
+		fail(c, EINVAL, "size_bytes is negative");
+	else
+		vdi_resize(c->d->vdi, (uint64_t)c->args.size_bytes, on_done, c);
+}
+
 static const struct verb verbs[] = {
 	{ "hello", &no_args, on_now, hello_ok },
 	{ "attach", &domain_args, on_attach, attach_ok },
@@ -417,6 +461,11 @@ static const struct verb verbs[] = {
 	{ "handover.prepare", &prepare_args, on_prepare, empty },
 	{ "handover.commit", &group_args, on_group_commit, empty },
 	{ "handover.cancel", &group_args, on_group_cancel, empty },
+	{ "snapshot", &snapshot_args, on_snapshot, snapshot_ok },
+	{ "snapshot.hold", &hold_args, on_snapshot_hold, empty },
+	{ "snapshot.go", &snapshot_args, on_snapshot_go, snapshot_ok },
+	{ "snapshot.cancel", &snapshot_args, on_snapshot_cancel, empty },
+	{ "resize", &resize_args, on_resize, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },

@@ -65,6 +65,16 @@ char *report_attach(const char *socket, const char *export)
 	return jsonspec_encode(&attach_spec, &r);
 }
 
+char *report_snapshot(const struct vdi_snapshot_result *r)
+{
+	char *text;
+
+	if (asprintf(&text, "{\"held_us\":%" PRIu64 ",\"waited\":%" PRIu64 ",\"longest_wait_us\":%" PRIu64 ",\"clones\":%" PRIu64
+		     ",\"took_us\":%" PRIu64 "}", r->held_us, r->waited, r->longest_wait_us, r->clones, r->took_us) < 0)
+		return NULL;
+	return text;
+}
+
 /* --- operations */
 
 struct operation_report {

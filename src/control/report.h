@@ -13,6 +13,7 @@ char *report_attach(const char *socket, const char *export);
 char *report_stat(const struct vdi *v, const char *id);
 /* NULL too when it is not there. */
 char *report_verification(const struct vdi *v, const char *id);
+char *report_snapshot(const struct vdi_snapshot_result *r);
 char *report_list(const struct vdi *v);
 char *report_status(const struct vdi *v, const char *id, const char *path);
 

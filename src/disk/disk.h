@@ -31,8 +31,8 @@ struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); 
 const char *disk_engine_name(const struct layer *disk);
 bool disk_is_direct(const struct layer *disk);
 /* Shares the blocks of r, or of its beginning up to *end (a multiple of align, or r's end), with the same place in `to`, a
- * file of the same file system. A positive errno: EOPNOTSUPP, EXDEV, EINVAL: they cannot be shared. Blocks: it is for the pool, and the
- * disk must stay open. */
+ * file of the same file system. A positive errno: EOPNOTSUPP, EXDEV, EINVAL: they cannot be shared. Blocks: it is for the pool,
+ * and the disk must stay open. */
 int disk_clone(const struct layer *disk, int to, struct range r, uint64_t align, uint64_t *end);
 /* The image grew: takes the new size from the file. */
 int disk_refresh_size(struct layer *disk, struct error *e);

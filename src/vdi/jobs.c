@@ -26,6 +26,7 @@ static const char *const names[] = {
 	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked", [JOB_TAKE] = "take",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
+	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -52,6 +53,8 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_TAKE] = take_begin,
 	[JOB_PREPARE] = group_begin_prepare,
 	[JOB_FOLLOW] = group_begin_follow,
+	[JOB_SNAPSHOT] = snapshot_begin,
+	[JOB_RESIZE] = resize_begin,
 };
 
 static void run(struct loop_task *t)
@@ -144,6 +147,7 @@ static void job_free(struct job *j)
 	free(j->remote);
 	free(j->journal);
 	loop_timer_free(j->patience);
+	snapshot_free(j->snapshot);
 	free(j);
 }
 

@@ -162,6 +162,8 @@ enum job_kind {
 	JOB_LINKED,     /* the link to it came or went */
 	JOB_TAKE,       /* an admin says that the disk is owned here */
 	JOB_PREPARE,    /* hand it over with a group: up to PREPARE, and on when that is decided */
+	JOB_SNAPSHOT,   /* a clone of the disk as it is at one moment */
+	JOB_RESIZE,     /* it grows */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
@@ -255,6 +257,9 @@ struct job {
 	bool is_mirror_lost;          /* the far side has not got what was sent */
 	bool was_resolved;            /* ACTIVATE, DEACTIVATE, TAKE: group_resolve() was called */
 	step_fn *resolved;
+
+	struct snapshot *snapshot; /* owned: SNAPSHOT */
+	uint64_t bytes;        /* RESIZE */
 
 	/* JOB_LINK */
 	struct question *question; /* borrowed */
@@ -465,6 +470,14 @@ void group_begin_follow(struct vdi *v);   /* JOB_FOLLOW */
 void group_resolve(struct vdi *v, step_fn *next);
 /* Given with a group: who wrote here is inactive now (to be saved: true). */
 bool group_leave(struct vdi *v);
+
+/* --- snapshot.c */
+struct snapshot;
+void snapshot_begin(struct vdi *v); /* JOB_SNAPSHOT */
+void snapshot_free(struct snapshot *s); /* NULL is allowed */
+
+/* --- resize.c */
+void resize_begin(struct vdi *v); /* JOB_RESIZE */
 
 /* --- take.c */
 void take_begin(struct vdi *v); /* JOB_TAKE */

@@ -61,6 +61,21 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 /* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
 		void *arg);
+/* Makes the file `path`, in the image's directory: the disk as it is at one moment, durable; it shares the blocks. What was
+ * there is replaced. EOPNOTSUPP: the file system has no shared blocks. EPERM: it is not complete. */
+struct vdi_snapshot_result {
+	uint64_t held_us;           /* how long guests were held, the longer of the two times */
+	uint64_t waited, longest_wait_us; /* writes that waited for a clone, between those */
+	uint64_t clones, took_us;
+};
+void vdi_snapshot(struct vdi *v, const char *path, struct vdi_snapshot_result *out, vdi_done_fn *done, void *arg);
+/* The same in two: done() when guests are held; they are, and other verbs wait, until go, for patience_ms at most. */
+void vdi_snapshot_hold(struct vdi *v, const char *path, unsigned patience_ms, vdi_done_fn *done, void *arg);
+/* done() as for vdi_snapshot(). ENOENT: it is not held. !is_wanted: nothing is made: ECANCELED. */
+void vdi_snapshot_go(struct vdi *v, const char *path, bool is_wanted, struct vdi_snapshot_result *out, vdi_done_fn *done,
+		     void *arg);
+/* The disk grows, whoever uses it. EBUSY: it is mirrored. ERANGE: it would get smaller. */
+void vdi_resize(struct vdi *v, uint64_t bytes, vdi_done_fn *done, void *arg);
 /* The volume is to be removed; nobody has it attached. Good: it may be. EAGAIN: its source was asked, ask again; EPERM: no. */
 void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* An admin's word: the disk is owned here, no guest runs from the other one. EPERM: it is already, or only by force. */

@@ -34,6 +34,7 @@ void fake_reset(struct loop *l)
 {
 	memset(&fake, 0, sizeof(fake));
 	fake.loop = l;
+	fake.clone_granules = 16;
 }
 
 /* --- disk */
@@ -99,6 +100,24 @@ bool disk_is_direct(const struct layer *disk)
 {
 	(void)disk;
 	return false;
+}
+
+int disk_clone(const struct layer *disk, int to, struct range r, uint64_t align, uint64_t *end)
+{
+	(void)disk;
+	(void)to;
+	if (++fake.clones >= fake.clone_err_at && fake.clone_err_at)
+		return fake.clone_err;
+	*end = MIN(r.end, r.start + fake.clone_granules * align);
+	return 0;
+}
+
+int disk_refresh_size(struct layer *disk, struct error *e)
+{
+	(void)e;
+	fake_trace("refresh");
+	disk->geometry.size_bytes = fake.size_bytes;
+	return 0;
 }
 
 /* --- nbdsrv */

@@ -18,6 +18,10 @@ struct fake {
 	char trace[4096];
 	struct loop *loop;
 	int open_err, flush_err, listen_err;
+	unsigned clones, clone_err_at; /* so many were asked for; from that one on they end with clone_err; 0: none does. On pool threads */
+	int clone_err;
+	uint64_t clone_granules; /* how much one does, at most */
+	uint64_t size_bytes;    /* what disk_refresh_size() finds */
 	struct layer *mirror;   /* the living one */
 	struct mirror_status status;
 	bool is_finish_slow;    /* fake_finish() ends it */

@@ -36,3 +36,7 @@ UNIT_TESTS += tests/unit/test-envoy
 tests_unit_test_envoy_SOURCES = tests/unit/test-envoy.c $(VDI_RIG)
 tests_unit_test_envoy_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_envoy_LDADD = $(VDI_LIBS)
+UNIT_TESTS += tests/unit/test-snapshot
+tests_unit_test_snapshot_SOURCES = tests/unit/test-snapshot.c $(VDI_RIG)
+tests_unit_test_snapshot_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_snapshot_LDADD = $(VDI_LIBS)
