@@ -25,11 +25,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 
@@ -39,6 +41,7 @@
 #include "disk/disk-nbd.h"
 
 #define LOCK_POLL_MS 3
+#define REPLACED_MAX 100u
 #define ALIGN_MAX 65536u
 #define OPTIMAL_MIN 4096u
 #define OPTIMAL_MAX (4u * 1024 * 1024)
@@ -110,6 +113,30 @@ int disk_file_lock(int fd, const char *path, bool is_shared, unsigned wait_ms, s
 	return 0;
 }
 
+/* Whoever waited for the lock may have got that of a file that was replaced, or removed, meanwhile. */
+static bool is_current(const struct disk_file *f, const struct stat *st)
+{
+	struct stat named;
+
+	return f->is_block_device || (stat(f->path, &named) == 0 && named.st_ino == st->st_ino && named.st_dev == st->st_dev);
+}
+
+static int open_and_lock(struct disk_file *f, const struct disk_spec *spec, struct stat *st, struct error *e)
+{
+	for (unsigned tries = 0; tries < REPLACED_MAX; tries++) {
+		if (open_descriptor(f, spec, st, e) == -1)
+			return -1;
+		f->is_block_device = S_ISBLK(st->st_mode);
+		if (disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1)
+			return -1;
+		if (is_current(f, st))
+			return 0;
+		close(f->fd);
+		f->fd = -1;
+	}
+	return error_set(e, EBUSY, "%s is replaced again and again", f->path);
+}
+
 static bool is_alignment(uint32_t n)
 {
 	return n != 0 && n <= ALIGN_MAX && (n & (n - 1)) == 0;
@@ -128,6 +155,15 @@ static uint32_t try_alignment(const struct disk_file *f)
 	return align;
 }
 
+/* Where a file's blocks may be shared (they may be at any time), XFS writes a part of one through its page cache, which then gets
+ * into the way of what is written past it: "direct" I/O would end in EIO at the next flush. So whole blocks there. */
+static uint32_t ask_shared_block(const struct disk_file *f)
+{
+	struct statfs fs;
+
+	return !f->is_block_device && fstatfs(f->fd, &fs) == 0 && fs.f_type == XFS_SUPER_MAGIC ? (uint32_t)fs.f_bsize : 1;
+}
+
 /* False: not for O_DIRECT. */
 static bool ask_alignment(struct disk_file *f)
 {
@@ -137,14 +173,14 @@ static bool ask_alignment(struct disk_file *f)
 	struct statx sx;
 
 	if (statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 && (sx.stx_mask & STATX_DIOALIGN)) {
-		f->align = sx.stx_dio_offset_align;
+		f->align = MAX(sx.stx_dio_offset_align, ask_shared_block(f));
 		f->memory_align = sx.stx_dio_mem_align;
 		return is_alignment(f->align) && is_alignment(f->memory_align);
 	}
 #endif
 	f->memory_align = 4096;
 	if (!f->is_block_device)
-		f->align = try_alignment(f);
+		f->align = MAX(try_alignment(f), ask_shared_block(f));
 	else if (ioctl(f->fd, BLKSSZGET, &block_bytes) == 0)
 		f->align = (uint32_t)block_bytes;
 	return is_alignment(f->align);
@@ -296,10 +332,7 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 			goto fail;
 		return f;
 	}
-	if (open_descriptor(f, spec, &st, e) == -1)
-		goto fail;
-	f->is_block_device = S_ISBLK(st.st_mode);
-	if (disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1 || learn(f, &st, e) == -1)
+	if (open_and_lock(f, spec, &st, e) == -1 || learn(f, &st, e) == -1)
 		goto fail;
 	return f;
 fail:

@@ -145,6 +145,38 @@ static void a_lock_let_go_in_time_is_taken(void **state)
 	unlink(path);
 }
 
+static void a_file_replaced_while_its_lock_was_waited_for_is_not_used(void **state)
+{
+	struct disk_spec spec = { .engine = engine, .lock_wait_ms = 20000 };
+	struct error e = { 0 };
+	struct disk_file *f;
+	struct stat st;
+	char path[128], newer[128];
+	int told;
+	pid_t child, replacer;
+
+	(void)state;
+	rig_file(path, 4096);
+	rig_file(newer, 8192);
+	spec.path = path;
+	child = hold_lock(path, LOCK_EX, &told);
+	replacer = fork();
+	assert_true(replacer >= 0);
+	if (replacer == 0) {
+		usleep(30000);
+		_exit(rename(newer, path) != 0);
+	}
+	close(told);
+	f = disk_open(&spec, &e);
+	assert_non_null(f);
+	waitpid(child, NULL, 0);
+	waitpid(replacer, NULL, 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(f->size_bytes, st.st_size);
+	disk_file_close(f);
+	unlink(path);
+}
+
 static void readers_share_and_keep_writers_out(void **state)
 {
 	struct disk_spec spec = { .engine = engine, .is_read_only = true };
@@ -389,6 +421,7 @@ int main(void)
 		cmocka_unit_test(a_symbolic_link_leads_to_its_disk),
 		cmocka_unit_test(a_locked_disk_is_busy_after_a_bounded_wait),
 		cmocka_unit_test(a_lock_let_go_in_time_is_taken),
+		cmocka_unit_test(a_file_replaced_while_its_lock_was_waited_for_is_not_used),
 		cmocka_unit_test(readers_share_and_keep_writers_out),
 		cmocka_unit_test(a_read_only_disk_takes_no_writes),
 		cmocka_unit_test(an_empty_disk_opens_flushes_and_grows),
