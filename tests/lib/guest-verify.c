@@ -17,6 +17,10 @@
  * After a loss of the cache only what was acknowledged before an answered flush was begun counts as acknowledged there (C in
  * the drawing); everything that was ever issued may still be what the sector holds.
  *
+ * A copy taken at one moment M may lack what had not ended by then.  That it is one moment: everything that is there was issued
+ * before M, everything that is missing (issued after what the sector holds had ended) ended after M.  So, over all sectors, the
+ * latest issue of the first is before the earliest end of the second.
+ *
  * A loss of power in the middle of the log is the same for all that ended before it.
  *
  * Can fail: lost (an older state), torn (a stamp whose bytes are not its own), elsewhere (another offset's stamp), strange (a
@@ -91,6 +95,9 @@ struct history {
 	uint64_t flushes, flushed;      /* flushed: the latest beginning among answered flushes */
 	uint64_t power_lost;            /* the last time */
 	bool is_flushed;                /* only what is older than `flushed` must be there */
+	uint64_t moment;                /* ... than this; 0: it is no copy of one moment */
+	uint64_t latest_there;          /* the latest issue of what is there */
+	uint64_t *held_end;             /* owned; per sector: when what it holds had ended */
 	uint64_t *must_outlive;         /* owned; per sector: the latest issue among acknowledged operations */
 	uint64_t *zeroed;               /* owned; per sector: the latest end among zeroings */
 };
@@ -100,6 +107,7 @@ static void history_fini(struct history *h)
 	free(h->operation);
 	free(h->flush);
 	free(h->must_outlive);
+	free(h->held_end);
 	free(h->zeroed);
 }
 
@@ -168,7 +176,8 @@ static void note_sectors(struct history *h)
 		const uint64_t first = (op->offset - h->header.region_start) / GUEST_SECTOR;
 
 		for (uint64_t s = first; s < first + op->length / GUEST_SECTOR; s++) {
-			if (op->ended != UINT64_MAX && !op->may_be_lost && (!h->is_flushed || op->ended < h->flushed))
+			if (op->ended != UINT64_MAX && !op->may_be_lost && (!h->is_flushed || op->ended < h->flushed) &&
+			    (!h->moment || op->ended <= h->moment))
 				h->must_outlive[s] = MAX(h->must_outlive[s], op->issued);
 			if (op->is_zero)
 				h->zeroed[s] = MAX(h->zeroed[s], op->ended);
@@ -190,7 +199,8 @@ static int digest(struct history *h, const uint8_t *log, size_t bytes)
 	h->flush = calloc(records + 1, sizeof(*h->flush));
 	h->must_outlive = calloc(sectors, sizeof(*h->must_outlive));
 	h->zeroed = calloc(sectors, sizeof(*h->zeroed));
-	if (!h->operation || !h->flush || !h->must_outlive || !h->zeroed)
+	h->held_end = calloc(sectors, sizeof(*h->held_end));
+	if (!h->held_end || !h->operation || !h->flush || !h->must_outlive || !h->zeroed)
 		return -1;
 	for (size_t i = 0; i < records; i++) {
 		struct guest_log_record r;
@@ -227,7 +237,7 @@ static int read_log(struct history *h, const char *path)
 /* --- the disk against it */
 
 /* What is wrong with the sector at `offset`; NULL: nothing. */
-static const char *judge(const struct history *h, const uint8_t *sector, uint64_t offset)
+static const char *judge(struct history *h, const uint8_t *sector, uint64_t offset)
 {
 	static const uint8_t zeros[GUEST_SECTOR];
 	const uint64_t index = (offset - h->header.region_start) / GUEST_SECTOR;
@@ -235,6 +245,7 @@ static const char *judge(const struct history *h, const uint8_t *sector, uint64_
 	uint64_t from, sequence;
 	const struct operation *op;
 
+	h->held_end[index] = h->zeroed[index];
 	if (memcmp(sector, zeros, GUEST_SECTOR) == 0)
 		return h->zeroed[index] >= h->must_outlive[index] ? NULL : "lost: reads as zero";
 	if (!guest_stamp_read(sector, h->header.run, &from, &sequence))
@@ -249,10 +260,32 @@ static const char *judge(const struct history *h, const uint8_t *sector, uint64_
 	guest_stamp(whole, h->header.run, offset, sequence);
 	if (memcmp(sector, whole, GUEST_SECTOR) != 0)
 		return "torn: half of a stamp";
+	h->held_end[index] = op->ended;
+	h->latest_there = MAX(h->latest_there, op->issued);
 	return op->ended >= h->must_outlive[index] ? NULL : "lost: an older write's stamp";
 }
 
-static int compare(struct nbd_handle *nbd, const struct history *h, uint64_t *bad)
+/* Is all that is there from before everything that is missing had ended? */
+static bool is_one_moment(const struct history *h)
+{
+	uint64_t missing = UINT64_MAX;
+
+	for (uint64_t i = 0; i < h->operations; i++) {
+		const struct operation *op = &h->operation[i];
+		const uint64_t first = (op->offset - h->header.region_start) / GUEST_SECTOR;
+
+		for (uint64_t s = first; s < first + op->length / GUEST_SECTOR; s++)
+			if (op->issued > h->held_end[s])
+				missing = MIN(missing, op->ended);
+	}
+	if (h->latest_there < missing)
+		return true;
+	fprintf(stderr, "guest: not one moment: what was issued at %" PRIu64 " is there, what had ended at %" PRIu64
+		" is not\n", h->latest_there, missing);
+	return false;
+}
+
+static int compare(struct nbd_handle *nbd, struct history *h, uint64_t *bad)
 {
 	CLEANUP_FREE uint8_t *chunk = malloc(CHUNK_BYTES);
 
@@ -275,9 +308,9 @@ static int compare(struct nbd_handle *nbd, const struct history *h, uint64_t *ba
 	return 0;
 }
 
-int guest_verify(const char *uri, const char *log_path, bool is_flushed)
+int guest_verify(const char *uri, const char *log_path, bool is_flushed, uint64_t moment)
 {
-	struct history h = { .is_flushed = is_flushed };
+	struct history h = { .is_flushed = is_flushed, .moment = moment };
 	struct nbd_handle *nbd = nbd_create();
 	uint64_t bad = 0;
 	int ret = 2;
@@ -289,7 +322,7 @@ int guest_verify(const char *uri, const char *log_path, bool is_flushed)
 		goto out;
 	}
 	if (compare(nbd, &h, &bad) == 0)
-		ret = bad ? 1 : 0;
+		ret = bad || (moment && !is_one_moment(&h)) ? 1 : 0;
 	nbd_shutdown(nbd, 0);
 	if (ret != 2)
 		printf("verified=%" PRIu64 " acknowledged=%" PRIu64 " bad_sectors=%" PRIu64 "\n", h.operations, h.acknowledged,

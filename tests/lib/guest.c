@@ -4,7 +4,7 @@
  *
  *      guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N]
  *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS]
- *      guest verify [--flushed] --uri URI --log FILE...
+ *      guest verify [--flushed | --moment BYTES] --uri URI --log FILE...
  *
  * `write` keeps --depth operations of 512 bytes to 64 KiB (mostly 4 KiB) in flight on a region that read as zero before.
  * Each issue is in the log before it is sent, each acknowledgement after it came, by write(2): a kill -9 loses nothing that
@@ -12,6 +12,9 @@
  *
  *      running --connection lost--> reads the next URI from the FIFO --> unacknowledged ones again, same numbers --> running
  *                                        '--- end of file, or no --then: the end
+ *
+ * --moment BYTES: what is verified is a copy of the disk, made at one moment after the log had so many bytes and before it
+ * had those it has.
  *
  * A line "lost URI" says that the disk's power was lost meanwhile: what was acknowledged and not flushed is not promised.
  *
@@ -68,6 +71,7 @@ struct writer {
 	uint64_t seed, iops, count, flush_every, slow_ms;
 	unsigned depth, zero_percent;
 	bool may_overlap, is_flushed; /* is_flushed: verify only what a flush covered */
+	uint64_t moment;          /* verify a copy: it was taken after so many bytes of the log; 0: it is the disk itself */
 
 	struct nbd_handle *nbd;   /* owned */
 	int log;                  /* owned */
@@ -485,7 +489,7 @@ static void usage(void)
 	fputs("usage: guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N]\n"
 	      "                   [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap]\n"
 	      "                   [--slow MS]\n"
-	      "       guest verify [--flushed] --uri URI --log FILE...\n", stderr);
+	      "       guest verify [--flushed | --moment BYTES] --uri URI --log FILE...\n", stderr);
 	exit(2);
 }
 
@@ -528,6 +532,7 @@ static void take_option(struct writer *w, int option, char *value)
 	case 'o': w->may_overlap = true; break;
 	case 'S': w->slow_ms = number(value, 1, INT32_MAX); break;
 	case 'F': w->is_flushed = true; break;
+	case 'm': w->moment = number(value, sizeof(struct guest_log_header), INT64_MAX); break;
 	default: usage();
 	}
 }
@@ -542,6 +547,7 @@ int main(int argc, char **argv)
 		{ "zero-percent", required_argument, NULL, 'z' }, { "flush-every", required_argument, NULL, 'f' },
 		{ "overlap", no_argument, NULL, 'o' },            { "uri-file", required_argument, NULL, 'U' },
 		{ "slow", required_argument, NULL, 'S' },         { "flushed", no_argument, NULL, 'F' },
+		{ "moment", required_argument, NULL, 'm' },
 		{ NULL, 0, NULL, 0 }
 	};
 	static struct writer w = { .depth = 8, .log = -1 };
@@ -558,8 +564,10 @@ int main(int argc, char **argv)
 		return run_write(&w);
 	if (strcmp(what, "verify") != 0)
 		usage();
-	ret = guest_verify(w.uri, w.log_path, w.is_flushed);
+	if (w.moment) /* in records */
+		w.moment = MAX((w.moment - sizeof(struct guest_log_header)) / sizeof(struct guest_log_record), (uint64_t)1);
+	ret = guest_verify(w.uri, w.log_path, w.is_flushed, w.moment);
 	for (; optind < argc; optind++)
-		ret = MAX(ret, guest_verify(w.uri, argv[optind], w.is_flushed));
+		ret = MAX(ret, guest_verify(w.uri, argv[optind], w.is_flushed, w.moment));
 	return ret;
 }

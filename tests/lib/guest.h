@@ -42,7 +42,8 @@ void guest_stamp(uint8_t sector[static GUEST_SECTOR], uint64_t run, uint64_t off
 bool guest_stamp_read(const uint8_t sector[static GUEST_SECTOR], uint64_t run, uint64_t *offset, uint64_t *sequence);
 
 /* Reads the export and the log; complains on stderr. 0: every sector is as a disk may leave it; 1: not; 2: could not look.
- * is_flushed: as a disk may leave it that lost its cache: only what a flush covered must be there. */
-int guest_verify(const char *uri, const char *log_path, bool is_flushed);
+ * is_flushed: as a disk may leave it that lost its cache: only what a flush covered must be there.
+ * moment: not 0: as a copy may be that was taken at one moment, after so many records of the log. */
+int guest_verify(const char *uri, const char *log_path, bool is_flushed, uint64_t moment);
 
 #endif
