@@ -25,6 +25,7 @@
 #include "plugins/image.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
+#include "plugins/volume.h"
 
 #define STATUS_WAIT_MS 10000u
 #define GIVE_BACK_MS 10000u
@@ -182,9 +183,26 @@ int datapath_attach(struct smapi_call *call, char **result, struct failure *f)
 	return smapi_result(uri ? types_backend(uri) : NULL, result, f);
 }
 
+/* A full SR starts guests all the same: its disks' content_ids are then older than what they hold. */
+static void note_writer(const char *uri, bool *is_read_only)
+{
+	struct failure f;
+	CLEANUP_FREE char *path = datapath_image(uri, &f);
+	struct error e;
+
+	if (path && volume_note_writer(path, is_read_only, &e) == -1)
+		log_error("%s has no new content_id: %s", path, e.text);
+	if (*is_read_only)
+		log_info("%s is read-only, and is served so", path);
+}
+
 static int activate(struct smapi_call *call, bool is_read_only, char **result, struct failure *f)
 {
-	CLEANUP_FREE char *ok = ask_started(call, "activate", is_read_only, f);
+	CLEANUP_FREE char *ok = NULL;
+
+	if (!is_read_only)
+		note_writer(call->args.uri, &is_read_only);
+	ok = ask_started(call, "activate", is_read_only, f);
 
 	return ok ? smapi_unit(result, f) : -1;
 }
@@ -257,22 +275,33 @@ static int release_users(const char *path, const struct users *users, struct fai
 	return 0;
 }
 
-/* What is nobody's but ours, and has not been promised to anybody, may go; of the rest its process knows. */
-static bool is_plainly_ours(const char *path)
+/* False + e: it cannot be known. A file that is not there says "owned". */
+static bool read_owner(const char *path, struct owner *owner, struct error *e)
 {
 	CLEANUP_FREE char *file = NULL;
 	CLEANUP_FREE char *text = NULL;
+	size_t bytes;
+
+	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0) {
+		file = NULL;
+		error_set(e, ENOMEM, "out of memory");
+		return false;
+	}
+	text = proc_read_file(file, OWNER_MAX_BYTES, &bytes, e);
+	if (text)
+		return jsonspec_decode(&owner_spec, text, bytes, owner, e) == 0;
+	*owner = (struct owner) { .state = strdup("owned") };
+	return e->err == ENOENT && owner->state;
+}
+
+/* What is nobody's but ours, and has not been promised to anybody, may go; of the rest its process knows. */
+static bool is_plainly_ours(const char *path)
+{
 	struct owner owner;
 	struct error e;
-	size_t bytes;
 	bool is_ours;
 
-	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0)
-		file = NULL;
-	text = file ? proc_read_file(file, OWNER_MAX_BYTES, &bytes, &e) : NULL;
-	if (!text)
-		return file && e.err == ENOENT;
-	if (jsonspec_decode(&owner_spec, text, bytes, &owner, &e) == -1)
+	if (!read_owner(path, &owner, &e))
 		return false;
 	is_ours = strcmp(owner.state, "owned") == 0 && !owner.told;
 	jsonspec_clear(&owner_spec, &owner);
@@ -324,4 +353,101 @@ int datapath_release(const char *path, struct failure *f)
 bool datapath_owes(const char *path)
 {
 	return !is_plainly_ours(path) && access(path, F_OK) == 0;
+}
+
+/* --- for the volume's verbs */
+
+struct snapshot_args {
+	char *path;
+};
+static const struct jsonspec_field snapshot_fields[] = { { "path", JS_STRING, offsetof(struct snapshot_args, path) }, { NULL } };
+static const struct jsonspec snapshot_spec = { "snapshot", sizeof(struct snapshot_args), snapshot_fields };
+
+struct resize_args {
+	int64_t size_bytes;
+};
+static const struct jsonspec_field resize_fields[] = {
+	{ "size_bytes", JS_INT64, offsetof(struct resize_args, size_bytes) }, { NULL }
+};
+static const struct jsonspec resize_spec = { "resize", sizeof(struct resize_args), resize_fields };
+
+/* Takes args. */
+static int ask_process(const char *image, const char *verb, char *args, struct error *e)
+{
+	CLEANUP_FREE char *text = args;
+	CLEANUP_FREE char *canonical = uri_canonical(image, e);
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+
+	if (!text)
+		return error_set(e, ENOMEM, "out of memory");
+	if (!canonical || process_by_path(&p, canonical, e) == -1)
+		return -1;
+	ok = process_call(&p, verb, text, PROCESS_RESTART, 0, e);
+	return ok ? 0 : e->err == ESRCH ? 1 : -1;
+}
+
+int datapath_snapshot(const char *image, const char *to, struct error *e)
+{
+	const struct snapshot_args args = { .path = (char *)(uintptr_t)to };
+
+	return ask_process(image, "snapshot", jsonspec_encode(&snapshot_spec, &args), e);
+}
+
+int datapath_resize(const char *image, int64_t bytes, struct error *e)
+{
+	const struct resize_args args = { .size_bytes = bytes };
+
+	return ask_process(image, "resize", jsonspec_encode(&resize_spec, &args), e);
+}
+
+int datapath_check_whole(const char *path, struct error *e)
+{
+	struct owner owner;
+	bool is_whole;
+
+	if (!read_owner(path, &owner, e))
+		return error_prefix(e, "whose %s is", path);
+	is_whole = strcmp(owner.state, "receiving") != 0 && strcmp(owner.state, "incomplete") != 0 &&
+		   strcmp(owner.state, "released") != 0;
+	jsonspec_clear(&owner_spec, &owner);
+	return is_whole ? 0 : error_set(e, EPERM, "%s is the far side of a mirror, and has not everything; it can be cloned when "
+					"it has", path);
+}
+
+static int check_unused(const struct users *users, const char *path, struct failure *f)
+{
+	const struct user *user = users->domains.item;
+
+	if (!users->domains.count)
+		return 0;
+	return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "%s is %s for domain %s; %s it first", path,
+			   user->active ? "active" : "attached", user->domain, user->active ? "deactivate and detach" : "detach");
+}
+
+int datapath_check_idle(const char *path, struct failure *f)
+{
+	CLEANUP_FREE char *canonical = NULL;
+	CLEANUP_FREE char *ok = NULL;
+	struct users users;
+	struct process p;
+	struct error e;
+	int r;
+
+	canonical = uri_canonical(path, &e);
+	if (!canonical || process_by_path(&p, canonical, &e) == -1)
+		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, &e);
+	if (ok && jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == 0) {
+		r = check_unused(&users, canonical, f);
+		jsonspec_clear(&users_spec, &users);
+		if (r == -1)
+			return -1;
+	} else if (e.err != ESRCH) {
+		return failure_from(f, FAILURE_VDI_IN_USE, &e);
+	}
+	if (datapath_owes(canonical))
+		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
+				   "%s was moved, or a mirror of it is not settled; activate it, or end the mirror, first", path);
+	return 0;
 }

@@ -15,6 +15,15 @@ char *datapath_image(const char *uri, struct failure *f);
  * it attached or active. */
 int datapath_release(const char *path, struct failure *f);
 
+/* What the image's process does for who has it open. 0: it did; 1: there is no process; -1 + e. */
+int datapath_snapshot(const char *image, const char *to, struct error *e);
+int datapath_resize(const char *image, int64_t bytes, struct error *e);
+
+/* -1 + f: somebody has it attached, or a mirror of it is not settled. */
+int datapath_check_idle(const char *path, struct failure *f);
+/* -1 + e: it is a mirror's far side and has not everything. */
+int datapath_check_whole(const char *path, struct error *e);
+
 /* The image is there, and its record says that it is not plainly its owner's, or that a mirror of it was never settled. */
 bool datapath_owes(const char *path);
 

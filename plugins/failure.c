@@ -29,6 +29,8 @@ static const struct kind {
 	[FAILURE_VDI_SIZE]              = { "SR_BACKEND_FAILURE_79", "VDI Invalid size", false },
 	[FAILURE_VDI_CREATE]            = { "SR_BACKEND_FAILURE_78", "VDI Creation failed", false },
 	[FAILURE_VDI_DELETE]            = { "SR_BACKEND_FAILURE_80", "VDI deletion failed", false },
+	[FAILURE_VDI_SNAPSHOT]          = { "SR_BACKEND_FAILURE_82", "Failed to snapshot VDI", false },
+	[FAILURE_VDI_CLONE]             = { "SR_BACKEND_FAILURE_81", "Failed to clone VDI", false },
 	[FAILURE_MIRROR]                = { "SR_BACKEND_FAILURE", "The VDI cannot be mirrored", false },
 	[FAILURE_SR_DOES_NOT_EXIST]     = { "SR_BACKEND_FAILURE", "SR_does_not_exist", true },
 	[FAILURE_SR_NOT_ATTACHED]       = { "SR_BACKEND_FAILURE", "Sr_not_attached", true },

@@ -20,13 +20,6 @@
 
 const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, IMAGE_JOURNAL_SUFFIX, NULL };
 
-static char *join(const char *dir, const char *before, const char *key, const char *after)
-{
-	char *path;
-
-	return asprintf(&path, "%s/%s%s%s", dir, before, key, after) < 0 ? NULL : path;
-}
-
 static int out_of_memory(struct error *e)
 {
 	return error_set(e, ENOMEM, "out of memory");
@@ -34,7 +27,9 @@ static int out_of_memory(struct error *e)
 
 char *image_path(const char *dir, const char *key)
 {
-	return join(dir, "", key, ".raw");
+	char *path;
+
+	return asprintf(&path, "%s/%s.raw", dir, key) < 0 ? NULL : path;
 }
 
 int image_round(int64_t bytes, int64_t *rounded, struct error *e)
@@ -47,7 +42,7 @@ int image_round(int64_t bytes, int64_t *rounded, struct error *e)
 	return 0;
 }
 
-static int sync_dir(const char *dir)
+int image_sync_dir(const char *dir)
 {
 	CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -65,31 +60,18 @@ static int set_size(int fd, const char *path, int64_t bytes, struct error *e)
 
 int image_create(const char *dir, const char *key, int64_t bytes, struct error *e)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_FREE char *passing = join(dir, ".", key, ".raw.new");
+	CLEANUP_FREE char *passing = image_passing_path(dir, key);
 	CLEANUP_CLOSE int fd = -1;
-	int err;
 
-	if (!path || !passing)
+	if (!passing)
 		return out_of_memory(e);
 	fd = open(passing, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_errno(e, errno, "make %s", passing);
-	if (set_size(fd, passing, bytes, e) == -1) {
-		unlink(passing);
-		return -1;
-	}
-	if (rename(passing, path) == -1) {
-		err = errno;
-		unlink(passing);
-		return error_errno(e, err, "make %s", path);
-	}
-	err = sync_dir(dir);
-	if (err) {
-		unlink(path);
-		return error_errno(e, err, "make %s durable", path);
-	}
-	return 0;
+	if (set_size(fd, passing, bytes, e) == 0)
+		return image_publish(dir, key, e);
+	unlink(passing);
+	return -1;
 }
 
 int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e)
@@ -139,12 +121,13 @@ int image_unlink(const char *dir, const char *key, struct error *e)
 
 	if (!path)
 		return out_of_memory(e);
+	image_settle(dir, key);
 	if (unlink(path) == -1 && errno != ENOENT)
 		return error_errno(e, errno, "remove %s", path);
 	for (const char *const *suffix = image_beside; *suffix; suffix++)
 		if (unlink_beside(path, *suffix, e) == -1)
 			return -1;
-	err = sync_dir(dir);
+	err = image_sync_dir(dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;
 }
 

@@ -18,7 +18,7 @@ char *image_path(const char *dir, const char *key); /* heap */
 /* bytes rounded up to what a disk may have. -1 + e (EINVAL, EFBIG): no disk can be that large. */
 int image_round(int64_t bytes, int64_t *rounded, struct error *e);
 
-/* Makes it, full of zeros and durable; nothing is left behind on error. bytes: rounded. */
+/* Makes it, full of zeros, durable and published; nothing is left behind on error. bytes: rounded. */
 int image_create(const char *dir, const char *key, int64_t bytes, struct error *e);
 /* EBUSY in e: somebody has it open. ERANGE: it would get smaller. Nothing to do when it has that size. */
 int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e);
@@ -26,6 +26,19 @@ int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e)
 int image_claim(const char *dir, const char *key, struct error *e);
 /* What lies beside it goes with it. Good when it is not there. */
 int image_unlink(const char *dir, const char *key, struct error *e);
+
+/* --- image-clone.c: a new image, under a passing name until the volume has a record */
+
+char *image_passing_path(const char *dir, const char *key); /* heap */
+/* Makes to_path, durable, of what `from` is open on; what is there is replaced, nothing is left behind on error. Where blocks
+ * cannot be shared they are copied, or EOPNOTSUPP. */
+int image_clone(int from, const char *from_path, const char *to_path, bool may_copy, struct error *e);
+/* It has its name besides, durable. On error it has none. */
+int image_publish(const char *dir, const char *key, struct error *e);
+void image_settle(const char *dir, const char *key); /* the record is there: the passing name goes */
+/* It takes the place of the image that is there. */
+int image_replace(const char *dir, const char *key, struct error *e);
+int image_sync_dir(const char *dir); /* 0 or an errno */
 
 struct image_info {
 	int64_t virtual_bytes, allocated_bytes;

@@ -56,13 +56,23 @@ int lock_make(const char *path, enum lock_mode mode, struct error *e)
 	return take(path, O_CREAT, mode, e);
 }
 
-int lock_try(const char *path, struct error *e)
+static int try(const char *path, int flags, int how, struct error *e)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
+	CLEANUP_CLOSE int fd = open(path, flags | O_CLOEXEC);
 
 	if (fd < 0)
 		return error_errno(e, errno, "open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) == -1)
+	if (flock(fd, how | LOCK_NB) == -1)
 		return errno == EWOULDBLOCK ? error_set(e, EBUSY, "%s is in use", path) : error_errno(e, errno, "lock %s", path);
 	return take_fd(&fd);
+}
+
+int lock_try(const char *path, struct error *e)
+{
+	return try(path, O_RDWR, LOCK_EX, e);
+}
+
+int lock_try_shared(const char *path, struct error *e)
+{
+	return try(path, O_RDONLY, LOCK_SH, e);
 }

@@ -25,6 +25,8 @@ int lock_take(const char *path, enum lock_mode mode, struct error *e);
 int lock_make(const char *path, enum lock_mode mode, struct error *e);
 /* Does not wait, takes the file itself as it is: -1 with EBUSY in e when somebody holds it. */
 int lock_try(const char *path, struct error *e);
+/* The same, shared, with a descriptor for reading. */
+int lock_try_shared(const char *path, struct error *e);
 
 #define CLEANUP_LOCK CLEANUP_CLOSE
 

@@ -2,9 +2,10 @@
  *
  * meta - see meta.h
  *
- * A volume comes to be in this order: image under a passing name, image under its name, record.  It goes in the reverse order.
- * So a verb killed at any point leaves either a whole volume or a file without a record, which is no volume and which
- * Plugin.diagnostics reports.  Beside an image there may be files of the datapath's: whose the disk is
+ * A volume comes to be in this order: image under a passing name, under its own besides, record, no passing name.  It goes in
+ * this: record, image.  So a verb killed at any point leaves either a whole volume or a file without a record, which is no
+ * volume and which Plugin.diagnostics reports.  What has a passing name is swept away when the SR is attached; an image that has
+ * none may be somebody's data, and stays.  Beside an image there may be files of the datapath's: whose the disk is
  * (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).
  */
 #include "plugins/meta.h"
@@ -14,16 +15,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/image.h"
+#include "plugins/lock.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
 #define KEY_MAX 64
 #define SR_STEM "sxm-sr"
+#define HALF_WRITTEN_S 3600
 
 static const struct jsonspec_field sr_fields[] = {
 	{ "uuid", JS_STRING, offsetof(struct meta_sr, uuid) },
@@ -42,6 +47,7 @@ static const struct jsonspec_field volume_fields[] = {
 	{ "sharable", JS_BOOL, offsetof(struct meta_volume, sharable) },
 	{ "virtual_size", JS_INT64, offsetof(struct meta_volume, virtual_size) },
 	{ "format", JS_STRING, offsetof(struct meta_volume, format) },
+	{ "family", JS_STRING, offsetof(struct meta_volume, family), .is_optional = true },
 	{ "keys", JS_MAP, offsetof(struct meta_volume, keys) },
 	{ NULL },
 };
@@ -298,6 +304,65 @@ int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e)
 int meta_leftovers(const char *dir, struct jsonspec_list *names, struct error *e)
 {
 	return list_names(dir, names, is_leftover, e);
+}
+
+/* --- sweep */
+
+static bool is_old(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && time(NULL) - st.st_mtime > HALF_WRITTEN_S;
+}
+
+/* The image it is another name of: that one goes, too, when it has no record. */
+static void sweep_image(const char *dir, const char *passing, const char *stem)
+{
+	CLEANUP_FREE char *image = image_path(dir, stem);
+	CLEANUP_FREE char *record = meta_volume_path(dir, stem);
+	struct stat a, b;
+
+	if (!image || !record)
+		return;
+	if (stat(passing, &a) == 0 && stat(image, &b) == 0 && a.st_ino == b.st_ino && access(record, F_OK) == -1 &&
+	    errno == ENOENT) {
+		log_warn("%s has no record: whoever made it was killed; it is removed", image);
+		unlink(image);
+	}
+	log_info("%s is removed", passing);
+	unlink(passing);
+}
+
+static void sweep_one(const char *dir, const char *name)
+{
+	CLEANUP_FREE char *path = join(dir, name, "");
+	size_t bytes = strlen(name);
+	char stem[KEY_MAX + 1];
+
+	if (!path)
+		return;
+	if (*name == '.' && split_name(name + 1, ".raw.new", stem)) {
+		sweep_image(dir, path, stem);
+	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
+		log_info("%s is removed", path);
+		unlink(path);
+	}
+}
+
+void meta_sweep(const char *dir)
+{
+	CLEANUP_FREE char *lock_path = meta_sr_lock_path(dir);
+	CLEANUP_LOCK int lock = -1;
+	struct jsonspec_list names;
+	struct error e;
+
+	if (!lock_path || meta_leftovers(dir, &names, &e) == -1)
+		return;
+	if (names.count)
+		lock = lock_try(lock_path, &e);
+	for (size_t i = 0; lock >= 0 && i < names.count; i++)
+		sweep_one(dir, names.item[i]);
+	meta_list_clear(&names);
 }
 
 void meta_list_clear(struct jsonspec_list *l)

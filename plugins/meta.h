@@ -6,6 +6,7 @@
  *      DIR/sxm-sr.lock         held shared while a volume is made, exclusively while the SR is made or removed
  *      DIR/<key>.json          a volume's record: its presence makes the volume
  *      DIR/<key>.raw           its image
+ *      DIR/.<key>.raw.new      another name of it while the volume is made
  *
  * Files are replaced by rename, so readers take no lock and see the old or the new.
  */
@@ -33,6 +34,7 @@ struct meta_volume {
 	bool read_write, sharable;
 	int64_t virtual_size;            /* as made; the image knows better while it is there */
 	char *format;                    /* owned; "raw" */
+	char *family;                    /* owned; what clones and snapshots of one another share; NULL: the volume's key */
 	struct jsonspec_map keys;        /* what Volume.set stored */
 };
 
@@ -52,6 +54,9 @@ bool meta_is_key(const char *text);
 int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e);
 /* Every name in dir that is of ours but belongs to no volume: left by a verb that was killed. */
 int meta_leftovers(const char *dir, struct jsonspec_list *names, struct error *e);
+/* Removes those that are known to be nobody's: passing names with what has no record yet, when nobody makes a volume now, and
+ * half-written records an hour old. What is removed is in the log. */
+void meta_sweep(const char *dir);
 void meta_list_clear(struct jsonspec_list *l);
 
 #endif

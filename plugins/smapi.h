@@ -12,7 +12,7 @@
 /* The parameters of every verb by their names in the interface; a verb's table says which it has. */
 struct smapi_args {
 	char *dbg;
-	char *sr, *key;
+	char *sr, *key, *key2, *snapshot, *dest_sr;
 	char *uuid, *name, *description, *new_name, *new_description;
 	struct jsonspec_map configuration;
 	int64_t size, new_size;
@@ -46,6 +46,8 @@ int sr_bounded(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char **r
 /* volume.c */
 smapi_fn volume_create, volume_destroy, volume_stat, volume_set, volume_unset, volume_set_name, volume_set_description,
 	volume_resize;
+/* volume-clone.c, volume-compare.c */
+smapi_fn volume_snapshot, volume_clone, volume_copy, volume_revert, volume_compare, volume_similar_content;
 /* datapath.c */
 smapi_fn datapath_open, datapath_attach, datapath_activate, datapath_activate_readonly, datapath_deactivate, datapath_detach,
 	datapath_close;

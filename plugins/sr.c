@@ -286,6 +286,7 @@ static int attach_now(struct smapi_call *call, char **result, struct failure *f)
 	if (!handle)
 		return out_of_memory(f);
 	note_attached(handle);
+	meta_sweep(dir);
 	return smapi_result(jsonspec_string(handle), result, f);
 }
 

@@ -8,6 +8,9 @@
  *
  *      create:  image -> record             a verb killed in between leaves an image without a record: no volume
  *      destroy: ask the datapath, claim the image, record, image
+ *      resize:  image, or its datapath where it is in use -> record
+ *
+ * What is made of another volume is volume-clone.c's.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -22,10 +25,9 @@
 #include "plugins/lock.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
+#include "plugins/volume.h"
 
-#define UUID_TEXT 37
-
-static void make_uuid(char text[static UUID_TEXT])
+void volume_make_uuid(char text[static VOLUME_UUID_TEXT])
 {
 	uuid_t uuid;
 
@@ -38,7 +40,7 @@ static int out_of_memory(struct failure *f)
 	return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
 }
 
-static int raise_missing(const char *key, struct failure *f)
+int volume_raise_missing(const char *key, struct failure *f)
 {
 	return failure_raise(f, FAILURE_VOLUME_DOES_NOT_EXIST, key, "there is no volume %s in the SR", key);
 }
@@ -51,6 +53,7 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 	struct image_info image = { .virtual_bytes = m->virtual_size };
 	CLEANUP_FREE char *path = image_path(dir, key);
 	CLEANUP_FREE char *uri = path ? uri_of_path("sxm", path) : NULL;
+	const char *content_id;
 	struct error why;
 
 	if (image_look(dir, key, &image, &why) == -1)
@@ -69,6 +72,10 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 		.cbt_enabled = false,
 	};
 	m->keys = (struct jsonspec_map) { 0 };
+	/* Some identity, and always the same one: "" would match other disks. */
+	content_id = jsonspec_map_get(&v->keys, "content_id");
+	if ((!content_id || !*content_id) && jsonspec_map_set(&v->keys, "content_id", key) == -1)
+		free(take_ptr(&v->key));
 	if (v->key && uri && jsonspec_list_add(&v->uri, uri) == 0)
 		return 0;
 	jsonspec_clear(&types_volume, v);
@@ -98,7 +105,7 @@ int volume_describe(const char *dir, const char *key, struct types_volume *v, st
 	return r;
 }
 
-static int answer(const char *dir, const char *key, char **result, struct failure *f)
+int volume_answer(const char *dir, const char *key, char **result, struct failure *f)
 {
 	struct types_volume v;
 	struct error e;
@@ -106,7 +113,7 @@ static int answer(const char *dir, const char *key, char **result, struct failur
 	int r = volume_describe(dir, key, &v, &e);
 
 	if (r == 1)
-		return raise_missing(key, f);
+		return volume_raise_missing(key, f);
 	if (r == -1)
 		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 	text = jsonspec_encode(&types_volume, &v);
@@ -114,14 +121,14 @@ static int answer(const char *dir, const char *key, char **result, struct failur
 	return smapi_result(text, result, f);
 }
 
-static int open_sr(struct smapi_call *call, struct sr *sr, struct failure *f)
+int volume_open_sr(struct smapi_call *call, struct sr *sr, struct failure *f)
 {
 	if (sr_open(sr, call->args.sr, f) == -1)
 		return -1;
 	if (meta_is_key(call->args.key))
 		return 0;
 	sr_close(sr);
-	return raise_missing(call->args.key, f);
+	return volume_raise_missing(call->args.key, f);
 }
 
 int volume_stat(struct smapi_call *call, char **result, struct failure *f)
@@ -129,41 +136,46 @@ int volume_stat(struct smapi_call *call, char **result, struct failure *f)
 	struct sr sr;
 	int r;
 
-	if (open_sr(call, &sr, f) == -1)
+	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
-	r = answer(sr.dir, call->args.key, result, f);
+	r = volume_answer(sr.dir, call->args.key, result, f);
 	sr_close(&sr);
 	return r;
 }
 
 /* --- create */
 
+int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
+{
+	if (meta_volume_write(dir, key, m, e) == 0) {
+		image_settle(dir, key);
+		return 0;
+	}
+	image_unlink(dir, key, &(struct error) { 0 });
+	return -1;
+}
+
 static int write_new(const char *dir, const char *key, struct smapi_args *a, int64_t bytes, struct failure *f)
 {
-	char content_id[UUID_TEXT], raw[] = "raw", uuid[UUID_TEXT];
+	char content_id[VOLUME_UUID_TEXT], raw[] = "raw", uuid[VOLUME_UUID_TEXT];
 	struct meta_volume m = { .uuid = uuid, .name = a->name, .description = a->description, .read_write = true,
 				 .sharable = a->sharable, .virtual_size = bytes, .format = raw };
 	char name[] = "content_id", *key_of[] = { name }, *value_of[] = { content_id };
 	struct error e;
 
 	snprintf(uuid, sizeof(uuid), "%s", key);
-	make_uuid(content_id);
+	volume_make_uuid(content_id);
 	m.keys = (struct jsonspec_map) { .count = 1, .key = key_of, .value = value_of };
 	if (image_create(dir, key, bytes, &e) == -1)
 		return failure_from(f, e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_CREATE, &e);
-	if (meta_volume_write(dir, key, &m, &e) == 0)
-		return 0;
-	image_unlink(dir, key, &(struct error) { 0 });
-	return failure_from(f, FAILURE_VDI_CREATE, &e);
+	return volume_add(dir, key, &m, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_CREATE, &e);
 }
 
-/* The SR's lock, shared, keeps SR.destroy from finding no volumes while one is being made. */
-static int create_in(struct smapi_call *call, struct sr *sr, int64_t bytes, char **result, struct failure *f)
+int volume_hold_sr(const struct sr *sr, struct failure *f)
 {
 	CLEANUP_FREE char *lock_path = meta_sr_lock_path(sr->dir);
 	CLEANUP_FREE char *record = meta_sr_path(sr->dir);
 	CLEANUP_LOCK int lock = -1;
-	char key[UUID_TEXT];
 	struct error e;
 
 	if (!lock_path || !record)
@@ -173,10 +185,20 @@ static int create_in(struct smapi_call *call, struct sr *sr, int64_t bytes, char
 		return failure_from(f, FAILURE_VDI_CREATE, &e);
 	if (access(record, F_OK) == -1)
 		return failure_raise(f, FAILURE_SR_DOES_NOT_EXIST, sr->handle, "SR %s has just been destroyed", sr->handle);
-	make_uuid(key);
+	return take_fd(&lock);
+}
+
+static int create_in(struct smapi_call *call, struct sr *sr, int64_t bytes, char **result, struct failure *f)
+{
+	CLEANUP_LOCK int lock = volume_hold_sr(sr, f);
+	char key[VOLUME_UUID_TEXT];
+
+	if (lock < 0)
+		return -1;
+	volume_make_uuid(key);
 	if (write_new(sr->dir, key, &call->args, bytes, f) == -1)
 		return -1;
-	return answer(sr->dir, key, result, f);
+	return volume_answer(sr->dir, key, result, f);
 }
 
 int volume_create(struct smapi_call *call, char **result, struct failure *f)
@@ -236,7 +258,7 @@ int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
 	struct sr sr;
 	int r;
 
-	if (open_sr(call, &sr, f) == -1)
+	if (volume_open_sr(call, &sr, f) == -1)
 		return f->kind == FAILURE_VOLUME_DOES_NOT_EXIST ? smapi_unit(result, f) : -1;
 	r = destroy_in(sr.dir, call->args.key, f);
 	sr_close(&sr);
@@ -248,26 +270,15 @@ int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
 /* 1: changed; 0: it is like that already; -1: out of memory. */
 typedef int change_fn(struct smapi_args *a, struct meta_volume *m);
 
-static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
+/* With the record's lock held. */
+static int edit_locked(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
 {
-	CLEANUP_FREE char *record = meta_volume_path(dir, a->key);
-	CLEANUP_LOCK int lock = -1;
-	struct types_volume v;
 	struct meta_volume m;
 	struct error e;
-	int r;
+	int r = volume_read(dir, a->key, &m, f);
 
-	if (!record)
-		return out_of_memory(f);
-	lock = lock_take(record, LOCK_EXCLUSIVE, &e);
-	if (lock < 0)
-		return e.err == ENOENT ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
-	r = volume_describe(dir, a->key, &v, &e);
-	if (r)
-		return r == 1 ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
-	jsonspec_clear(&types_volume, &v);
-	if (meta_volume_read(dir, a->key, &m, &e) == -1 && (e.err != EBADMSG || meta_volume_guess(a->key, &m) == -1))
-		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	if (r == -1)
+		return -1;
 	r = change(a, &m);
 	if (r == -1)
 		error_set(&e, ENOMEM, "out of memory");
@@ -277,12 +288,47 @@ static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, str
 	return r == -1 ? failure_from(f, FAILURE_VDI_UNAVAILABLE, &e) : 0;
 }
 
+int volume_lock(const char *dir, const char *key, enum lock_mode mode, struct failure *f)
+{
+	CLEANUP_FREE char *record = meta_volume_path(dir, key);
+	struct error e;
+	int lock;
+
+	if (!record)
+		return out_of_memory(f);
+	lock = lock_take(record, mode, &e);
+	if (lock >= 0)
+		return lock;
+	return e.err == ENOENT ? volume_raise_missing(key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+int volume_read(const char *dir, const char *key, struct meta_volume *m, struct failure *f)
+{
+	struct types_volume v;
+	struct error e;
+	int r = volume_describe(dir, key, &v, &e);
+
+	if (r)
+		return r == 1 ? volume_raise_missing(key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	jsonspec_clear(&types_volume, &v);
+	if (meta_volume_read(dir, key, m, &e) == 0 || (e.err == EBADMSG && meta_volume_guess(key, m) == 0))
+		return 0;
+	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
+{
+	CLEANUP_LOCK int lock = volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
+
+	return lock < 0 ? -1 : edit_locked(dir, a, change, f);
+}
+
 static int edit(struct smapi_call *call, change_fn *change, char **result, struct failure *f)
 {
 	struct sr sr;
 	int r;
 
-	if (open_sr(call, &sr, f) == -1)
+	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
 	r = edit_in(sr.dir, &call->args, change, f);
 	sr_close(&sr);
@@ -344,36 +390,68 @@ int volume_set_description(struct smapi_call *call, char **result, struct failur
 
 /* --- resize */
 
+static int renew(struct meta_volume *m)
+{
+	char content_id[VOLUME_UUID_TEXT];
+
+	volume_make_uuid(content_id);
+	return jsonspec_map_set(&m->keys, "content_id", content_id) == 0 ? 1 : -1;
+}
+
 static int change_size(struct smapi_args *a, struct meta_volume *m)
 {
 	int64_t old = m->virtual_size;
 
 	m->virtual_size = a->new_size;
-	return old != a->new_size;
+	return old == a->new_size ? 0 : renew(m);
+}
+
+static int say_resize(const char *key, struct error *e, struct failure *f)
+{
+	error_prefix(e, "resize volume %s", key);
+	return failure_from(f, e->err == ERANGE || e->err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_UNAVAILABLE, e);
+}
+
+/* Whoever has the image open grows it. It may be closed, or opened, at any moment. */
+static int grow(const char *dir, const char *key, int64_t bytes, struct failure *f)
+{
+	CLEANUP_FREE char *path = image_path(dir, key);
+	struct error e;
+
+	if (!path)
+		return out_of_memory(f);
+	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
+		int r;
+
+		if (image_grow(dir, key, bytes, &e) == 0)
+			return 0;
+		if (e.err != EBUSY)
+			return say_resize(key, &e, f);
+		r = datapath_resize(path, bytes, &e);
+		if (r == 0)
+			return 0;
+		if (r == -1)
+			return say_resize(key, &e, f);
+		volume_pause();
+	}
+	return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is in use, perhaps on another host; resize it there", key);
 }
 
 static int resize_in(struct smapi_call *call, const char *dir, struct failure *f)
 {
 	struct smapi_args *a = &call->args;
-	struct types_volume v;
+	CLEANUP_LOCK int lock = volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
+	struct meta_volume m;
 	struct error e;
 	int64_t bytes;
-	int r = volume_describe(dir, a->key, &v, &e);
 
-	if (r)
-		return r == 1 ? raise_missing(a->key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
-	jsonspec_clear(&types_volume, &v);
+	if (lock < 0 || volume_read(dir, a->key, &m, f) == -1)
+		return -1;
+	meta_volume_clear(&m);
 	if (image_round(a->new_size, &bytes, &e) == -1)
 		return failure_from(f, FAILURE_VDI_SIZE, &e);
 	a->new_size = bytes;
-	if (image_grow(dir, a->key, bytes, &e) == -1) {
-		if (e.err == EBUSY)
-			return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
-					   "volume %s is active; it can be resized when it is not", a->key);
-		error_prefix(&e, "resize volume %s", a->key);
-		return failure_from(f, e.err == ERANGE || e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_UNAVAILABLE, &e);
-	}
-	return edit_in(dir, a, change_size, f);
+	return grow(dir, a->key, bytes, f) == 0 ? edit_locked(dir, a, change_size, f) : -1;
 }
 
 int volume_resize(struct smapi_call *call, char **result, struct failure *f)
@@ -381,9 +459,45 @@ int volume_resize(struct smapi_call *call, char **result, struct failure *f)
 	struct sr sr;
 	int r;
 
-	if (open_sr(call, &sr, f) == -1)
+	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
 	r = resize_in(call, sr.dir, f);
 	sr_close(&sr);
 	return r == 0 ? smapi_unit(result, f) : -1;
+}
+
+/* --- a writer comes */
+
+int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
+{
+	CLEANUP_FREE char *dir = strdup(image);
+	CLEANUP_FREE char *record = NULL;
+	CLEANUP_LOCK int lock = -1;
+	char *key = dir ? strrchr(dir, '/') : NULL;
+	struct meta_volume m;
+	size_t bytes;
+	int r = 0;
+
+	if (!key)
+		return 0;
+	*key++ = '\0';
+	bytes = strlen(key);
+	if (bytes <= 4 || strcmp(key + bytes - 4, ".raw") != 0)
+		return 0; /* not one of ours */
+	key[bytes - 4] = '\0';
+	if (!meta_is_key(key) || !(record = meta_volume_path(dir, key)))
+		return 0;
+	lock = lock_take(record, LOCK_EXCLUSIVE, e);
+	if (lock < 0)
+		return e->err == ENOENT || e->err == ENOTDIR ? 0 : -1;
+	if (meta_volume_read(dir, key, &m, e) == -1)
+		return -1;
+	if (!m.read_write)
+		*is_read_only = true;
+	else if (renew(&m) == -1)
+		r = error_set(e, ENOMEM, "out of memory");
+	else
+		r = meta_volume_write(dir, key, &m, e);
+	meta_volume_clear(&m);
+	return r;
 }

@@ -183,6 +183,7 @@ RECORDS = {
                 "virtual_size": "int64", "physical_utilisation": "int64", "uri": "list<string>", "keys": "map"},
                {"uuid": "string", "cbt_enabled": "bool"}),
     "probe_result": ({"configuration": "map", "complete": "bool", "extra_info": "map"}, {"sr": "sr_stat"}),
+    "blocklist": ({"blocksize": "int64", "ranges": "ranges"}, {}),
     "xendisk": ({"params": "string", "extra": "map", "backend_type": "string"}, {}),
     "nbd": ({"uri": "string"}, {}),
     "backend": ({"implementations": "list<implementation>"}, {}),
@@ -207,6 +208,8 @@ def check(kind, value):
         _record(value, *RECORDS[kind])
     elif kind in VARIANTS:
         _variant(value, VARIANTS[kind])
+    elif kind == "ranges":
+        assert all(isinstance(r, list) and len(r) == 2 and all(map(_is_int, r)) for r in value), value
     elif kind == "map":
         assert isinstance(value, dict) and all(isinstance(v, str) for v in value.values()), value
     else:

@@ -60,6 +60,7 @@ static void make_volume(const char *key, int64_t bytes)
 
 	if (image_create(dir, key, bytes, &e) == -1 || meta_volume_write(dir, key, &m, &e) == -1)
 		fail_msg("%s", e.text);
+	image_settle(dir, key);
 }
 
 static void volumes_are_listed_in_order_and_other_files_are_not(void **state UNUSED)
@@ -95,6 +96,58 @@ static void volumes_are_listed_in_order_and_other_files_are_not(void **state UNU
 	assert_string_equal(leftovers.item[5], "e.raw.owner");
 	assert_string_equal(leftovers.item[6], "f.raw.marks");
 	meta_list_clear(&leftovers);
+}
+
+static void exists(const char *name, bool is_there)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	if ((access(path, F_OK) == 0) != is_there)
+		fail_msg("%s should %sbe there", name, is_there ? "" : "not ");
+}
+
+static void make_old(const char *name)
+{
+	const struct timespec times[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void what_a_killed_verb_left_is_swept_and_nothing_else(void **state UNUSED)
+{
+	CLEANUP_FREE char *lock_path = meta_sr_lock_path(dir);
+	struct error e;
+	int lock;
+
+	make_volume("a", 512);
+	assert_int_equal(image_create(dir, "b", 512, &e), 0); /* killed before its record */
+	put("c.raw", "somebody's");
+	put("c.json.77.tmp", "{");
+	put("d.json.77.tmp", "{");
+	make_old("d.json.77.tmp");
+	put("x.json.raw", "somebody's");
+	make_old("x.json.raw");
+	assert_int_equal(image_create(dir, "e", 512, &e), 0);
+	put("e.json", "{}"); /* killed after it */
+	put(".f.raw.new", "");
+	lock = lock_make(lock_path, LOCK_SHARED, &e);
+	meta_sweep(dir); /* somebody makes a volume just now */
+	exists(".b.raw.new", true);
+	close(lock);
+	meta_sweep(dir);
+	exists("a.raw", true);
+	exists("b.raw", false);
+	exists(".b.raw.new", false);
+	exists("c.raw", true);
+	exists("c.json.77.tmp", true);
+	exists("d.json.77.tmp", false);
+	exists("x.json.raw", true);
+	exists("e.raw", true);
+	exists(".e.raw.new", false);
+	exists(".f.raw.new", false);
 }
 
 static void a_directory_that_cannot_be_read_is_not_an_empty_one(void **state UNUSED)
@@ -283,6 +336,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN_DIR(volumes_are_listed_in_order_and_other_files_are_not),
+		IN_DIR(what_a_killed_verb_left_is_swept_and_nothing_else),
 		IN_DIR(a_directory_that_cannot_be_read_is_not_an_empty_one),
 		IN_DIR(a_volume_with_a_damaged_record_is_still_shown),
 		IN_DIR(a_volume_without_its_image_is_still_shown_with_its_size),

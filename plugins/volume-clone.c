@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * volume-clone - volumes made of other volumes: snapshot, clone, copy; and the way back, revert
+ *
+ *      the image's lock, shared, to be had?   nobody writes: its blocks are shared from here
+ *                               taken?        its process has it: that one makes the file, at one moment, while guests go on
+ *                               no process?   opened or closed just now: again; else another host has it
+ *
+ *      snapshot   read-only, on record whose it is and of when       both want shared blocks, and say so where there are none:
+ *      clone      like its origin, its own from now on               a copy may take hours, and is asked for by its name
+ *      copy       a clone, in another SR perhaps, of copied data where nothing can be shared
+ *      revert     the image is replaced, in one step, by what a snapshot holds; halted volumes only
+ *
+ * A snapshot has nothing of what lies beside an image (image.h).  Volumes of one origin are a family, which similar_content
+ * asks for.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "plugins/datapath.h"
+#include "plugins/image.h"
+#include "plugins/volume.h"
+
+#define PAUSE_MS 20u
+#define TIME_TEXT 24
+
+void volume_pause(void)
+{
+	const struct timespec pause = { .tv_nsec = PAUSE_MS * (long)NS_PER_MS };
+
+	nanosleep(&pause, NULL);
+}
+
+/* --- the bytes */
+
+struct taking {
+	const char *dir, *key;   /* the origin */
+	const char *to_dir, *to_key;
+	bool may_copy;
+	bool was_written;        /* somebody had it open for writing: so the content is nobody else's */
+};
+
+/* In use: its process makes a file beside it, which is then where it should be, or is cloned there. */
+static int take_live(struct taking *t, const char *image, const char *to, struct error *e)
+{
+	CLEANUP_FREE char *beside = image_passing_path(t->dir, t->to_key);
+	CLEANUP_CLOSE int fd = -1;
+	int r;
+
+	if (!beside)
+		return error_set(e, ENOMEM, "out of memory");
+	r = datapath_snapshot(image, beside, e);
+	if (r || strcmp(beside, to) == 0)
+		return r;
+	fd = lock_try_shared(beside, e);
+	r = fd < 0 ? -1 : image_clone(fd, beside, to, t->may_copy, e);
+	unlink(beside);
+	return r;
+}
+
+/* The passing image. */
+static int take(struct taking *t, struct error *e)
+{
+	CLEANUP_FREE char *image = image_path(t->dir, t->key);
+	CLEANUP_FREE char *to = image_passing_path(t->to_dir, t->to_key);
+
+	if (!image || !to)
+		return error_set(e, ENOMEM, "out of memory");
+	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
+		CLEANUP_LOCK int fd = lock_try_shared(image, e);
+		int r;
+
+		if (fd >= 0)
+			return datapath_check_whole(image, e) == 0 ? image_clone(fd, image, to, t->may_copy, e) : -1;
+		if (e->err != EBUSY)
+			return -1;
+		t->was_written = true;
+		r = take_live(t, image, to, e);
+		if (r != 1)
+			return r;
+		volume_pause();
+	}
+	return error_set(e, EBUSY,
+			 "%s is in use on another host, or by a program that is none of ours; do this there, or stop it", image);
+}
+
+/* --- the record */
+
+static int put(char **to, const char *text)
+{
+	free(*to);
+	*to = strdup(text);
+	return *to ? 0 : -1;
+}
+
+static int set_content_id(struct jsonspec_map *keys, bool is_same)
+{
+	const char *old = jsonspec_map_get(keys, "content_id");
+	char fresh[VOLUME_UUID_TEXT];
+
+	if (is_same && old && *old)
+		return 0;
+	volume_make_uuid(fresh);
+	return jsonspec_map_set(keys, "content_id", fresh);
+}
+
+/* What was said of the origin as a snapshot, as what is started anew at boot, and as an end of a move, is not so of this one. */
+static int set_keys(struct jsonspec_map *keys, const struct taking *t, bool is_snapshot)
+{
+	static const char *const not_inherited[] = { "clone-on-boot", "snapshot_time", "is_a_snapshot", "snapshot_of",
+						     "_sm_config_base_mirror", NULL };
+	char when[TIME_TEXT];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	for (const char *const *key = not_inherited; *key; key++)
+		jsonspec_map_unset(keys, *key);
+	if (set_content_id(keys, !t->was_written) == -1)
+		return -1;
+	if (!is_snapshot)
+		return 0;
+	strftime(when, sizeof(when), "%Y%m%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+	return jsonspec_map_set(keys, "is_a_snapshot", "true") == 0 && jsonspec_map_set(keys, "snapshot_of", t->key) == 0 ?
+	       jsonspec_map_set(keys, "snapshot_time", when) : -1;
+}
+
+/* The origin's record becomes the new one's. */
+static int change_record(struct meta_volume *m, const struct taking *t, bool is_snapshot, struct error *e)
+{
+	CLEANUP_FREE char *passing = image_passing_path(t->to_dir, t->to_key);
+	struct stat st;
+
+	if (!passing || (!m->family && put(&m->family, t->key) == -1) || put(&m->uuid, t->to_key) == -1 ||
+	    set_keys(&m->keys, t, is_snapshot) == -1)
+		return error_set(e, ENOMEM, "out of memory");
+	if (stat(passing, &st) == -1)
+		return error_errno(e, errno, "look at %s", passing);
+	m->virtual_size = st.st_size;
+	m->read_write = !is_snapshot;
+	if (is_snapshot)
+		m->sharable = false;
+	return 0;
+}
+
+static int finish(struct taking *t, struct meta_volume *m, bool is_snapshot, struct error *e)
+{
+	if (change_record(m, t, is_snapshot, e) == -1) {
+		image_settle(t->to_dir, t->to_key);
+		return -1;
+	}
+	if (image_publish(t->to_dir, t->to_key, e) == -1)
+		return -1;
+	return volume_add(t->to_dir, t->to_key, m, e);
+}
+
+/* --- snapshot, clone */
+
+static int say_not_shared(const struct taking *t, bool is_snapshot, struct error *e)
+{
+	if (e->err != EOPNOTSUPP)
+		return 0;
+	return error_set(e, EOPNOTSUPP,
+			 "volume %s cannot be %s: its image is a raw file, and the file system of %s cannot let two files share "
+			 "blocks (XFS with reflink can); copy it instead", t->key,
+			 is_snapshot ? "snapshotted" : "cloned without a copy of all its data", t->dir);
+}
+
+static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is_snapshot, struct failure *f)
+{
+	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
+	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_SHARED, f);
+	struct taking t = { .dir = sr->dir, .key = key, .to_dir = sr->dir, .to_key = new_key };
+	struct meta_volume m;
+	struct error e;
+	int r;
+
+	if (lock < 0 || volume_read(sr->dir, key, &m, f) == -1)
+		return -1;
+	r = take(&t, &e);
+	if (r == -1)
+		say_not_shared(&t, is_snapshot, &e);
+	else
+		r = finish(&t, &m, is_snapshot, &e);
+	meta_volume_clear(&m);
+	return r == 0 ? 0 : failure_from(f, is_snapshot ? FAILURE_VDI_SNAPSHOT : FAILURE_VDI_CLONE, &e);
+}
+
+static int clone(struct smapi_call *call, bool is_snapshot, char **result, struct failure *f)
+{
+	char new_key[VOLUME_UUID_TEXT];
+	struct sr sr;
+	int r;
+
+	if (volume_open_sr(call, &sr, f) == -1)
+		return -1;
+	volume_make_uuid(new_key);
+	r = clone_in(&sr, call->args.key, new_key, is_snapshot, f);
+	if (r == 0)
+		r = volume_answer(sr.dir, new_key, result, f);
+	sr_close(&sr);
+	return r;
+}
+
+int volume_snapshot(struct smapi_call *call, char **result, struct failure *f)
+{
+	return clone(call, true, result, f);
+}
+
+int volume_clone(struct smapi_call *call, char **result, struct failure *f)
+{
+	return clone(call, false, result, f);
+}
+
+/* --- copy */
+
+/* Only the image is locked while data is copied: it may take long, and the volume's name may be changed meanwhile. */
+static int copy_in(const struct sr *from, const char *key, const struct sr *to, const char *new_key, struct failure *f)
+{
+	CLEANUP_LOCK int making = volume_hold_sr(to, f);
+	struct taking t = { .dir = from->dir, .key = key, .to_dir = to->dir, .to_key = new_key, .may_copy = true };
+	struct meta_volume m;
+	struct error e;
+	int r;
+
+	if (making < 0 || volume_read(from->dir, key, &m, f) == -1)
+		return -1;
+	r = take(&t, &e);
+	if (r == -1 && e.err == EOPNOTSUPP)
+		error_set(&e, EBUSY,
+			  "volume %s is active, and the file system of %s cannot let two files share blocks, so its data cannot "
+			  "be copied as it is at one moment; deactivate it, and copy it then", key, from->dir);
+	if (r == 0)
+		r = finish(&t, &m, false, &e);
+	meta_volume_clear(&m);
+	return r == 0 ? 0 : failure_from(f, FAILURE_VDI_CLONE, &e);
+}
+
+int volume_copy(struct smapi_call *call, char **result, struct failure *f)
+{
+	char new_key[VOLUME_UUID_TEXT];
+	struct sr from, to;
+	int r;
+
+	if (volume_open_sr(call, &from, f) == -1)
+		return -1;
+	if (sr_open(&to, call->args.dest_sr, f) == -1) {
+		sr_close(&from);
+		return -1;
+	}
+	volume_make_uuid(new_key);
+	r = copy_in(&from, call->args.key, &to, new_key, f);
+	if (r == 0)
+		r = volume_answer(to.dir, new_key, result, f);
+	sr_close(&from);
+	sr_close(&to);
+	return r;
+}
+
+/* --- revert */
+
+/* The mirror that was suspended has the old bytes to send: it is not taken up again. */
+static int forget_mirror(const char *image, struct error *e)
+{
+	static const char *const suffix[] = { IMAGE_JOURNAL_SUFFIX, IMAGE_MARKS_SUFFIX, NULL };
+
+	for (const char *const *s = suffix; *s; s++) {
+		CLEANUP_FREE char *file = NULL;
+
+		if (asprintf(&file, "%s%s", image, *s) < 0) {
+			file = NULL;
+			return error_set(e, ENOMEM, "out of memory");
+		}
+		if (unlink(file) == -1 && errno != ENOENT)
+			return error_errno(e, errno, "remove %s", file);
+	}
+	return 0;
+}
+
+/* Nobody has the old image open: its lock is ours until the new one has its name. */
+static int replace(struct taking *t, struct error *e)
+{
+	CLEANUP_FREE char *image = image_path(t->to_dir, t->to_key);
+	CLEANUP_LOCK int claim = -1;
+
+	if (!image)
+		return error_set(e, ENOMEM, "out of memory");
+	claim = image_claim(t->to_dir, t->to_key, e);
+	if (claim < 0 && e->err == EBUSY)
+		return error_set(e, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", t->to_key);
+	if ((claim < 0 && e->err != ENOENT) || take(t, e) == -1)
+		return -1;
+	if (forget_mirror(image, e) == 0)
+		return image_replace(t->to_dir, t->to_key, e);
+	image_settle(t->to_dir, t->to_key);
+	return -1;
+}
+
+static int write_reverted(const struct taking *t, const struct meta_volume *snapshot, struct meta_volume *m, struct error *e)
+{
+	const char *content_id = jsonspec_map_get(&snapshot->keys, "content_id");
+	struct image_info image = { .virtual_bytes = m->virtual_size };
+
+	image_look(t->to_dir, t->to_key, &image, e);
+	m->virtual_size = image.virtual_bytes;
+	if (jsonspec_map_set(&m->keys, "content_id", content_id && *content_id ? content_id : t->key) == -1 ||
+	    set_content_id(&m->keys, !t->was_written) == -1)
+		return error_set(e, ENOMEM, "out of memory");
+	return meta_volume_write(t->to_dir, t->to_key, m, e);
+}
+
+static int revert_locked(struct taking *t, struct failure *f)
+{
+	CLEANUP_FREE char *image = image_path(t->to_dir, t->to_key);
+	struct meta_volume m, snapshot;
+	struct error e;
+	int r;
+
+	if (!image)
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
+	if (datapath_check_idle(image, f) == -1 || volume_read(t->dir, t->key, &snapshot, f) == -1)
+		return -1;
+	if (volume_read(t->to_dir, t->to_key, &m, f) == -1) {
+		meta_volume_clear(&snapshot);
+		return -1;
+	}
+	r = replace(t, &e);
+	if (r == 0)
+		r = write_reverted(t, &snapshot, &m, &e);
+	meta_volume_clear(&snapshot);
+	meta_volume_clear(&m);
+	if (r == 0)
+		return 0;
+	error_prefix(&e, "revert volume %s", t->to_key);
+	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+/* In the order of their keys, as two reverts may be the wrong way round to one another. */
+static int revert_in(const struct sr *sr, const char *snapshot, const char *key, struct failure *f)
+{
+	bool is_first = strcmp(snapshot, key) < 0;
+	const char *first = is_first ? snapshot : key, *second = is_first ? key : snapshot;
+	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
+	CLEANUP_LOCK int one = making < 0 ? -1 : volume_lock(sr->dir, first, is_first ? LOCK_SHARED : LOCK_EXCLUSIVE, f);
+	CLEANUP_LOCK int other = one < 0 ? -1 : volume_lock(sr->dir, second, is_first ? LOCK_EXCLUSIVE : LOCK_SHARED, f);
+	struct taking t = { .dir = sr->dir, .key = snapshot, .to_dir = sr->dir, .to_key = key, .may_copy = true };
+
+	return other < 0 ? -1 : revert_locked(&t, f);
+}
+
+int volume_revert(struct smapi_call *call, char **result, struct failure *f)
+{
+	struct smapi_args *a = &call->args;
+	struct sr sr;
+	int r;
+
+	if (volume_open_sr(call, &sr, f) == -1)
+		return -1;
+	if (!meta_is_key(a->snapshot))
+		r = volume_raise_missing(a->snapshot, f);
+	else if (strcmp(a->snapshot, a->key) == 0)
+		r = failure_set(f, FAILURE_REQUEST, EINVAL, "volume %s cannot be reverted to itself", a->key);
+	else
+		r = revert_in(&sr, a->snapshot, a->key, f);
+	sr_close(&sr);
+	return r == 0 ? smapi_unit(result, f) : -1;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * volume - what the files of the Volume.* verbs share, and what the datapath's need of them
+ */
+#ifndef SXM_PLUGINS_VOLUME_H
+#define SXM_PLUGINS_VOLUME_H
+
+#include "plugins/failure.h"
+#include "plugins/lock.h"
+#include "plugins/meta.h"
+#include "plugins/smapi.h"
+
+#define VOLUME_UUID_TEXT 37
+#define VOLUME_TRIES 100u /* where an image is opened or closed just now; with a pause between them 2 s */
+void volume_pause(void);
+
+void volume_make_uuid(char text[static VOLUME_UUID_TEXT]);
+/* All of these: -1 + f. */
+int volume_raise_missing(const char *key, struct failure *f);
+int volume_open_sr(struct smapi_call *call, struct sr *sr, struct failure *f); /* key is one, too */
+int volume_answer(const char *dir, const char *key, char **result, struct failure *f);
+/* A descriptor: the SR's lock, shared, keeps SR.destroy from finding no volumes, and a sweep from passing names, while a volume
+ * is being made. */
+int volume_hold_sr(const struct sr *sr, struct failure *f);
+/* A descriptor: the record's lock. */
+int volume_lock(const char *dir, const char *key, enum lock_mode mode, struct failure *f);
+/* The record, or what can be said where it is damaged; meta_volume_clear() frees. */
+int volume_read(const char *dir, const char *key, struct meta_volume *m, struct failure *f);
+/* Its image is published: the record makes it a volume. On error nothing of it is left. */
+int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e);
+
+/* The image is about to be written to: a new content_id, durable. is_read_only: set where nobody may write to the volume. */
+int volume_note_writer(const char *image, bool *is_read_only, struct error *e);
+
+#endif
