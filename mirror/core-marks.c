@@ -17,8 +17,12 @@
  * where no guest wrote for keep_mark_ms, is `retiring`; whoever pins one takes it out.  When both flushes have ended well
  * what is left loses its mark: all that was ever written there is on both media, and nothing differs.
  *
- * Can fail:    a mark that cannot be written: the operation fails, the guest goes on without it.
- * Invariants:  a DIRTY or COPYING chunk, or one with a leg in flight, lies in a marked region (from is_ready on).
+ * The end of the operation does not end this: map and marks lie there, and are believed, until somebody has removed them. In
+ * FAILED and ENDED writes are owed and wait for marks as before, until the driver says that the files are void (VOIDED). In
+ * FINISHED nobody writes.
+ *
+ * Can fail:    a mark that cannot be written: the files are void, the operation fails, the guest goes on without it.
+ * Invariants:  a DIRTY or COPYING chunk, or one with a leg in flight, lies in a marked region (from is_ready on, until VOIDED).
  */
 #include "mirror/core-private.h"
 
@@ -156,7 +160,9 @@ static bool is_marked(const struct core *c, const struct core_op *op)
 {
 	struct core_regions g = regions_of(c, op->range);
 
-	return !c->marks.is_on || core_is_over(c) || bitmap_test_all(c->marks.marked, g.first, g.end);
+	if (!c->marks.is_on || c->marks.is_void || c->state == CORE_FINISHED)
+		return true;
+	return (core_is_over(c) && PLANTED(BUG_END_UNMARKED)) || bitmap_test_all(c->marks.marked, g.first, g.end);
 }
 
 bool core_marks_covers(const struct core *c, uint64_t chunk)
@@ -173,7 +179,7 @@ static struct core_regions foresee(struct core *c, struct core_regions g)
 		m->firsts_from_ns = c->now_ns;
 		m->firsts = 0;
 	}
-	if (++m->firsts <= c->spec.mark_ahead_after)
+	if (++m->firsts <= c->spec.mark_ahead_after || core_is_over(c))
 		return g;
 	g.first -= g.first % AHEAD_REGIONS;
 	g.end = MIN((g.end + AHEAD_REGIONS - 1) / AHEAD_REGIONS * AHEAD_REGIONS, m->regions);
@@ -214,9 +220,10 @@ void core_marks_marked(struct core *c, const struct core_event *ev)
 	uint64_t end = ev->region + ev->count;
 
 	bitmap_clear(m->asked, ev->region, end);
-	if (core_is_over(c))
+	if (c->state == CORE_FINISHED)
 		return;
 	if (ev->err) {
+		core_marks_voided(c);
 		core_fail(c, ev->err);
 		return;
 	}
@@ -228,11 +235,24 @@ void core_marks_marked(struct core *c, const struct core_event *ev)
 	unpark(c);
 }
 
-void core_marks_stop(struct core *c)
+void core_marks_voided(struct core *c)
 {
-	core_marks_void_pair(c);
+	c->marks.is_void = true;
 	bitmap_clear(c->marks.wanted, 0, c->marks.regions);
 	unpark(c);
+}
+
+/* Only of those who wait marks are still wanted. */
+void core_marks_stop(struct core *c)
+{
+	struct core_marks *m = &c->marks;
+	struct core_op *op;
+
+	core_marks_void_pair(c);
+	bitmap_clear(m->wanted, 0, m->regions);
+	unpark(c);
+	TAILQ_FOREACH(op, &m->parked, link)
+		want(c, regions_of(c, op->range));
 }
 
 /* The first run of a set that is not empty. */
@@ -268,7 +288,7 @@ void core_marks_ask(struct core *c, struct core_actions *out)
 		bitmap_clear(m->mapped, first, end);
 		push_regions(out, CORE_DO_RETIRE, first, end);
 	}
-	if (!m->is_ready && bitmap_count(m->wanted) == 0 && bitmap_count(m->asked) == 0) {
+	if (!m->is_ready && !core_is_over(c) && bitmap_count(m->wanted) == 0 && bitmap_count(m->asked) == 0) {
 		m->is_ready = true;
 		c->has_news = true;
 	}

@@ -55,6 +55,8 @@
 	X(OWING_NOT_AT_HOME)      /* I11: what the far side has and this disk may not have yet is taken out of the map */ \
 	X(OWING_SETTLED_EARLY)    /* I11: an acknowledgement takes a chunk out of the map though another leg is queued for it */ \
 	X(UNFLUSHED_NOT_KEPT)     /* I11: what was not flushed there is not in the map */ \
+	X(END_UNMARKED)           /* I11: after FAILED or ENDED writes wait for no mark, while the files are believed */ \
+	X(END_NOT_OWED)           /* I11: ... and are not in the map */ \
 	X(FLUSH_FAILURE_FORGOTTEN)/* I10 */ \
 	X(FLUSH_COVERS_PENDING)   /* I10: what is in flight when it begins */ \
 	X(BARRIER_TAKES_OLD_FLUSH)/* I10: one that began before the last acknowledgement */ \
@@ -78,6 +80,7 @@ struct core_region {
 /* core-marks.c: which regions are marked on the medium, and which may lose their mark; bits that survive a kill. */
 struct core_marks {
 	bool is_on, is_ready;
+	bool is_void;                /* nobody believes map and marks any more */
 	uint64_t region_bytes, regions;
 	struct core_region *region;  /* owned */
 	struct bitmap *marked;       /* owned: its mark is on the medium */
@@ -187,7 +190,8 @@ void core_marks_pin(struct core *c, struct core_op *op);
 void core_marks_unpin(struct core *c, struct core_op *op);
 void core_marks_marked(struct core *c, const struct core_event *ev);
 void core_marks_ask(struct core *c, struct core_actions *out); /* MARK and RETIRE, as far as there is room */
-void core_marks_stop(struct core *c);         /* the operation is over: nobody waits for marks */
+void core_marks_voided(struct core *c);       /* nobody waits for marks any more */
+void core_marks_stop(struct core *c);         /* the operation is over: nothing retires */
 bool core_marks_begin_pair(struct core *c, struct core_actions *out); /* one action; true: a far flush is to follow */
 bool core_marks_covers(const struct core *c, uint64_t chunk); /* its region is marked, or marks are not wanted */
 void core_marks_home_flushed(struct core *c, int err);

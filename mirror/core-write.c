@@ -68,7 +68,7 @@ static void route(struct core *c, struct core_op *op)
 
 	if (bitmap_count(c->map.unreadable))
 		bitmap_clear(c->map.unreadable, s.first, s.end);
-	if ((c->state == CORE_FINISHED && !c->spec.keeps_link) || c->state == CORE_ENDED)
+	if ((c->state == CORE_FINISHED && !c->spec.keeps_link) || (core_is_over(c) && PLANTED(BUG_END_NOT_OWED)))
 		return;
 	if (!core_is_mirroring(c) || c->is_cut) {
 		core_dirty(c, op->range);

@@ -356,6 +356,9 @@ static void take_event(struct core *c, const struct core_event *ev, struct core_
 	case CORE_MARKED:
 		core_marks_marked(c, ev);
 		break;
+	case CORE_VOIDED:
+		core_marks_voided(c);
+		break;
 	case CORE_HOME_FLUSHED:
 		core_marks_home_flushed(c, ev->err);
 		break;

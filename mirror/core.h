@@ -130,7 +130,10 @@ enum core_event_type {
 	CORE_SET_MODE,       /* is_sync: from now on */
 	CORE_MAP_ON,         /* owing, unflushed: from here on the debt survives (I11). Once, in CONNECTING, when all that the
 	                        disk holds was marked dirty; the first link waits until the status says is_map_ready */
-	CORE_MARKED,         /* region, count, has_map: the answer to MARK; err: it is not on the medium, FAILED */
+	CORE_MARKED,         /* region, count, has_map: the answer to MARK; err: it is not on the medium, and map and marks are
+	                        void, FAILED */
+	CORE_VOIDED,         /* FAILED or ENDED: map and marks are gone, and nobody will believe them. Until then writes are owed
+	                        and wait for marks as ever */
 	CORE_HOME_FLUSHED,   /* err: the answer to FLUSH_HOME; an error is the operation's end */
 	CORE_GO_ON,          /* FINISHED with keeps_link only: the disk is the source's again, mirroring goes on */
 	CORE_ABORT,          /* the operation ends here; the far side is left as it is */

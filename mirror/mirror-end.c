@@ -107,6 +107,7 @@ static void note_state(struct mirror *m, const struct core_status *s)
 	if (!mirror_is_over(m))
 		return;
 	m->ended_ns = loop_now_ns();
+	mirror_map_end(m);
 	if (m->state == CORE_FINISHED && !m->is_sxm)
 		mirror_link_drop(m, 0);
 	if (m->state != CORE_FAILED)

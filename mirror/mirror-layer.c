@@ -17,7 +17,8 @@
  * Memory that is short fails a guest's write with ENOMEM before anything has begun, and makes a copy wait; nothing in flight
  * asks for any.
  *
- * When the operation is over (FINISHED, FAILED, ENDED) requests pass straight through.
+ * When the operation is over (FINISHED, FAILED, ENDED) requests pass straight through; but for writes while map and marks are
+ * there, and would be believed by the next process (mirror-map.c).
  */
 #include "mirror/mirror-private.h"
 
@@ -165,11 +166,18 @@ static void release_guest(struct guest *g)
 	put_guest_if_over(g);
 }
 
+/* The next process would take what is noted for all that is owed. */
+static bool must_note(const struct mirror *m, const struct req *r)
+{
+	return m->is_map_on && !m->is_void && m->state != CORE_FINISHED &&
+	       (r->op == REQ_WRITE || r->op == REQ_ZERO || r->op == REQ_TRIM);
+}
+
 static void submit(struct layer *l, struct req *r)
 {
 	struct mirror *m = mirror_of(l);
 
-	if (mirror_is_over(m)) {
+	if (mirror_is_over(m) && !must_note(m, r)) {
 		layer_forward(l->below, r);
 		return;
 	}

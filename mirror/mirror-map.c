@@ -9,6 +9,9 @@
  * The files are open as long as the core lives, since it writes its bits by plain stores; they go with it, or stay where the
  * mirror is to be taken up again.
  *
+ * When the mirror has failed or was ended, and is not to be taken up again, they are removed at once, for good (persist_void());
+ * until they are, a write is noted there as ever: for so long a guest may wait that writes where no mark is.
+ *
  * Can fail: the files cannot be made: the mirror runs, and will not survive its process. A mark cannot be written: both files go
  * first, the marks from the medium, so that nobody ever trusts them, then the core hears, the operation fails, and the write goes
  * on.
@@ -48,6 +51,7 @@ static struct persist_spec persist_spec_of(struct mirror *m)
 
 static void turn_on(struct mirror *m)
 {
+	m->is_map_on = true;
 	mirror_step(m, (struct core_event){
 		.type = CORE_MAP_ON, .owing = persist_owing(m->persist), .unflushed = persist_unflushed(m->persist) });
 }
@@ -188,7 +192,8 @@ static void tell_marked(struct marking *k, bool has_map)
 
 	m->markings--;
 	if (k->err) {
-		error_errno(&m->cause, k->err, "the marks %s could not be written", m->marks_path);
+		if (!mirror_is_over(m))
+			error_errno(&m->cause, k->err, "the marks %s could not be written", m->marks_path);
 		mirror_step(m, ev);
 	} else if (has_map || k->mark.count == 1) {
 		ev.has_map = has_map;
@@ -211,6 +216,7 @@ static void voided(void *arg, const struct error *e)
 	struct marking *k;
 
 	m->is_voiding = false;
+	m->is_void = true;
 	if (e)
 		log_error("%s: after a power loss before this mirror's end is on record they may be back, and lack writes: then "
 			  "the far side is to be copied anew", e->text);
@@ -218,6 +224,23 @@ static void voided(void *arg, const struct error *e)
 		TAILQ_REMOVE(&m->unmarked, k, link);
 		tell_marked(k, false);
 	}
+	mirror_step(m, (struct core_event){ .type = CORE_VOIDED });
+	mirror_end_check(m);
+}
+
+static void void_files(struct mirror *m)
+{
+	m->keeps_files = false;
+	if (m->is_voiding || m->is_void)
+		return;
+	m->is_voiding = true;
+	persist_void(m->persist, voided, m);
+}
+
+void mirror_map_end(struct mirror *m)
+{
+	if (m->is_map_on && !m->wants_files && m->state != CORE_FINISHED)
+		void_files(m);
 }
 
 static void on_marked(struct persist_mark *mark, int err, bool has_map)
@@ -226,16 +249,12 @@ static void on_marked(struct persist_mark *mark, int err, bool has_map)
 	struct mirror *m = k->m;
 
 	k->err = err;
-	if (!err || mirror_is_over(m)) {
+	if (!err || m->is_void || m->state == CORE_FINISHED) {
 		tell_marked(k, has_map);
 		return;
 	}
-	m->keeps_files = false;
 	TAILQ_INSERT_TAIL(&m->unmarked, k, link);
-	if (m->is_voiding)
-		return;
-	m->is_voiding = true;
-	persist_void(m->persist, voided, m);
+	void_files(m);
 }
 
 void mirror_map_mark(struct mirror *m, uint64_t region, uint64_t count)
@@ -320,7 +339,7 @@ void mirror_map_check(struct mirror *m, const struct core_status *s)
 
 bool mirror_map_is_quiet(const struct mirror *m)
 {
-	return !m->is_map_busy && !m->markings && !m->is_flushing_home;
+	return !m->is_map_busy && !m->markings && !m->is_voiding && !m->is_flushing_home;
 }
 
 void mirror_keep_debt(struct layer *l)

@@ -111,13 +111,15 @@ struct mirror {
 	struct error map_error;
 	bool is_map_busy;               /* map_offload is under way */
 	bool is_restored;               /* taken up from files: no sweep */
+	bool is_map_on;                 /* the core notes what is owed */
 	bool is_vouched;                /* map_task is posted, or was */
 	bool keeps_files;               /* they say all that is owed */
 	bool wants_files;               /* the mirror is to be taken up again */
 	struct loop_task map_task, flush_task;
 	unsigned markings;              /* under way */
 	TAILQ_HEAD(, marking) unmarked; /* failed: until the files have gone */
-	bool is_voiding;                /* ... they are going */
+	bool is_voiding;                /* ... they are going, */
+	bool is_void;                   /* ... gone */
 	bool is_flushing_home;
 	void (*on_restored)(void *arg, const struct error *e);
 	void *on_restored_arg;
@@ -165,6 +167,7 @@ void mirror_map_mark(struct mirror *m, uint64_t region, uint64_t count);
 void mirror_map_retire(struct mirror *m, uint64_t region, uint64_t count);
 void mirror_map_flush_home(struct mirror *m);
 void mirror_map_check(struct mirror *m, const struct core_status *s); /* after a step that had news */
+void mirror_map_end(struct mirror *m); /* FAILED or ENDED: the files go, if nobody wants them */
 bool mirror_map_is_quiet(const struct mirror *m);
 void mirror_map_fini(struct mirror *m); /* after the core's end */
 

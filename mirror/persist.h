@@ -94,9 +94,10 @@ void persist_retire(struct persist *p, uint64_t region);
 /* What is owed is in bits and marks that are done(): the files need no longer say that everything is. */
 void persist_vouch(struct persist *p);
 
-/* A write is to go on whose mark could not be made, so the files are not to be believed any more: both go, the marks from the
- * medium, too. done(), from the deferred queue, when they have; e: a power loss may bring the marks back. Once. Marks that are
- * asked for meanwhile, or later, are answered with ECANCELED; nothing is kept at the close. */
+/* Writes are to go on that are noted nowhere (a mark could not be made, or the mirror is over), so the files are not to be
+ * believed any more: both go, the marks from the medium, too. done(), from the deferred queue, when they have; e: a power loss
+ * may bring the marks back. Once. Marks that are asked for meanwhile, or later, are answered with ECANCELED; nothing is kept at
+ * the close. */
 void persist_void(struct persist *p, void (*done)(void *arg, const struct error *e), void *arg);
 
 /* --- what is owed, in ascending order, adjacent ranges joined; the disk's end may be in the middle of a chunk */

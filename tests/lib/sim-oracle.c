@@ -7,6 +7,7 @@
  */
 #include "tests/lib/sim.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -375,9 +376,38 @@ void sim_check_step(struct sim *w, const struct core_event *ev, const struct cor
 		sim_break(w, "more queued than the lag bound");
 	check_growth(w, ev, before);
 	check_waiting(w);
-	if ((state == CORE_FINISHED && !w->params.spec.keeps_link) || state == CORE_ENDED)
+	if (state == CORE_FINISHED && !w->params.spec.keeps_link)
 		return;
 	if (!w->is_far_suspect)
 		check_same(w);
 	check_pristine(w);
+}
+
+bool sim_is_same(const struct sim *w)
+{
+	return memcmp(w->local, w->far, w->sectors * sizeof w->local[0]) == 0;
+}
+
+void sim_end(struct sim *w)
+{
+	sim_event(w, CORE_ABORT, 0);
+	while (sim_is_fine(w) && w->away_count && sim_dice(w, 2))
+		sim_far_done(w, w->away_count - 1, ESHUTDOWN);
+	if (w->is_linked)
+		sim_link_down(w, ENOTCONN);
+	while (sim_is_fine(w) && (w->home_count || w->read_count || w->asked_count))
+		if (w->asked_count)
+			sim_marked(w, 0, 0, true);
+		else if (w->home_count)
+			sim_local_done(w, 0, 0);
+		else
+			sim_read_done(w, 0, 0);
+	for (unsigned i = 0; i < SIM_GUESTS_MAX && sim_is_fine(w); i++)
+		if (w->guests[i].state != SIM_FREE)
+			sim_break(w, "an operation never came back");
+	if (sim_is_fine(w) && !w->status.is_idle)
+		sim_break(w, "the core is not idle at the end");
+	if (sim_is_fine(w))
+		core_free(w->core);
+	w->core = NULL;
 }

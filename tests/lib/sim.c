@@ -206,7 +206,7 @@ static void step(struct sim *w, struct core_event *ev)
 		if (out.is_full)
 			ev->type = CORE_MORE;
 	} while (out.is_full && sim_is_fine(w));
-	if (w->status.is_map_ready)
+	if (w->status.is_map_ready && !w->is_void)
 		w->is_map_vouched = w->are_marks_vouched = true;
 	if (sim_is_fine(w))
 		sim_check_step(w, &first, &before);
@@ -435,16 +435,34 @@ void sim_map_on(struct sim *w)
 	step(w, &(struct core_event){ .type = CORE_MAP_ON, .owing = w->owing, .unflushed = w->unflushed });
 }
 
+/* What is there no more says that everything is owed. */
+static void remove_files(struct sim *w)
+{
+	w->is_void = true;
+	w->is_map_vouched = w->are_marks_vouched = false;
+	w->marked = w->mapped = 0;
+}
+
+void sim_voided(struct sim *w)
+{
+	remove_files(w);
+	sim_say(w, "map and marks are void");
+	step(w, &(struct core_event){ .type = CORE_VOIDED });
+}
+
 void sim_marked(struct sim *w, unsigned i, int err, bool has_map)
 {
 	uint64_t region = w->asked[i].region, count = w->asked[i].count;
 
 	assert(i < w->asked_count && region + count <= 64);
 	w->asked[i] = w->asked[--w->asked_count];
-	for (uint64_t r = region; r < region + count; r++) {
-		if (!err || sim_dice(w, 2))
-			w->marked |= UINT64_C(1) << r;
-		if (!err && has_map)
+	if (w->is_void)
+		err = ECANCELED;
+	if (err)
+		remove_files(w);
+	for (uint64_t r = region; !err && r < region + count; r++) {
+		w->marked |= UINT64_C(1) << r;
+		if (has_map)
 			w->mapped |= UINT64_C(1) << r;
 	}
 	sim_say(w, "marked %u+%u%s", (unsigned)region, (unsigned)count, err ? " error" : has_map ? "" : ", no map");
@@ -530,7 +548,7 @@ void sim_dies(struct sim *w, bool is_power)
 		memset(w->unflushed, 0, sizeof w->unflushed);
 	}
 	memset(w->is_clean, 0, sizeof w->is_clean);
-	w->is_cut = w->is_map_on = false;
+	w->is_cut = w->is_map_on = w->is_void = false;
 	w->lives++;
 	core_status(w->core, &w->status);
 	if (w->params.has_map)
@@ -558,31 +576,4 @@ void sim_event(struct sim *w, enum core_event_type type, int err)
 
 	sim_say(w, "%s", names[type]);
 	step(w, &(struct core_event){ .type = type, .err = err });
-}
-
-bool sim_is_same(const struct sim *w)
-{
-	return memcmp(w->local, w->far, w->sectors * sizeof w->local[0]) == 0;
-}
-
-void sim_end(struct sim *w)
-{
-	sim_event(w, CORE_ABORT, 0);
-	while (sim_is_fine(w) && w->away_count && sim_dice(w, 2))
-		sim_far_done(w, w->away_count - 1, ESHUTDOWN);
-	if (w->is_linked)
-		sim_link_down(w, ENOTCONN);
-	while (sim_is_fine(w) && (w->home_count || w->read_count))
-		if (w->home_count)
-			sim_local_done(w, 0, 0);
-		else
-			sim_read_done(w, 0, 0);
-	for (unsigned i = 0; i < SIM_GUESTS_MAX && sim_is_fine(w); i++)
-		if (w->guests[i].state != SIM_FREE)
-			sim_break(w, "an operation never came back");
-	if (sim_is_fine(w) && !w->status.is_idle)
-		sim_break(w, "the core is not idle at the end");
-	if (sim_is_fine(w))
-		core_free(w->core);
-	w->core = NULL;
 }

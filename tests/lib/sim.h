@@ -88,6 +88,7 @@ struct sim {
 	struct { uint64_t region, count; } asked[SIM_MARKS_MAX];
 	unsigned asked_count;
 	bool is_map_on, is_map_vouched, are_marks_vouched;
+	bool is_void;             /* ... and nobody believes them any more */
 	unsigned lives;
 	uint64_t generation;      /* of the link, or the last one */
 	unsigned bad_flushes;
@@ -108,8 +109,6 @@ struct sim {
 struct sim *sim_new(void);
 void sim_free(struct sim *w);
 void sim_start(struct sim *w, const struct sim_params *p);
-/* Ends it: aborts, answers everything; every operation must come back. */
-void sim_end(struct sim *w);
 
 uint64_t sim_dice(struct sim *w, uint64_t sides); /* 0 .. sides-1, from w->random */
 bool sim_is_fine(const struct sim *w);
@@ -129,15 +128,18 @@ void sim_zombie_lands(struct sim *w, unsigned i);
 void sim_set_mode(struct sim *w, bool is_sync);
 void sim_map_on(struct sim *w);
 void sim_marked(struct sim *w, unsigned i, int err, bool has_map); /* asked[i] */
+void sim_voided(struct sim *w); /* FAILED or ENDED: map and marks are removed for good */
 void sim_home_flushed(struct sim *w, int err);
 /* kill -9: files and the kernel live on; power: the tmpfs is gone and the disk has what it flushed, and any of the rest. Then
  * the next process takes up what is there, up to MAP_ON. The far side's requests of the dead one are zombies. */
 void sim_dies(struct sim *w, bool is_power);
 void sim_tick(struct sim *w, unsigned ms);
 void sim_event(struct sim *w, enum core_event_type type, int err); /* BARRIER, UNBARRIER, ABORT, GO_ON */
-bool sim_is_same(const struct sim *w); /* both disks */
 
 /* sim-oracle.c */
+bool sim_is_same(const struct sim *w); /* both disks */
+/* Ends it: aborts, answers everything; every operation must come back. */
+void sim_end(struct sim *w);
 void sim_break(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void sim_say(struct sim *w, const char *fmt, ...) PRINTF_LIKE(2, 3); /* a line of the trace, with the time */
 bool sim_stays_clean(struct sim *w, struct range r, bool is_zero);

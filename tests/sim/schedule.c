@@ -146,6 +146,8 @@ static void link_event(struct sim *w, const struct weather *weather)
 			sim_zombie_lands(w, (unsigned)sim_dice(w, w->zombie_count));
 		else
 			sim_link_up(w);
+	} else if ((state == CORE_FAILED || state == CORE_ENDED) && w->is_map_on && !w->is_void && sim_dice(w, 4) == 0) {
+		sim_voided(w);
 	} else if (w->is_linked && w->zombie_count && w->params.has_zombies) {
 		sim_zombie_lands(w, (unsigned)sim_dice(w, w->zombie_count));
 	} else if (w->is_linked && sim_dice(w, weather->flaps_one_in) == 0) {
@@ -190,8 +192,6 @@ static void far_event(struct sim *w, struct weather *weather)
 static void death_event(struct sim *w, struct weather *weather)
 {
 	if (!weather->deaths_one_in || sim_dice(w, weather->deaths_one_in) || w->status.state == CORE_FINISHED)
-		return;
-	if (w->status.state == CORE_FAILED || w->status.state == CORE_ENDED)
 		return;
 	weather->is_held = false;
 	sim_dies(w, sim_dice(w, 2));

@@ -385,6 +385,50 @@ static void after_a_power_loss_whole_regions_are(void)
 	       "[   0] map DD..\n");
 }
 
+static void what_is_written_after_the_end_is_owed(void)
+{
+	struct sim_params p = marked_plain();
+
+	golden_start(&p);
+	sim_map_on(golden);
+	sim_link_up(golden);
+	sim_event(golden, CORE_ABORT, 0);
+	golden_write(0, 8);
+	sim_marked(golden, 0, 0, true);
+	sim_local_done(golden, 0, 0);
+	golden_write(16, 8);
+	sim_dies(golden, false);
+	golden_map();
+	sim_event(golden, CORE_ABORT, 0);
+	golden_write(16, 8);
+	sim_voided(golden);
+	golden_expect(__func__,
+	       "[   0] map on\n"
+	       "[   0]   -> connecting\n"
+	       "[   0] link up\n"
+	       "[   0]   -> synced\n"
+	       "[   0] abort\n"
+	       "[   0]   -> ended\n"
+	       "[   0] guest write 0+8\n"
+	       "[   0]   -> mark 0+1\n"
+	       "[   0] marked 0+1\n"
+	       "[   0]   -> local 0+8\n"
+	       "[   0] local done 0+8\n"
+	       "[   0]   -> guest hears\n"
+	       "[   0] guest write 16+8\n"
+	       "[   0]   -> mark 1+1\n"
+	       "[   0] kill -9\n"
+	       "[   0] map on\n"
+	       "[   0]   -> connecting\n"
+	       "[   0] map D...\n"
+	       "[   0] abort\n"
+	       "[   0]   -> ended\n"
+	       "[   0] guest write 16+8\n"
+	       "[   0]   -> mark 1+1\n"
+	       "[   0] map and marks are void\n"
+	       "[   0]   -> local 16+8\n");
+}
+
 int main(void)
 {
 	in_sync_a_guest_hears_when_both_sides_have_it();
@@ -397,5 +441,6 @@ int main(void)
 	a_mark_goes_when_both_disks_were_flushed();
 	after_a_kill_what_was_in_flight_is_owed();
 	after_a_power_loss_whole_regions_are();
+	what_is_written_after_the_end_is_owed();
 	return golden_end();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A mark that cannot be written ends the mirror and not the guest; and the write that goes on without it finds map and marks gone,
- * on the medium. (fdatasync and fsync are ours here.)
+ * on the medium. So does a write after the mirror's end, or it is in map and marks. (fdatasync and fsync are ours here.)
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +29,7 @@ struct world {
 	struct layer disk, *mirror;
 	struct fake_nbd far;
 	char dir[64], map[96], marks[96];
-	bool is_aborted, is_written;
+	bool is_aborted, is_written, is_restored;
 	int err;
 };
 static struct world w;
@@ -144,17 +144,23 @@ static void write_at(uint64_t start)
 	assert_int_equal(w.err, 0);
 }
 
-static void start(void)
+static struct layer *make(void)
 {
 	const struct mirror_spec spec = {
 		.loop = w.loop, .below = &w.disk, .uri = w.far.uri, .on_change = on_change,
 		.mirror_id = "5e6f.17", .epoch = 1, .map_path = w.map, .marks_path = w.marks, .source_name = "a disk",
 	};
 	struct error e = { 0 };
+	struct layer *l = mirror_new(&spec, &e);
 
-	w.mirror = mirror_new(&spec, &e);
-	if (!w.mirror)
+	if (!l)
 		fail_msg("%s", e.text);
+	return l;
+}
+
+static void start(void)
+{
+	w.mirror = make();
 	mirror_start(w.mirror);
 	await(is_synced);
 }
@@ -212,10 +218,57 @@ static void a_write_goes_on_without_its_mark_when_no_mark_can_be_believed(void *
 	end();
 }
 
+static void a_write_after_the_end_waits_until_map_and_marks_are_gone(void **state)
+{
+	(void)state;
+	start();
+	was_gone = was_gone_for_good = false;
+	mirror_abort(w.mirror, on_aborted, NULL);
+	write_at(32 * MiB);
+	assert_true(was_gone_for_good);
+	await(is_aborted);
+	layer_close(w.mirror);
+}
+
+static void on_restored(void *arg, const struct error *e)
+{
+	(void)arg;
+	assert_null(e);
+	w.is_restored = true;
+	loop_stop(w.loop);
+}
+
+static bool is_restored(void) { return w.is_restored; }
+
+static void what_is_written_after_the_end_of_one_that_is_kept_is_owed(void **state)
+{
+	struct layer *ended, *next = make();
+	struct mirror_status s;
+
+	(void)state;
+	start();
+	ended = w.mirror;
+	mirror_keep_debt(ended);
+	mirror_abort(ended, on_aborted, NULL);
+	write_at(32 * MiB);
+	write_at(0); /* it is marked, and CLEAN */
+	await(is_aborted);
+	mirror_restore(next, on_restored, NULL); /* as if the process had been killed here */
+	await(is_restored);
+	mirror_status(next, &s);
+	assert_int_equal(s.core.dirty_bytes, 2 * 4096);
+	w.is_aborted = false;
+	w.mirror = next;
+	end();
+	layer_close(ended);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_write_goes_on_without_its_mark_when_no_mark_can_be_believed, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_write_after_the_end_waits_until_map_and_marks_are_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_written_after_the_end_of_one_that_is_kept_is_owed, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
