@@ -325,6 +325,11 @@ static void closed(struct vdi *v)
 	verification_wait(v, stopped);
 }
 
+static void close_stack(struct vdi *v)
+{
+	stack_close(v, closed);
+}
+
 static void cut_all(struct vdi *v)
 {
 	struct domain *d;
@@ -334,7 +339,10 @@ static void cut_all(struct vdi *v)
 			stack_cut(v, d, cut_all);
 			return;
 		}
-	stack_close(v, closed);
+	if (v->op) /* nobody writes any more: what its files say, they say for the next process */
+		operation_suspend(v, close_stack);
+	else
+		close_stack(v);
 }
 
 void vdi_begin_stop(struct vdi *v)
@@ -344,7 +352,7 @@ void vdi_begin_stop(struct vdi *v)
 	log_info("asked to stop");
 	error_set(&why, ESHUTDOWN, "the datapath process was asked to stop");
 	if (v->op && v->op->debt.journal)
-		operation_suspend(v, cut_all);
+		cut_all(v);
 	else if (v->op && v->op->is_given)
 		source_let_go(v, cut_all);
 	else if (v->op)

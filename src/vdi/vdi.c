@@ -6,7 +6,7 @@
  *      deactivate  raise what is owed | barrier -> flush -> write down -> close | cut -> flush -> write down -> close
  *      detach      cut and flush, where still active -> forget -> write down -> close
  *      resume      read domains.json -> bury the operation -> open -> serve; again every second until it works
- *      stop        fail the operation -> cut everybody -> flush and close; domains.json stays
+ *      stop        cut everybody -> mirror out, its files kept -> flush and close; domains.json stays
  *
  * Knows who is attached and who is active.  How a step works is stack.c's, what a barrier is handover.c's.
  * Can fail: opening, listening, flushing, the barrier.  A deactivation that raised leaves its domain active; the next one
