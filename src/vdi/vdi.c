@@ -167,10 +167,23 @@ static void activated(struct vdi *v)
 		job_end(v);
 }
 
+/* It starts here, and no other guest has been writing, who is yet to be deactivated: what a mirror that is no more still owed
+ * him is settled. */
+static bool is_new_guest(const struct vdi *v)
+{
+	const struct job *j = v->job;
+
+	return domains_is_guest(j->domain) && !j->is_read_only && !j->d->is_active && !vdi_has_writer(v, j->d, true);
+}
+
 static void write_down(struct vdi *v)
 {
 	struct domain *d = v->job->d;
 
+	if (v->owed && is_new_guest(v)) {
+		log_info("a new guest starts here: what was owed is settled (%s)", v->owed);
+		free(take_ptr(&v->owed));
+	}
 	d->is_active = true;
 	d->is_lingering = false;
 	d->is_read_only = v->job->is_read_only;
@@ -215,7 +228,6 @@ static enum commit_domain kind_of(const char *domain)
 	return domains_is_guest(domain) ? COMMIT_GUEST : COMMIT_DOM0;
 }
 
-/* A guest that starts here settles what a mirror that is no more still owed. */
 static struct commit_verdict judge(const struct vdi *v, bool is_linked)
 {
 	const struct job *j = v->job;
@@ -224,8 +236,7 @@ static struct commit_verdict judge(const struct vdi *v, bool is_linked)
 	};
 	struct commit_verdict settled = { .next = v->owner.record }, verdict;
 
-	if (a.domain == COMMIT_GUEST && !j->is_read_only && !j->d->is_active && (!v->op || v->op->is_remembered) &&
-	    v->owner.record.is_told)
+	if (is_new_guest(v) && (!v->op || v->op->is_remembered) && v->owner.record.is_told)
 		settled = commit_source_settle(&v->owner.record);
 	verdict = commit_activate(&settled.next, &a);
 	verdict.is_changed |= settled.is_changed;
@@ -301,10 +312,6 @@ void vdi_begin_activate(struct vdi *v)
 	}
 	if (j->d->is_active && !j->d->is_read_only)
 		j->is_read_only = false; /* not served since a resume that failed: as it was */
-	if (v->owed && !j->d->is_active && !j->is_read_only && domains_is_guest(j->domain)) {
-		log_info("a new guest starts here: what was owed is settled (%s)", v->owed);
-		free(take_ptr(&v->owed));
-	}
 	stack_open(v, j->is_read_only, opened);
 }
 

@@ -101,6 +101,51 @@ static void a_mirror_dead_after_complete_raises_once(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+/* Complete, and failed since. */
+static void owe(const char *domain)
+{
+	char id[64];
+
+	assert_int_equal(rig_activate(domain, false), 0);
+	mirror(id, domain);
+	sync_and_tell(id);
+	fake_fail("the link is gone");
+	UNTIL(stat_of(id).is_ended);
+}
+
+static void a_new_guest_settles_what_was_owed(void **state)
+{
+	(void)state;
+	owe("3");
+	assert_int_equal(rig_detach("3"), 0);
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_int_equal(rig_deactivate("4"), 0);
+}
+
+static void a_second_guest_settles_nothing_while_the_first_writes(void **state)
+{
+	(void)state;
+	owe("3");
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void a_guest_that_does_not_start_settles_nothing(void **state)
+{
+	(void)state;
+	owe("3");
+	assert_int_equal(rig_detach("3"), 0);
+	fake.open_err = EIO;
+	assert_int_equal(rig_activate("4", false), EIO);
+	fake.open_err = 0;
+	assert_true(rig_is_on_file("had been complete"));
+	assert_int_equal(rig_activate("u0_x", true), 0); /* writes domains.json */
+	assert_true(rig_is_on_file("had been complete"));
+	assert_int_equal(rig_activate("4", false), 0);
+	assert_false(rig_is_on_file("had been complete"));
+}
+
 static void a_mirror_goes_on_in_the_next_process(void **state)
 {
 	char id[64];
@@ -440,6 +485,9 @@ int main(void)
 		RIG_TEST(a_mirror_dead_after_complete_raises_once),
 		RIG_TEST(a_mirror_goes_on_in_the_next_process),
 		RIG_TEST(a_mirror_to_a_foreign_far_side_is_failed_and_remembered_by_the_next_process),
+		RIG_TEST(a_new_guest_settles_what_was_owed),
+		RIG_TEST(a_second_guest_settles_nothing_while_the_first_writes),
+		RIG_TEST(a_guest_that_does_not_start_settles_nothing),
 		RIG_TEST(one_that_cannot_be_taken_up_is_failed_and_owed),
 		RIG_TEST(an_operation_of_a_dead_process_is_failed_and_owed),
 		RIG_TEST(a_lost_link_is_remembered_and_resumed),
