@@ -223,8 +223,11 @@ void loop_free(struct loop *l)
 		SLIST_REMOVE_HEAD(&l->signals, link);
 		uv_close((uv_handle_t *)&s->uv, free_handle);
 	}
-	/* Closing handles (freed watches and timers) need turns to finish. */
-	uv_run(&l->uv, UV_RUN_DEFAULT);
+	/* Closing handles (freed watches and timers) need turns to finish; so does what is in the pool, and what that posts. */
+	do {
+		uv_run(&l->uv, UV_RUN_DEFAULT);
+		loop_run_tasks(l);
+	} while (uv_loop_alive(&l->uv));
 	if (uv_loop_close(&l->uv) != 0)
 		log_error("the event loop was freed with handles still open: this is a bug in sxm");
 	free(l);
