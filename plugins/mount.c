@@ -167,13 +167,36 @@ char *mount_source(const char *dir, struct error *e)
 	return source;
 }
 
+/* "<mark>.<pid>.tmp" of verbs that were killed while they wrote it; the lock is held. */
+static void drop_half_written(const char *mark)
+{
+	CLEANUP_FREE char *base = strdup(mark);
+	char *name = base ? strrchr(base, '/') : NULL;
+	struct dirent *entry;
+	size_t bytes;
+	DIR *d;
+
+	if (!name)
+		return;
+	*name++ = '\0';
+	bytes = strlen(name);
+	d = opendir(base);
+	while (d && (entry = readdir(d)))
+		if (strncmp(entry->d_name, name, bytes) == 0 && entry->d_name[bytes] == '.')
+			unlinkat(dirfd(d), entry->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
 void mount_forget(const char *dir)
 {
 	CLEANUP_FREE char *path = join(dir, "", ".json");
 
 	rmdir(dir);
-	if (path)
+	if (path) {
 		unlink(path);
+		drop_half_written(path);
+	}
 	mount_drop_lock(dir);
 }
 

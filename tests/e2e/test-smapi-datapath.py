@@ -126,13 +126,14 @@ def test_the_next_verb_takes_up_what_a_whole_family_killed_left():
     nobody_left()
 
 
-def test_a_volume_in_use_is_neither_destroyed_nor_resized():
+def test_a_volume_in_use_is_not_destroyed_and_grows():
     uri, key = disk()
     attach(uri)
     host.refused("attached for domain 1", "Volume.destroy", sr=sr, key=key)
     host.call("Datapath.activate", uri=uri, domain="1")
     host.refused("active for domain 1", "Volume.destroy", sr=sr, key=key)
-    host.refused("active", "Volume.resize", sr=sr, key=key, new_size=8 << 20)
+    host.call("Volume.resize", sr=sr, key=key, new_size=6 << 20)
+    assert host.call("Volume.stat", sr=sr, key=key)["virtual_size"] == 6 << 20
     host.call("Volume.set", sr=sr, key=key, k="a", v="b")
     host.call("Datapath.deactivate", uri=uri, domain="1")
     host.call("Volume.resize", sr=sr, key=key, new_size=8 << 20)
