@@ -25,8 +25,8 @@
 #define MMP_MAGIC 0x004d4d50
 #define MMP_CLEAN 0xff4d4d50
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING", "LARGE_VDI",
-					NULL };
+static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
+					"LARGE_VDI", NULL };
 static const struct sr_option options[] = { SR_DEVICE_OPTIONS, { NULL, NULL } };
 
 static void ext4_mkfs(const struct device *d, const char *uuid, const char *argv[static SR_DEVICE_ARGS_MAX],

@@ -18,8 +18,8 @@
 #include "plugins/sr.h"
 #include "plugins/uri.h"
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING", "LARGE_VDI",
-					NULL };
+static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
+					"LARGE_VDI", NULL };
 
 static const struct sr_option options[] = {
 	{ "uri", "file:///directory, absolute; its parent must exist" },

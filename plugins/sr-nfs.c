@@ -33,8 +33,8 @@
 #define PROBE_NAME "probe-nfs"
 #define PROBED_MAX 1000
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING", "LARGE_VDI",
-					NULL };
+static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
+					"LARGE_VDI", NULL };
 static const struct sr_option options[] = {
 	{ "server", "name or address of the NFS server" },
 	{ "serverpath", "the exported directory; the SR is a directory in it" },

@@ -16,8 +16,8 @@
 
 #define TAIL_BYTES (INT64_C(1) << 20)
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING", "LARGE_VDI",
-					NULL };
+static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
+					"LARGE_VDI", NULL };
 static const struct sr_option options[] = { SR_DEVICE_OPTIONS, { NULL, NULL } };
 
 static void xfs_mkfs(const struct device *d, const char *uuid, const char *argv[static SR_DEVICE_ARGS_MAX],
