@@ -10,46 +10,17 @@
 
 #include "base/decision.h"
 #include "base/proc.h"
-#include "tests/unit/vdi-rig.h"
+#include "tests/unit/source-rig.h"
 
 #define LONG_MS 60000u
 
-static char id[64], group[32];
+static char group[32];
 static unsigned groups;
 
-static void says(enum remote_question q, uint32_t status, uint32_t state, uint32_t epoch)
+static void mirror_one_of_group(void)
 {
-	fake.says[q] = (struct fake_says){ .field = { status, state, 0, epoch } };
-}
-
-static struct vdi_operation_status stat_of(void)
-{
-	struct vdi_operation_status s;
-
-	assert_int_equal(vdi_operation(rig_vdi, id, &s), 0);
-	return s;
-}
-
-/* In sync under a guest, and said; a far side that does what it is asked. */
-static void mirror_for_guest(void)
-{
-	const struct vdi_mirror_args args = { .domain = "3", .remote = "nbd://far/x" };
-	struct answer a = { 0 };
-
 	snprintf(group, sizeof(group), "g%u", ++groups);
-	assert_int_equal(rig_activate("3", false), 0);
-	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 1);
-	says(REMOTE_ASK_COMMIT, 0, REMOTE_IS_ELIGIBLE, 2);
-	says(REMOTE_ASK_RECLAIM, 0, REMOTE_IS_RECEIVING, 3);
-	says(REMOTE_ASK_END, 0, REMOTE_IS_INCOMPLETE, 3);
-	vdi_mirror(rig_vdi, &args, id, sizeof(id), rig_answer, &a);
-	UNTIL(fake.status.started_ns);
-	fake_link_up();
-	fake_change(CORE_SYNCING, true, false);
-	assert_int_equal(rig_answered(&a), 0);
-	fake_change(CORE_SYNCED, true, true);
-	UNTIL(stat_of().is_complete);
-	fake.trace[0] = '\0';
+	mirror_for_guest();
 }
 
 static int prepare(unsigned patience_ms)
@@ -93,7 +64,7 @@ static bool is_owner(const char *state, const char *epoch)
 static void prepared_guests_are_held_until_the_decision_and_then_it_is_given(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	assert_int_equal(prepare(LONG_MS), 0);
 	assert_true(fake_traced("finish prepare "));
 	assert_true(is_owner("offered", "2") && rig_is_owned(group));
@@ -111,7 +82,7 @@ static void prepared_guests_are_held_until_the_decision_and_then_it_is_given(voi
 static void cancelled_the_guest_and_the_mirror_go_on(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	assert_int_equal(prepare(LONG_MS), 0);
 	assert_int_equal(follow(true), ENOENT); /* heard and forgotten */
 	assert_int_equal(follow(false), 0);
@@ -131,7 +102,7 @@ static void cancelled_the_guest_and_the_mirror_go_on(void **state)
 static void out_of_patience_it_decides_itself(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	assert_int_equal(prepare(1), 0);
 	UNTIL(strstr(fake.trace, "reclaim"));
 	assert_int_equal(decided(), DECISION_CANCEL);
@@ -141,7 +112,7 @@ static void out_of_patience_it_decides_itself(void **state)
 static void out_of_patience_it_does_what_was_decided(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	decide(DECISION_CANCEL);
 	assert_int_equal(prepare(LONG_MS), EALREADY);
 	snprintf(group, sizeof(group), "g%u", ++groups);
@@ -154,7 +125,7 @@ static void out_of_patience_it_does_what_was_decided(void **state)
 static void who_is_told_to_stop_decides_first(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	assert_int_equal(prepare(LONG_MS), 0);
 	rig_stop();
 	assert_int_equal(decided(), DECISION_CANCEL);
@@ -167,7 +138,7 @@ static void nothing_else_ends_what_is_prepared(void **state)
 	struct answer cancelled = { 0 }, deactivated = { 0 };
 
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	assert_int_equal(prepare(LONG_MS), 0);
 	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
 	assert_int_equal(rig_answered(&cancelled), EBUSY);
@@ -185,7 +156,7 @@ static void what_cannot_be_prepared_goes_on(void **state)
 	struct answer a = { 0 };
 
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	vdi_prepare(rig_vdi, "4", group, LONG_MS, rig_answer, &a);
 	assert_int_equal(rig_answered(&a), ENOENT);
 	assert_int_equal(rig_activate("u0_1", false), 0);
@@ -205,7 +176,7 @@ static void what_cannot_be_prepared_goes_on(void **state)
 static void a_digest_that_differs_ends_the_mirror_and_raises(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	fake.digest = (struct digest){ .count = 7 };
 	assert_int_equal(prepare(LONG_MS), EBADMSG);
 	assert_true(is_owner("owned", "3") && stat_of().is_failed);
@@ -236,7 +207,7 @@ static void die_prepared(void)
 static void a_later_process_cancels_what_nobody_decided(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	die_prepared();
 	assert_int_equal(decided(), DECISION_CANCEL);
 	assert_true(is_owner("owned", "3"));
@@ -248,7 +219,7 @@ static void a_later_process_cancels_what_nobody_decided(void **state)
 static void a_later_process_commits_what_was_decided_and_serves_nobody(void **state)
 {
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	decide(DECISION_COMMIT);
 	die_prepared();
 	assert_true(is_owner("given", "2"));
@@ -265,7 +236,7 @@ static void what_was_decided_and_cannot_be_done_yet_is_served_to_nobody_and_trie
 	struct answer a = { 0 };
 
 	(void)state;
-	mirror_for_guest();
+	mirror_one_of_group();
 	decide(DECISION_COMMIT);
 	stop_prepared();
 	fake.envoy_err = ECONNREFUSED;
