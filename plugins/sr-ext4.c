@@ -25,8 +25,6 @@
 #define MMP_MAGIC 0x004d4d50
 #define MMP_CLEAN 0xff4d4d50
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
-					"LARGE_VDI", NULL };
 static const struct sr_option options[] = { SR_DEVICE_OPTIONS, { NULL, NULL } };
 
 static void ext4_mkfs(const struct device *d, const char *uuid, const char *argv[static SR_DEVICE_ARGS_MAX],
@@ -82,7 +80,6 @@ const struct sr_ops sr_ext4 = {
 	.name = "Volumes in an ext4 on a block device",
 	.description = "Each volume is a sparse file in an ext4 made on a device of this host's or a LUN; one host at a time "
 		       "has it attached",
-	.features = features,
 	.options = options,
 	.device = &device,
 	.check = sr_device_check,

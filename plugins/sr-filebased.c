@@ -18,9 +18,6 @@
 #include "plugins/sr.h"
 #include "plugins/uri.h"
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
-					"LARGE_VDI", NULL };
-
 static const struct sr_option options[] = {
 	{ "uri", "file:///directory, absolute; its parent must exist" },
 	SR_OPTION_FORMAT,
@@ -173,7 +170,6 @@ const struct sr_ops sr_filebased = {
 	.name = "Volumes in a directory",
 	.description = "Each volume is a sparse file in a directory of any local or network file system; it can be moved "
 		       "while in use",
-	.features = features,
 	.options = options,
 	.check = filebased_check,
 	.find = filebased_find,

@@ -33,8 +33,6 @@
 #define PROBE_NAME "probe-nfs"
 #define PROBED_MAX 1000
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
-					"LARGE_VDI", NULL };
 static const struct sr_option options[] = {
 	{ "server", "name or address of the NFS server" },
 	{ "serverpath", "the exported directory; the SR is a directory in it" },
@@ -393,7 +391,6 @@ const struct sr_ops sr_nfs = {
 	.type = "nfs-ng",
 	.name = "Volumes on an NFS server",
 	.description = "Each volume is a sparse file in a directory of an NFS export; every host of a pool may have it attached",
-	.features = features,
 	.options = options,
 	.is_shared = true,
 	.patience_ms = PATIENCE_MS,

@@ -16,8 +16,6 @@
 
 #define TAIL_BYTES (INT64_C(1) << 20)
 
-static const char *const features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "THIN_PROVISIONING",
-					"LARGE_VDI", NULL };
 static const struct sr_option options[] = { SR_DEVICE_OPTIONS, { NULL, NULL } };
 
 static void xfs_mkfs(const struct device *d, const char *uuid, const char *argv[static SR_DEVICE_ARGS_MAX],
@@ -69,7 +67,6 @@ const struct sr_ops sr_xfs = {
 	.name = "Volumes in an XFS on a block device",
 	.description = "Each volume is a sparse file in an XFS made on a device of this host's or a LUN; one host at a time "
 		       "has it attached",
-	.features = features,
 	.options = options,
 	.device = &device,
 	.check = sr_device_check,

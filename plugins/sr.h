@@ -30,7 +30,6 @@ struct probe;
 struct sr_ops {
 	const char *type; /* the plugin directory's last part, xapi's SR type */
 	const char *name, *description;
-	const char *const *features; /* ends with NULL; those xapi cannot derive from the verbs' files */
 	const struct sr_option {
 		const char *key, *description; /* ends with a NULL key */
 	} *options;
