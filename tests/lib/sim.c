@@ -399,8 +399,17 @@ static void make_zombie(struct sim *w, struct core_op *op)
 		z->data[s] = payload(w, op, first + s);
 }
 
+/* What stood in the queue of a link that is lost was perhaps sent: the core does not tell it from what was. */
+static void soil_queued(struct sim *w)
+{
+	for (uint64_t c = 0; sim_is_fine(w) && c < w->chunks; c++)
+		if (core_has_far_leg(w->core, (struct range){ c * CORE_CHUNK_BYTES, (c + 1) * CORE_CHUNK_BYTES }))
+			w->is_clean[c] = false;
+}
+
 void sim_link_down(struct sim *w, int err)
 {
+	soil_queued(w);
 	for (unsigned i = 0; i < w->away_count; i++)
 		if (!w->is_applied[i])
 			make_zombie(w, w->away[i]);
