@@ -25,12 +25,12 @@ tests_unit_test_disk_cache_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_cache_LDADD = libdisk.la $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/test-disk-nbd
-tests_unit_test_disk_nbd_SOURCES = tests/unit/test-disk-nbd.c tests/unit/disk-rig.c tests/unit/disk-rig.h \
-	tests/lib/fake-nbd.c tests/lib/fake-nbd.h
+tests_unit_test_disk_nbd_SOURCES = tests/unit/test-disk-nbd.c tests/unit/nbd-disk-rig.c tests/unit/nbd-disk-rig.h \
+	tests/unit/disk-rig.c tests/unit/disk-rig.h tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_disk_nbd_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_nbd_LDADD = libdisk.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test-disk-nbd-loss
-tests_unit_test_disk_nbd_loss_SOURCES = tests/unit/test-disk-nbd-loss.c tests/unit/disk-rig.c tests/unit/disk-rig.h \
-	tests/lib/fake-nbd.c tests/lib/fake-nbd.h
+tests_unit_test_disk_nbd_loss_SOURCES = tests/unit/test-disk-nbd-loss.c tests/unit/nbd-disk-rig.c tests/unit/nbd-disk-rig.h \
+	tests/unit/disk-rig.c tests/unit/disk-rig.h tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_disk_nbd_loss_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_nbd_loss_LDADD = libdisk.la $(UNIT_LIBS)

@@ -4,106 +4,24 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "disk-rig.h"
 #include "disk/disk-nbd.h"
-#include "tests/lib/fake-nbd.h"
+#include "nbd-disk-rig.h"
 
-#define SIZE (UINT64_C(1) << 20)
+#define SIZE WORLD_BYTES
 #define NBD_EIO 5
 #define NBD_ENOSPC 28
 #define NBD_ESHUTDOWN 108
 #define WAIT_MS "300"
 
-static char run_dir[64], socket_link[96];
-
-/* A server at socket_link, whichever fake it is now, and a disk over it. */
-struct world {
-	struct rig rig; /* first */
-	struct fake_nbd server;
-};
-
-/* A name of its own for each test: what a failed one left locked is not the next one's. */
-static int setup(void **state)
-{
-	static unsigned number;
-
-	(void)state;
-	alarm(60); /* a test that waits in vain ends */
-	snprintf(socket_link, sizeof(socket_link), "%s/s%u", run_dir, ++number);
-	return 0;
-}
-
-static void serve(struct fake_nbd *f, const struct fake_nbd_plan *plan)
-{
-	fake_nbd_start(f, plan, 0);
-	while (access(f->socket, F_OK) != 0)
-		usleep(1000);
-	unlink(socket_link);
-	assert_int_equal(symlink(f->socket, socket_link), 0);
-}
-
-static void write_name(char path[static 128], const char *text)
-{
-	int fd;
-
-	snprintf(path, 128, "%s/%ld.nbd", run_dir, random());
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
-}
-
-static void write_uri(char path[static 128])
-{
-	char uri[160];
-
-	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s\n", socket_link);
-	write_name(path, uri);
-}
-
 static struct fake_nbd_plan plan_of(uint64_t size)
 {
 	return (struct fake_nbd_plan){ .size_bytes = size, .can_zero = true, .can_fua = true };
-}
-
-static void start(struct world *w, const struct fake_nbd_plan *plan)
-{
-	rig_init(&w->rig);
-	serve(&w->server, plan);
-	write_uri(w->rig.path);
-	rig_open(&w->rig, &(struct disk_spec){ .path = w->rig.path, .lock_wait_ms = 2000 }, NULL);
-	assert_string_equal(disk_engine_name(w->rig.disk), "nbd");
-	assert_false(disk_is_direct(w->rig.disk));
-}
-
-static void stop(struct world *w)
-{
-	rig_fini(&w->rig);
-	if (w->server.own)
-		fake_nbd_stop(&w->server);
-}
-
-/* The loop turns until *what is at least wanted. */
-static void turn_until(struct world *w, atomic_uint *what, unsigned wanted)
-{
-	uint64_t until_ns = loop_now_ns() + 10 * NS_PER_S;
-
-	while (atomic_load(what) < wanted) {
-		if (loop_now_ns() > until_ns)
-			fail_msg("waited in vain");
-		rig_settle(&w->rig);
-		usleep(1000);
-	}
 }
 
 /* --- what names it */
@@ -152,7 +70,7 @@ static void a_raw_image_is_not_looked_at_for_a_uri(void **state)
 	char path[128], raw[160];
 
 	(void)state;
-	write_uri(path);
+	write_uri(path, "");
 	snprintf(raw, sizeof(raw), "%s.raw", path);
 	assert_int_equal(rename(path, raw), 0);
 	f = disk_open(&(struct disk_spec){ .path = raw }, &e);
@@ -179,11 +97,11 @@ static void a_server_that_does_not_fit_is_refused_with_the_reason(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(tests); i++) {
 		serve(&f, &tests[i].plan);
-		write_uri(path);
+		write_uri(path, "");
 		refuse(path, &spec, tests[i].err, tests[i].words);
 		fake_nbd_stop(&f);
 	}
-	write_uri(path);
+	write_uri(path, "");
 	refuse(path, &spec, ENOENT, socket_link);
 }
 
@@ -199,7 +117,7 @@ static void a_server_that_starts_late_is_waited_for(void **state)
 	fake_nbd_start(&server, &plan, 100);
 	unlink(socket_link);
 	assert_int_equal(symlink(server.socket, socket_link), 0);
-	write_uri(path);
+	write_uri(path, "");
 	f = disk_open(&(struct disk_spec){ .path = path, .lock_wait_ms = 10000 }, &e);
 	assert_non_null(f);
 	disk_file_close(f);
@@ -219,8 +137,8 @@ static void two_files_that_name_one_export_are_not_opened_together(void **state)
 
 	(void)state;
 	serve(&f, &plan);
-	write_uri(a);
-	write_uri(b);
+	write_uri(a, "");
+	write_uri(b, "");
 	spec.path = a;
 	first = disk_open(&spec, &e);
 	assert_non_null(first);
@@ -247,7 +165,7 @@ static void requests_are_whole_blocks_of_at_most_what_the_server_takes(void **st
 	(void)state;
 	plan.min_block = 4096;
 	plan.max_block = 64 * 1024;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	assert_int_equal(w.rig.disk->geometry.block_bytes, 4096);
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, SIZE, 1), 0);
 	assert_int_equal(w.server.longest, 64 * 1024);
@@ -273,7 +191,7 @@ static void a_server_that_cannot_zero_is_written_to(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	assert_false(w.rig.disk->geometry.can_trim);
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, 65536, 7), 0);
 	assert_int_equal(rig_do(&w.rig, REQ_ZERO, 0, 65536, 0), 0);
@@ -299,13 +217,13 @@ static void fua_is_the_servers_or_a_flush_after_the_write(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	assert_int_equal(write_fua(&w), 0);
 	assert_int_equal(w.server.fuas, 1);
 	assert_int_equal(w.server.flushes, 0);
 	stop(&w);
 	plan.can_fua = false;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	assert_int_equal(write_fua(&w), 0);
 	assert_int_equal(w.server.fuas, 0);
 	assert_int_equal(w.server.flushes, 1);
@@ -318,7 +236,7 @@ static void a_servers_error_is_the_requests(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	w.server.plan.write_error = NBD_ENOSPC;
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, 4096, 1), ENOSPC);
 	assert_int_equal(rig_do(&w.rig, REQ_FLUSH, 0, 0, 0), 0);
@@ -335,7 +253,7 @@ static void after_a_failed_flush_none_is_believed_until_reopened(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	w.server.plan.flush_error = NBD_EIO;
 	assert_int_equal(rig_do(&w.rig, REQ_FLUSH, 0, 0, 0), EIO);
 	w.server.plan.flush_error = 0;
@@ -354,7 +272,7 @@ static void extents_that_nobody_tells_are_data(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	extents_init(&x, 0);
 	io.req = req_get();
 	io.req->extents = &x;
@@ -406,7 +324,7 @@ static void a_cut_connection_is_made_anew_and_nobody_hears_of_it(void **state)
 	(void)state;
 	plan.die_after = 25;
 	setenv("SXM_NBD_WAIT_MS", "20000", 1);
-	start(&w, &plan);
+	start(&w, &plan, "");
 	setenv("SXM_NBD_WAIT_MS", WAIT_MS, 1);
 	submit_crowd(&w, io);
 	wait_for_crowd(&w, io, 0);
@@ -422,7 +340,7 @@ static void a_server_that_says_it_ends_is_waited_for(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	w.server.plan.write_error = NBD_ESHUTDOWN;
 	rig_submit(&w.rig, &io, REQ_WRITE, 0, 4096, 3);
 	turn_until(&w, &w.server.accepted, 2);
@@ -442,7 +360,7 @@ static void requests_wait_for_a_server_that_comes_back(void **state)
 	(void)state;
 	setenv("SXM_NBD_WAIT_MS", "20000", 1);
 	plan.hang_after = 10;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	setenv("SXM_NBD_WAIT_MS", WAIT_MS, 1);
 	submit_crowd(&w, io);
 	turn_until(&w, &w.server.writes, CROWD); /* hung: arrived, not answered */
@@ -469,7 +387,7 @@ static void a_server_that_stays_away_fails_requests_until_it_is_back(void **stat
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	fake_nbd_stop(&w.server);
 	submit_crowd(&w, io);
 	start_ns = loop_now_ns();
@@ -493,7 +411,7 @@ static void another_disk_is_not_taken_for_the_one_that_went(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	fake_nbd_stop(&w.server);
 	serve(&w.server, &other);
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, 4096, 1), EIO);
@@ -516,7 +434,7 @@ static void nothing_is_sent_before_the_server_is_done_with_the_lost_link(void **
 	(void)state;
 	setenv("SXM_NBD_WAIT_MS", "20000", 1);
 	plan.die_after = 1;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	setenv("SXM_NBD_WAIT_MS", WAIT_MS, 1);
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, 4096, 1), 0);
 	atomic_store(&w.server.keeps_dead, true);
@@ -539,7 +457,7 @@ static void an_open_waits_for_a_dead_clients_connection(void **state)
 	struct world w;
 
 	(void)state;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	atomic_store(&w.server.keeps_dead, true);
 	layer_close(w.rig.disk);
 	w.rig.disk = NULL;
@@ -556,7 +474,7 @@ static void it_closes_while_it_is_trying_to_reach_the_server(void **state)
 
 	(void)state;
 	silent.manner = FAKE_NBD_SILENT;
-	start(&w, &plan);
+	start(&w, &plan, "");
 	fake_nbd_stop(&w.server);
 	serve(&w.server, &silent);
 	turn_until(&w, &w.server.accepted, 1);
@@ -566,35 +484,26 @@ static void it_closes_while_it_is_trying_to_reach_the_server(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(what_names_no_export_is_refused, setup),
-		cmocka_unit_test_setup(a_raw_image_is_not_looked_at_for_a_uri, setup),
-		cmocka_unit_test_setup(a_server_that_does_not_fit_is_refused_with_the_reason, setup),
-		cmocka_unit_test_setup(a_server_that_starts_late_is_waited_for, setup),
-		cmocka_unit_test_setup(two_files_that_name_one_export_are_not_opened_together, setup),
-		cmocka_unit_test_setup(requests_are_whole_blocks_of_at_most_what_the_server_takes, setup),
-		cmocka_unit_test_setup(a_server_that_cannot_zero_is_written_to, setup),
-		cmocka_unit_test_setup(fua_is_the_servers_or_a_flush_after_the_write, setup),
-		cmocka_unit_test_setup(a_servers_error_is_the_requests, setup),
-		cmocka_unit_test_setup(after_a_failed_flush_none_is_believed_until_reopened, setup),
-		cmocka_unit_test_setup(extents_that_nobody_tells_are_data, setup),
-		cmocka_unit_test_setup(a_cut_connection_is_made_anew_and_nobody_hears_of_it, setup),
-		cmocka_unit_test_setup(a_server_that_says_it_ends_is_waited_for, setup),
-		cmocka_unit_test_setup(requests_wait_for_a_server_that_comes_back, setup),
-		cmocka_unit_test_setup(a_server_that_stays_away_fails_requests_until_it_is_back, setup),
-		cmocka_unit_test_setup(another_disk_is_not_taken_for_the_one_that_went, setup),
-		cmocka_unit_test_setup(nothing_is_sent_before_the_server_is_done_with_the_lost_link, setup),
-		cmocka_unit_test_setup(an_open_waits_for_a_dead_clients_connection, setup),
-		cmocka_unit_test_setup(it_closes_while_it_is_trying_to_reach_the_server, setup),
+		WORLD_TEST(what_names_no_export_is_refused),
+		WORLD_TEST(a_raw_image_is_not_looked_at_for_a_uri),
+		WORLD_TEST(a_server_that_does_not_fit_is_refused_with_the_reason),
+		WORLD_TEST(a_server_that_starts_late_is_waited_for),
+		WORLD_TEST(two_files_that_name_one_export_are_not_opened_together),
+		WORLD_TEST(requests_are_whole_blocks_of_at_most_what_the_server_takes),
+		WORLD_TEST(a_server_that_cannot_zero_is_written_to),
+		WORLD_TEST(fua_is_the_servers_or_a_flush_after_the_write),
+		WORLD_TEST(a_servers_error_is_the_requests),
+		WORLD_TEST(after_a_failed_flush_none_is_believed_until_reopened),
+		WORLD_TEST(extents_that_nobody_tells_are_data),
+		WORLD_TEST(a_cut_connection_is_made_anew_and_nobody_hears_of_it),
+		WORLD_TEST(a_server_that_says_it_ends_is_waited_for),
+		WORLD_TEST(requests_wait_for_a_server_that_comes_back),
+		WORLD_TEST(a_server_that_stays_away_fails_requests_until_it_is_back),
+		WORLD_TEST(another_disk_is_not_taken_for_the_one_that_went),
+		WORLD_TEST(nothing_is_sent_before_the_server_is_done_with_the_lost_link),
+		WORLD_TEST(an_open_waits_for_a_dead_clients_connection),
+		WORLD_TEST(it_closes_while_it_is_trying_to_reach_the_server),
 	};
-	char command[96];
-	int failed;
 
-	strcpy(run_dir, "/tmp/sxm-disk-nbd-XXXXXX");
-	if (!mkdtemp(run_dir))
-		return 1;
-	setenv("SXM_RUN_DIR", run_dir, 1);
-	setenv("SXM_NBD_WAIT_MS", WAIT_MS, 1);
-	failed = cmocka_run_group_tests_name("a disk behind an NBD server", tests, NULL, NULL);
-	snprintf(command, sizeof(command), "rm -r %s", run_dir);
-	return system(command) != 0 || failed;
+	return world_run(tests, ARRAY_LEN(tests), WAIT_MS);
 }
