@@ -120,3 +120,8 @@ void copy_memory_trim(struct copy_memory *m)
 		m->page[i] = NULL;
 	}
 }
+
+size_t copy_memory_bytes(const struct copy_memory *m)
+{
+	return iobuf_pool_used(m->pool);
+}

@@ -33,5 +33,7 @@ bool copy_memory_get(struct copy_memory *m, size_t bytes, struct copy_bytes *b);
 void copy_memory_put(struct copy_memory *m, struct copy_bytes *b);
 /* What is in no use goes back to the system, but for a little. */
 void copy_memory_trim(struct copy_memory *m);
+/* What it has from the system. */
+size_t copy_memory_bytes(const struct copy_memory *m);
 
 #endif

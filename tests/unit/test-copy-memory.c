@@ -95,19 +95,27 @@ static void a_longer_copy_lies_in_one_page(void **state)
 	copy_memory_free(m);
 }
 
-static void what_is_in_use_is_not_trimmed(void **state)
+static void what_is_in_no_use_is_trimmed_and_nothing_else(void **state)
 {
 	struct copy_memory *m = copy_memory_new();
-	struct copy_bytes b[8] = { 0 };
+	struct copy_bytes b[32] = { 0 };
+	size_t most, little;
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
 		assert_true(copy_memory_get(m, COPY_LONGEST_BYTES, &b[i]));
-	for (unsigned i = 0; i < 7; i++)
-		copy_memory_put(m, &b[i]);
+	most = copy_memory_bytes(m);
+	for (unsigned i = 0; i < ARRAY_LEN(b); i++)
+		if (i != 31)
+			copy_memory_put(m, &b[i]);
+	assert_int_equal(copy_memory_bytes(m), most);
 	copy_memory_trim(m);
-	memset(at(&b[7]), 7, COPY_LONGEST_BYTES);
-	copy_memory_put(m, &b[7]);
+	little = copy_memory_bytes(m);
+	assert_true(little > 0 && little <= most / 2);
+	memset(at(&b[31]), 7, COPY_LONGEST_BYTES);
+	copy_memory_put(m, &b[31]);
+	copy_memory_trim(m);
+	assert_true(copy_memory_bytes(m) < little);
 	for (unsigned i = 0; i < ARRAY_LEN(b); i++) {
 		assert_true(copy_memory_get(m, COPY_LONGEST_BYTES, &b[i]));
 		memset(at(&b[i]), 1, COPY_LONGEST_BYTES);
@@ -137,7 +145,7 @@ int main(void)
 		cmocka_unit_test(every_copy_has_bytes_of_its_own),
 		cmocka_unit_test(the_lowest_free_slot_is_taken),
 		cmocka_unit_test(a_longer_copy_lies_in_one_page),
-		cmocka_unit_test(what_is_in_use_is_not_trimmed),
+		cmocka_unit_test(what_is_in_no_use_is_trimmed_and_nothing_else),
 		cmocka_unit_test(a_short_copy_takes_no_slot),
 	};
 
