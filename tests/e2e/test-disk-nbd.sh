@@ -11,7 +11,8 @@ requires nbdcopy --version
 one_host
 dir=$(make_tmp)
 truncate -s 64M "$dir/bytes"
-serve() { start_nbdkit "$dir/s" --filter=delay --filter=error file "$dir/bytes" "$@"; }
+threads=16
+serve() { start_nbdkit "$dir/s" --threads=$threads --filter=delay --filter=error file "$dir/bytes" "$@"; }
 kill_server() {
 	kill -9 "$started"
 	wait "$started" 2>/dev/null || :
@@ -58,6 +59,10 @@ done
 wait_for_writes
 
 say "the datapath is killed under the guest, with writes on their way to the server"
+# nbdkit (1.32) with several threads may abort when a client goes while they answer it (raw_send_socket: sock >= 0).
+threads=1
+kill_server
+serve wdelay=1ms
 for _round in 1 2 3; do
 	wait_for_writes
 	kill -9 "$(control --get pid "$socket_dir/control" hello)"
