@@ -62,32 +62,50 @@ struct served {
 	unsigned count;
 	char names[200];
 };
-struct hello {
-	char *path;
+struct user {
+	char *domain;
 };
-static const struct jsonspec_field hello_fields[] = {
-	{ "path", JS_STRING, offsetof(struct hello, path), .is_optional = true },
+static const struct jsonspec_field user_fields[] = { { "domain", JS_STRING, offsetof(struct user, domain) }, { NULL } };
+static const struct jsonspec user_spec = { "user", sizeof(struct user), user_fields };
+
+struct status {
+	char *path;
+	bool is_open;
+	struct jsonspec_records domains;
+};
+static const struct jsonspec_field status_fields[] = {
+	{ "path", JS_STRING, offsetof(struct status, path), .is_optional = true },
+	{ "open", JS_BOOL, offsetof(struct status, is_open), .is_optional = true },
+	{ "domains", JS_RECORDS, offsetof(struct status, domains), .sub = &user_spec, .is_optional = true },
 	{ NULL },
 };
-static const struct jsonspec hello_spec = { "hello", sizeof(struct hello), hello_fields };
+static const struct jsonspec status_spec = { "status", sizeof(struct status), status_fields };
 
+static bool is_below(const char *path, const char *dir)
+{
+	size_t bytes = strlen(dir);
+
+	return path && strncmp(path, dir, bytes) == 0 && path[bytes] == '/';
+}
+
+/* A process that nobody is attached to, and that has closed the image, only waits to see whether it is asked once more. */
 static void note_served(const char *id, void *arg)
 {
 	struct served *s = arg;
-	size_t bytes = strlen(s->dir), used = strlen(s->names);
+	size_t used = strlen(s->names);
 	CLEANUP_FREE char *text = NULL;
 	struct process p;
-	struct hello hello;
+	struct status status;
 	struct error e;
 
 	if (process_by_id(&p, id, &e) == -1)
 		return;
-	text = process_ask(&p, "hello", NULL, ASK_MS, &e);
-	if (!text || jsonspec_decode(&hello_spec, text, strlen(text), &hello, &e) == -1)
+	text = process_ask(&p, "status", NULL, ASK_MS, &e);
+	if (!text || jsonspec_decode(&status_spec, text, strlen(text), &status, &e) == -1)
 		return;
-	if (hello.path && strncmp(hello.path, s->dir, bytes) == 0 && hello.path[bytes] == '/' && s->count++ < NAMED_MAX)
-		snprintf(s->names + used, sizeof(s->names) - used, "%s%.60s", used ? ", " : "", strrchr(hello.path, '/') + 1);
-	jsonspec_clear(&hello_spec, &hello);
+	if (is_below(status.path, s->dir) && (status.is_open || status.domains.count) && s->count++ < NAMED_MAX)
+		snprintf(s->names + used, sizeof(s->names) - used, "%s%.60s", used ? ", " : "", strrchr(status.path, '/') + 1);
+	jsonspec_clear(&status_spec, &status);
 }
 
 int sr_mounted_down(const char *dir, unsigned wait_ms, bool has_more, struct failure *f)
