@@ -4,7 +4,7 @@
 #
 #       1. what is missing is installed          4. the same build with ASan and UBSan, its tests
 #       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
-#       3. unit, simulation, lint, end to end
+#       3. unit, simulation, lint, end to end        (with a part of the tests, and all files in it)
 #
 # --long: the soaks: ten times as many random schedules, fifty times as many mutated inputs, a bigger disk, faults again and again.
 set -euo pipefail
@@ -64,6 +64,14 @@ fetch_machine() {
 	apt-get -q download "$package" && dpkg-deb -x linux-image-*.deb kernel || :
 	rm -f linux-image-*.deb
 }
+# What distcheck does not see, as it runs a part of the tests only.
+tarball_is_whole() {
+	local missing
+
+	git rev-parse --git-dir >/dev/null 2>&1 || return 0 # this is a tarball
+	missing=$(comm -23 <(git ls-files | grep -v '^\.' | sort) <(tar tf build-check/sxm-*.tar.xz | sed 's,^[^/]*/,,' | sort))
+	[ -z "$missing" ] || { printf 'not in EXTRA_DIST:\n%s\n' "$missing"; return 1; }
+}
 configured() ( mkdir -p "$1" && cd "$1" && shift && { [ -f Makefile ] || "$top/configure" "$@"; } )
 
 mkdir -p build-check
@@ -76,7 +84,8 @@ step "unit, simulation, lint, end to end" in_dir build-check make -j"$jobs" chec
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
 step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$jobs" check
-step "make distcheck" in_dir build-check env SIM_SCHEDULES=1000 make -j"$jobs" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+step "make distcheck" in_dir build-check make -j"$jobs" distcheck 'TESTS=$(TARBALL_TESTS)' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+step "all files are in the tarball" tarball_is_whole
 if [ "$is_long" = yes ]; then
 	step "long: a disk of 3 GiB moves" in_dir build-check env SXM_DEMO_MB=2048 ./run ../tests/e2e/test-demo.sh
 	step "long: killed under load, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-life-kill.sh

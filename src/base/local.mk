@@ -18,3 +18,4 @@ libjson_la_SOURCES = \
 	src/base/jsonspec-scan.c src/base/jsonspec-scan.h
 libjson_la_CFLAGS = $(AM_CFLAGS) $(JSONC_CFLAGS)
 libjson_la_LIBADD = libbase.la $(JSONC_LIBS)
+EXTRA_DIST += src/base/README
