@@ -31,6 +31,7 @@
 #include "block/point.h"
 #include "vdi/vdi-private.h"
 
+#define SYNC_CALLS 32u
 #define CLONE_NS (3 * NS_PER_MS) /* parts are cloned for so long, then guests go on for as long */
 
 struct snapshot {
@@ -48,6 +49,7 @@ struct snapshot {
 	struct point_part *part;    /* borrowed: of the clone under way */
 	unsigned parts;
 	int clone_err;
+	unsigned calls;             /* clones so far */
 	struct loop_timer *rest;    /* owned: before the next clone */
 	uint64_t clone_ns;          /* how long the last one took */
 	uint64_t begun_ns, quiet_ns, held_ns; /* when; since when guests wait; how long they did */
@@ -207,7 +209,8 @@ static void on_over(void *arg)
 	stack_quiet(s->vdi, taken_out);
 }
 
-/* The kernel keeps the image locked while a part is cloned, and waits for what is under way first. */
+/* The kernel keeps the image locked while a part is cloned, and waits for what is under way first. What cloning leaves in the
+ * file system's log is made durable now and then: all at once, at the end, it would hold up guests' writes for long. */
 static void on_clone(struct offload *o)
 {
 	struct snapshot *s = container_of(o, struct snapshot, offload);
@@ -225,6 +228,8 @@ static void on_clone(struct offload *o)
 		}
 	}
 out:
+	if (!s->clone_err && ++s->calls % SYNC_CALLS == 0 && fdatasync(s->fd) == -1)
+		s->clone_err = errno;
 	s->clone_ns = loop_now_ns() - begun_ns;
 }
 

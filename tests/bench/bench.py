@@ -21,6 +21,7 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second
   cut cut-dark                       two sxm, the link is reset (or goes dark) at half of it and comes back after 5 s
   kill-source                        two sxm, the near one is killed at half of it under 2000 writes a second
+  snapshot-1e2 ... snapshot-1e5      a snapshot under 2000 writes a second, of an image with so many extents (XFS)
   power                              a machine loses its power: tests/e2e/test-power.sh, in the mirror's words
 
 Figures: ready_s (asked for to in sync); of the guest, while that lasts (synced: while it writes): iops, worst_iops (worst 100 ms),
@@ -41,6 +42,7 @@ import threading
 import time
 
 import faults
+import moment
 import report
 from engines import ENGINES, Control, Nbdcopy, Qemu, Sxm
 from rig import MIB, FarSide, Guest, allocated_mb, cpu_seconds, is_same, note, peak_rss_mb
@@ -82,6 +84,7 @@ SCENARIOS = {
     "cut": Scenario(IDLE, run=faults.cut),
     "cut-dark": Scenario(IDLE, run=faults.cut),
     "kill-source": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", run=faults.kill_source),
+    **{f"snapshot-1e{n}": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", run=moment.snapshot) for n in (2, 3, 4, 5)},
     "power": Scenario(DURING, run=faults.power),
 }
 
@@ -200,7 +203,7 @@ def measure_mirror(engine, gold, room, scenario, args):
 def is_for(name, engine):
     """Does this engine have something to say here?"""
     scenario = SCENARIOS[name]
-    if name in ("cut", "cut-dark", "kill-source", "power"):
+    if name in ("cut", "cut-dark", "kill-source", "power") or name.startswith("snapshot-"):
         return engine == "sxm"
     if engine == "nbdcopy":
         return scenario.when == IDLE

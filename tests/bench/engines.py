@@ -47,7 +47,7 @@ class Host:
     def make_volume(self, size):
         if not self.sr:
             sr_dir = os.path.join(self.room, "sr")
-            os.makedirs(sr_dir)
+            os.makedirs(sr_dir, exist_ok=True)
             config = {"uri": "file://" + sr_dir, "format": "raw"}
             self.volume("SR.create", uuid="5b0dd4c5-6b3c-4c0a-8f3b-0d1f7b1b6a55", name="bench", description="", configuration=config)
             self.sr = self.volume("SR.attach", configuration=config)

@@ -3,7 +3,7 @@
 KEYS = ("ready_s", "iops", "worst_iops", "p50_us", "p99_us", "max_ms", "guest_mb", "allocated_mb", "wire_mb", "zero_mb", "trim_mb",
         "target_mb", "source_mb", "finish_ms", "cpu_s", "rss_mb", "wire_over", "target_over", "iops_over", "p50_over", "p99_over", "tail",
         "far_iops", "far_over", "debt_ms", "pace_us", "lag_ops", "overflow_mb", "ready_over", "longer_ms", "slow_writes", "alone_p50_us",
-        "alone_over", "again_mb", "again_over", "resumed_s", "marked_mb", "owed_mb",
+        "alone_over", "extents", "before_max_ms", "name_max_ms", "snapshot_ms", "again_mb", "again_over", "resumed_s", "marked_mb", "owed_mb",
         "synced_again_mb", "idle_again_over")
 
 # scenario, figure, what it should be, at most (or at least)
@@ -21,6 +21,7 @@ TARGETS = (
     ("marks", "p99_over", 2.0, False),
     ("stopped-lag", "longer_ms", 5, False), ("stopped-sync", "longer_ms", 250, False),
     ("trim", "target_over", 1.02, False),
+    *((f"snapshot-1e{n}", "max_ms", 50, False) for n in (2, 3, 4, 5)),
 )
 
 
