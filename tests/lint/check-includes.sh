@@ -4,6 +4,7 @@
 #
 #       base <- loop <- block <- { disk, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
 #       base <- control/client <- plugins
+#       base <- qcow2 <- { disk, plugins }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
 broken=0
@@ -18,7 +19,8 @@ allowed() {
 	src/base/*)            echo base ;;
 	src/loop/*)            echo loop base ;;
 	src/block/*)           echo block loop base ;;
-	src/disk/*)            echo disk block loop base ;;
+	src/qcow2/*)           echo qcow2 base ;;
+	src/disk/*)            echo disk qcow2 block loop base ;;
 	src/nbdsrv/*)          echo nbdsrv block loop base ;;
 	mirror/*)              echo mirror block loop base ;;
 	src/vdi/*)             echo vdi disk nbdsrv mirror block loop base ;;
@@ -26,7 +28,7 @@ allowed() {
 	src/control/*)         echo control vdi mirror block loop base ;;
 	src/keeper.*)          echo keeper.h base ;;
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
-	plugins/*)             echo plugins control base ;;
+	plugins/*)             echo plugins control qcow2 base ;;
 	*) return 1 ;;
 	esac
 }

@@ -4,6 +4,7 @@ UNIT_LIBS = $(CMOCKA_LIBS)
 UNIT_TESTS =
 include $(srcdir)/tests/unit/base.mk
 include $(srcdir)/tests/unit/loop.mk
+include $(srcdir)/tests/unit/qcow2.mk
 include $(srcdir)/tests/unit/disk.mk
 include $(srcdir)/tests/unit/nbdsrv.mk
 include $(srcdir)/tests/unit/mirror.mk
