@@ -5,7 +5,7 @@
  *      .<key>.raw.new: made, filled, durable --image_publish--> <key>.raw beside it, the same file --record--> image_settle
  *
  * While both names are there the volume is being made, or whoever made it was killed: then meta_sweep() knows, by the passing
- * name, that an image without a record is nobody's, and takes both away.
+ * name, that an image without a record is nobody's, and takes both away.  One that is being removed has both names, too.
  *
  * Blocks are shared where the file system can (FICLONE); else, where that is wanted, the data is copied, holes left out.
  */

@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "plugins/lock.h"
 
 #define MAX_BYTES (INT64_C(1) << 62)
@@ -114,6 +116,15 @@ static int unlink_beside(const char *path, const char *suffix, struct error *e)
 	return unlink(file) == -1 && errno != ENOENT ? error_errno(e, errno, "remove %s", file) : 0;
 }
 
+void image_retire(const char *dir, const char *key)
+{
+	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_FREE char *passing = image_passing_path(dir, key);
+
+	if (path && passing && link(path, passing) == -1 && errno != EEXIST && errno != ENOENT)
+		log_debug("no second name for %s: %s", path, strerror(errno)); /* there are file systems without */
+}
+
 int image_unlink(const char *dir, const char *key, struct error *e)
 {
 	CLEANUP_FREE char *path = image_path(dir, key);
@@ -121,12 +132,12 @@ int image_unlink(const char *dir, const char *key, struct error *e)
 
 	if (!path)
 		return out_of_memory(e);
-	image_settle(dir, key);
 	if (unlink(path) == -1 && errno != ENOENT)
 		return error_errno(e, errno, "remove %s", path);
 	for (const char *const *suffix = image_beside; *suffix; suffix++)
 		if (unlink_beside(path, *suffix, e) == -1)
 			return -1;
+	image_settle(dir, key);
 	err = image_sync_dir(dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;
 }

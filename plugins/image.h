@@ -24,6 +24,8 @@ int image_create(const char *dir, const char *key, int64_t bytes, struct error *
 int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e);
 /* Before it is removed: a descriptor that keeps everybody else off it. ENOENT: it is not there. EBUSY: somebody has it open. */
 int image_claim(const char *dir, const char *key, struct error *e);
+/* Before its record goes: a passing name, so that what is left by whoever is killed then is known to be nobody's. */
+void image_retire(const char *dir, const char *key);
 /* What lies beside it goes with it. Good when it is not there. */
 int image_unlink(const char *dir, const char *key, struct error *e);
 

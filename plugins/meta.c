@@ -3,10 +3,10 @@
  * meta - see meta.h
  *
  * A volume comes to be in this order: image under a passing name, under its own besides, record, no passing name.  It goes in
- * this: record, image.  So a verb killed at any point leaves either a whole volume or a file without a record, which is no
- * volume and which Plugin.diagnostics reports.  What has a passing name is swept away when the SR is attached; an image that has
- * none may be somebody's data, and stays.  Beside an image there may be files of the datapath's: whose the disk is
- * (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).
+ * this: passing name, record, image, no passing name.  So a verb killed at any point leaves either a whole volume or a file
+ * without a record, which is no volume and which Plugin.diagnostics reports.  What has a passing name is swept away when the SR
+ * is attached; an image that has none may be somebody's data, and stays.  Beside an image there may be files of the datapath's:
+ * whose the disk is (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).
  */
 #include "plugins/meta.h"
 
@@ -26,7 +26,6 @@
 #include "plugins/lock.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
-#define KEY_MAX 64
 #define SR_STEM "sxm-sr"
 #define HALF_WRITTEN_S 3600
 
@@ -182,9 +181,9 @@ void meta_volume_clear(struct meta_volume *m)
 
 bool meta_is_key(const char *text)
 {
-	size_t bytes = strnlen(text, KEY_MAX + 1);
+	size_t bytes = strnlen(text, META_KEY_MAX + 1);
 
-	if (!bytes || bytes > KEY_MAX || *text == '.' || strcmp(text, SR_STEM) == 0)
+	if (!bytes || bytes > META_KEY_MAX || *text == '.' || strcmp(text, SR_STEM) == 0)
 		return false;
 	for (const char *c = text; *c; c++)
 		if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || strchr("._-", *c)))
@@ -192,12 +191,11 @@ bool meta_is_key(const char *text)
 	return true;
 }
 
-/* Is name a key and the suffix? Then key holds the key. */
-static bool split_name(const char *name, const char *suffix, char key[static KEY_MAX + 1])
+bool meta_split_name(const char *name, const char *suffix, char key[static META_KEY_MAX + 1])
 {
 	size_t bytes = strlen(name), tail = strlen(suffix);
 
-	if (bytes <= tail || bytes - tail > KEY_MAX || strcmp(name + bytes - tail, suffix) != 0)
+	if (bytes <= tail || bytes - tail > META_KEY_MAX || strcmp(name + bytes - tail, suffix) != 0)
 		return false;
 	memcpy(key, name, bytes - tail);
 	key[bytes - tail] = '\0';
@@ -245,7 +243,7 @@ static int list_names(const char *dir, struct jsonspec_list *found,
 
 static bool is_record(const char *dir UNUSED, const char *name, char *key)
 {
-	return split_name(name, ".json", key);
+	return meta_split_name(name, ".json", key);
 }
 
 /* Has it, in its middle, the name of what is replaced by rename? */
@@ -263,13 +261,13 @@ static bool is_half_written(const char *name)
 }
 
 /* Is name that of a file beside an image? Then key holds the image's. */
-static bool split_beside(const char *name, char key[static KEY_MAX + 1])
+static bool split_beside(const char *name, char key[static META_KEY_MAX + 1])
 {
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
 		char tail[32];
 
 		snprintf(tail, sizeof(tail), ".raw%s", *suffix);
-		if (split_name(name, tail, key))
+		if (meta_split_name(name, tail, key))
 			return true;
 	}
 	return false;
@@ -278,7 +276,7 @@ static bool split_beside(const char *name, char key[static KEY_MAX + 1])
 static bool is_leftover(const char *dir, const char *name, char *key)
 {
 	CLEANUP_FREE char *record = NULL;
-	char stem[KEY_MAX + 1];
+	char stem[META_KEY_MAX + 1];
 	size_t bytes = strlen(name);
 	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name)) ||
 			  (*name == '.' && bytes > 8 && strcmp(name + bytes - 8, ".raw.new") == 0);
@@ -290,7 +288,7 @@ static bool is_leftover(const char *dir, const char *name, char *key)
 		record = image_path(dir, stem);
 		return record && access(record, F_OK) == -1 && errno == ENOENT;
 	}
-	if (!split_name(name, ".raw", stem))
+	if (!meta_split_name(name, ".raw", stem))
 		return false;
 	record = meta_volume_path(dir, stem);
 	return record && access(record, F_OK) == -1 && errno == ENOENT;
@@ -315,19 +313,23 @@ static bool is_old(const char *path)
 	return lstat(path, &st) == 0 && time(NULL) - st.st_mtime > HALF_WRITTEN_S;
 }
 
-/* The image it is another name of: that one goes, too, when it has no record. */
+/* The image it is another name of, or was: that one goes, too, with what lies beside it, when it has no record. */
 static void sweep_image(const char *dir, const char *passing, const char *stem)
 {
 	CLEANUP_FREE char *image = image_path(dir, stem);
 	CLEANUP_FREE char *record = meta_volume_path(dir, stem);
 	struct stat a, b;
+	struct error e;
+	bool is_gone;
 
 	if (!image || !record)
 		return;
-	if (stat(passing, &a) == 0 && stat(image, &b) == 0 && a.st_ino == b.st_ino && access(record, F_OK) == -1 &&
-	    errno == ENOENT) {
-		log_warn("%s has no record: whoever made it was killed; it is removed", image);
-		unlink(image);
+	is_gone = lstat(image, &b) == -1 && errno == ENOENT;
+	if (lstat(passing, &a) == 0 && (is_gone || a.st_ino == b.st_ino) && access(record, F_OK) == -1 && errno == ENOENT) {
+		log_warn("%s has no record: whoever made or destroyed it was killed; it is removed", image);
+		if (image_unlink(dir, stem, &e) == -1)
+			log_warn("%s", e.text);
+		return;
 	}
 	log_info("%s is removed", passing);
 	unlink(passing);
@@ -337,11 +339,11 @@ static void sweep_one(const char *dir, const char *name)
 {
 	CLEANUP_FREE char *path = join(dir, name, "");
 	size_t bytes = strlen(name);
-	char stem[KEY_MAX + 1];
+	char stem[META_KEY_MAX + 1];
 
 	if (!path)
 		return;
-	if (*name == '.' && split_name(name + 1, ".raw.new", stem)) {
+	if (*name == '.' && meta_split_name(name + 1, ".raw.new", stem)) {
 		sweep_image(dir, path, stem);
 	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
 		log_info("%s is removed", path);

@@ -48,7 +48,10 @@ void meta_volume_clear(struct meta_volume *m);
 char *meta_volume_path(const char *dir, const char *key); /* heap */
 
 /* May this be a volume's key? Then it is also safe as a file's name. */
+#define META_KEY_MAX 64
 bool meta_is_key(const char *text);
+/* Is name a key and the suffix? Then key holds the key. */
+bool meta_split_name(const char *name, const char *suffix, char key[static META_KEY_MAX + 1]);
 
 /* Every name in dir that is a volume's record, in the order of the names; the list is complete or -1 + e. */
 int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e);

@@ -333,18 +333,34 @@ static int destroy_in(struct sr *sr, struct failure *f)
 	return meta_sr_remove(sr->dir, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
-/* The place is there and holds neither an SR nor a volume: a repeated call, or one that was killed. */
-static bool is_destroyed(const char *dir)
+/* The place is there and holds neither an SR nor a volume. */
+static bool is_empty(const char *dir)
 {
+	CLEANUP_FREE char *record = meta_sr_path(dir);
 	struct jsonspec_list keys;
 	struct error e;
-	bool is_empty;
+	bool has_none;
 
-	if (meta_list(dir, &keys, &e) == -1)
+	if (!record || access(record, F_OK) == 0 || errno != ENOENT || meta_list(dir, &keys, &e) == -1)
 		return false;
-	is_empty = keys.count == 0;
+	has_none = keys.count == 0;
 	meta_list_clear(&keys);
-	return is_empty;
+	return has_none;
+}
+
+/* False: it was not. A repeated call, or after one that was killed: its lock is still there then. */
+static bool is_destroyed(const char *dir)
+{
+	CLEANUP_FREE char *lock_path = meta_sr_lock_path(dir);
+	CLEANUP_LOCK int lock = -1;
+	struct error e;
+
+	if (!lock_path || !is_empty(dir))
+		return false;
+	lock = lock_take(lock_path, LOCK_EXCLUSIVE, &e);
+	if (lock < 0)
+		return e.err == ENOENT;
+	return is_empty(dir) && meta_sr_remove(dir, &e) == 0; /* nobody has made one meanwhile */
 }
 
 static int destroy_now(struct smapi_call *call, char **result, struct failure *f)
@@ -356,7 +372,10 @@ static int destroy_now(struct smapi_call *call, char **result, struct failure *f
 	struct sr sr;
 
 	if (sr_open(&sr, handle, f) == 0) {
-		int r = destroy_in(&sr, f);
+		int r;
+
+		meta_sweep(dir);
+		r = destroy_in(&sr, f);
 
 		sr_close(&sr);
 		if (r == -1)

@@ -300,6 +300,14 @@ static int replace(struct taking *t, struct error *e)
 	return -1;
 }
 
+/* Before it has other bytes: whoever is killed in between leaves no two contents of one name. */
+static int renew_content_id(const struct taking *t, struct meta_volume *m, struct error *e)
+{
+	if (set_content_id(&m->keys, false) == -1)
+		return error_set(e, ENOMEM, "out of memory");
+	return meta_volume_write(t->to_dir, t->to_key, m, e);
+}
+
 static int write_reverted(const struct taking *t, const struct meta_volume *snapshot, struct meta_volume *m, struct error *e)
 {
 	const char *content_id = jsonspec_map_get(&snapshot->keys, "content_id");
@@ -328,7 +336,9 @@ static int revert_locked(struct taking *t, struct failure *f)
 		meta_volume_clear(&snapshot);
 		return -1;
 	}
-	r = replace(t, &e);
+	r = renew_content_id(t, &m, &e);
+	if (r == 0)
+		r = replace(t, &e);
 	if (r == 0)
 		r = write_reverted(t, &snapshot, &m, &e);
 	meta_volume_clear(&snapshot);

@@ -7,8 +7,8 @@
  * I/O on it (image.h): nothing here waits for a mirror.
  *
  *      create:  image -> record             a verb killed in between leaves an image without a record: no volume
- *      destroy: ask the datapath, claim the image, record, image
- *      resize:  image, or its datapath where it is in use -> record
+ *      destroy: ask the datapath, claim the image, passing name, record, image
+ *      resize:  new content_id -> image, or its datapath where it is in use -> record
  *
  * What is made of another volume is volume-clone.c's.
  */
@@ -246,6 +246,7 @@ static int destroy_in(const char *dir, const char *key, struct failure *f)
 				   "volume %s is in use, here or on another host; deactivate it there first", key);
 	if (image < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	image_retire(dir, key);
 	if (r == 0 && unlink(record) == -1 && errno != ENOENT)
 		return failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
 	if (image_unlink(dir, key, &e) == -1)
@@ -398,12 +399,17 @@ static int renew(struct meta_volume *m)
 	return jsonspec_map_set(&m->keys, "content_id", content_id) == 0 ? 1 : -1;
 }
 
+static int change_content_id(struct smapi_args *a UNUSED, struct meta_volume *m)
+{
+	return renew(m);
+}
+
 static int change_size(struct smapi_args *a, struct meta_volume *m)
 {
 	int64_t old = m->virtual_size;
 
 	m->virtual_size = a->new_size;
-	return old == a->new_size ? 0 : renew(m);
+	return old != a->new_size;
 }
 
 static int say_resize(const char *key, struct error *e, struct failure *f)
@@ -437,10 +443,12 @@ static int grow(const char *dir, const char *key, int64_t bytes, struct failure 
 	return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is in use, perhaps on another host; resize it there", key);
 }
 
+/* It gets a new content_id before it is another content: whoever is killed in between leaves no two contents of one name. */
 static int resize_in(struct smapi_call *call, const char *dir, struct failure *f)
 {
 	struct smapi_args *a = &call->args;
 	CLEANUP_LOCK int lock = volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
+	struct image_info image;
 	struct meta_volume m;
 	struct error e;
 	int64_t bytes;
@@ -451,6 +459,9 @@ static int resize_in(struct smapi_call *call, const char *dir, struct failure *f
 	if (image_round(a->new_size, &bytes, &e) == -1)
 		return failure_from(f, FAILURE_VDI_SIZE, &e);
 	a->new_size = bytes;
+	if (image_look(dir, a->key, &image, &e) == 0 && bytes > image.virtual_bytes &&
+	    edit_locked(dir, a, change_content_id, f) == -1)
+		return -1;
 	return grow(dir, a->key, bytes, f) == 0 ? edit_locked(dir, a, change_size, f) : -1;
 }
 

@@ -87,6 +87,7 @@ class Host:
         self.unmount_all()
         for device in self.devices:
             subprocess.run(["losetup", "-d", device])
+        self.unmount_all()  # what a device's file was in
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def mounts(self):
@@ -97,7 +98,7 @@ class Host:
 
     def unmount_all(self):
         for directory, _, _ in self.mounts():
-            subprocess.run(["umount", "-n", directory])
+            subprocess.run(["umount", "-n", directory], stderr=subprocess.DEVNULL)
 
     def make_device(self, name="disk", size=400 << 20):
         """A loop device over a file of that name, made when it is not there."""

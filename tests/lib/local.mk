@@ -24,3 +24,6 @@ tests_lib_volatile_disk_LDADD = libnbdsrv.la
 check_PROGRAMS += tests/lib/relay
 tests_lib_relay_SOURCES = tests/lib/relay.c
 tests_lib_relay_LDADD = libbase.la
+# Kills a command at its n-th change of a file system.
+check_PROGRAMS += tests/lib/crash
+tests_lib_crash_SOURCES = tests/lib/crash.c

@@ -1,0 +1,303 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every verb that changes an SR is killed just before its 1st, 2nd, 3rd... change of a file system, until it runs through. After
+each kill: what SR.ls shows is the state before or the state after, whole, every volume with its bytes; the verb, called again,
+does its work; and then nothing lies in the SR that does not belong there, nor if the SR was only attached anew.
+
+A verb is a row in CASES. SXM_CRASH_LONG=1: also the rows that take long."""
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import typing
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from smapi import DATAPATH, Host, Refused, say, skip  # noqa: E402
+
+CRASH = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash")
+KILLED = 137
+IS_LONG = os.environ.get("SXM_CRASH_LONG") == "1"
+HOURS_AGO = (1, 1)
+BLOCK = 65536
+host = Host()
+numbers = itertools.count()
+# No leak is looked for under ptrace, which the checker needs itself.
+host.env["ASAN_OPTIONS"] = "detect_leaks=0:" + host.env.get("ASAN_OPTIONS", "")
+
+
+@dataclasses.dataclass
+class Case:
+    """verb, killed everywhere, with what args(world) gives."""
+    name: str
+    verb: str
+    args: typing.Callable
+    kinds: tuple = ("reflink", "plain")
+    prepare: typing.Callable = lambda w: None  # before the verb, each time
+    finish: typing.Callable = lambda w: None  # when all was looked at
+    is_of_sr: bool = False  # before or after it there is no SR to be attached
+    is_long: bool = False
+
+
+class World:
+    """Two SRs in a directory of their own, which is copied for each kill."""
+
+    def __init__(self, place, name):
+        self.name, self.dir = name, os.path.join(place, name)
+        self.sr, self.other, self.fresh = (f"file://{self.dir}/{n}" for n in ("sr", "other", "fresh"))
+
+    def copy(self, name):
+        w = World(os.path.dirname(self.dir), name)
+        subprocess.run(["cp", "-a", "--reflink=auto", self.dir, w.dir], check=True)
+        w.key, w.known = self.key, self.known
+        return w
+
+    def remove(self):
+        shutil.rmtree(self.dir)
+
+    def image(self, key):
+        return os.path.join(self.dir, "sr", key + ".raw")
+
+    def uri(self, name):
+        return "sxm://" + self.image(self.key[name])
+
+    # --- what it is like
+
+    def sr_state(self, handle):
+        """What SR.ls and SR.stat show, in a form that two runs of a verb agree in; or that there is no SR."""
+        try:
+            volumes = host.call("SR.ls", sr=handle)
+        except Refused as e:
+            assert "SR_does_not_exist" in str(e), e
+            return "no SR"
+        stat = host.call("SR.stat", sr=handle)
+        return stat["name"], stat["description"], sorted(self.volume_state(v) for v in volumes)
+
+    def volume_state(self, v):
+        keys = dict(v["keys"])
+        path = v["uri"][0].removeprefix("sxm://")
+        with open(path, "rb") as f:
+            digest = hashlib.sha256(f.read()).hexdigest()
+        assert os.stat(path).st_size == v["virtual_size"] and v["uuid"] == v["key"], v
+        content_id = keys.pop("content_id")
+        assert content_id, v
+        assert self.known.get(content_id, digest) == digest, f"content_id {content_id} is that of other bytes: {v}"
+        keys.pop("snapshot_time", None)
+        name = v["key"] if v["key"] in self.key.values() else "new"
+        return name, v["name"], v["description"], v["read_write"], v["sharable"], v["virtual_size"], digest, sorted(keys.items())
+
+    def state(self):
+        return [self.sr_state(handle) for handle in (self.sr, self.other, self.fresh)]
+
+    def files(self):
+        """The names of all that is there; what has a new key has none."""
+        found = collections.Counter()
+        for directory, _, names in os.walk(self.dir):
+            for name in names:
+                for key in re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", name):
+                    if key not in self.key.values():
+                        name = name.replace(key, "new")
+                found[os.path.join(os.path.relpath(directory, self.dir), name)] += 1
+        return found
+
+    def attach_all(self):
+        """As at the next start of the host, an hour later: what verbs half did is swept away."""
+        for directory, _, names in os.walk(self.dir):
+            for name in names:
+                if name.endswith(".tmp"):
+                    os.utime(os.path.join(directory, name), HOURS_AGO)
+        for handle in (self.sr, self.other, self.fresh):
+            if os.path.exists(handle.removeprefix("file://") + "/sxm-sr.json"):
+                host.call("SR.attach", configuration={"uri": handle})
+
+
+def make_base(place, can_share):
+    w = World(place, "base")
+    os.mkdir(w.dir)
+    w.key, w.known = {}, {}
+    for i, name in enumerate(("sr", "other")):
+        host.make_sr(f"{os.path.relpath(w.dir, host.dir)}/{name}", uuid=f"0a0b0c0d-1111-2222-3333-44445555000{i}")
+    os.mkdir(os.path.join(w.dir, "fresh"))
+    for i, name in enumerate(("a", "b")):
+        w.key[name] = host.make_volume(w.sr, 2 * BLOCK)["key"]
+        with open(w.image(w.key[name]), "r+b") as f:
+            f.write(bytes([i + 1]) * BLOCK)
+        host.call("Volume.set", sr=w.sr, key=w.key[name], k="vdi-type", v="user")
+    if can_share:
+        w.key["s"] = host.call("Volume.snapshot", sr=w.sr, key=w.key["a"])["key"]
+    else:
+        w.key["s"] = host.call("Volume.copy", sr=w.sr, key=w.key["a"], dest_sr=w.sr)["key"]
+    with open(w.image(w.key["a"]), "r+b") as f:  # and away from its snapshot
+        f.write(b"\7" * BLOCK)
+    host.call("Volume.set", sr=w.sr, key=w.key["a"], k="content_id", v="of-a-now")
+    for v in host.call("SR.ls", sr=w.sr):
+        with open(w.image(v["key"]), "rb") as f:
+            w.known[v["keys"]["content_id"]] = hashlib.sha256(f.read()).hexdigest()
+    return w
+
+
+# --- killing
+
+def call(case, w):
+    return host.call(case.verb, **case.args(w))
+
+
+def call_killed(case, w, n):
+    """None: it ran through. Else what it was about to do."""
+    log = os.path.join(host.dir, "changes")
+    plugin = DATAPATH if case.verb.startswith("Data") else host.volume
+    host.prefix = (CRASH, "-o", log, str(n))
+    try:
+        done = host.run(f"{plugin}/{case.verb}", json.dumps({**case.args(w), "dbg": "killed"}))
+    finally:
+        host.prefix = ()
+    if done.returncode == KILLED:
+        with open(log) as f:
+            return f.read().splitlines()[-1]
+    assert done.returncode == 0, (case.name, n, done)
+    return None
+
+
+def check_killed(case, w, expected, listings):
+    before, after, twice = expected
+    files_before, *listings = listings
+    now = w.state()
+    assert now in (before, after), f"neither the old nor the new state: {now}\nold: {before}\nnew: {after}"
+    if not case.is_of_sr:
+        swept = w.copy(w.name + "-swept")
+        swept.attach_all()
+        assert swept.sr_state(swept.sr) == now[0], "the sweep changed something that is seen"
+        left = swept.files() - (listings[0] if now == after else files_before)
+        assert not left, f"not swept away: {dict(left)}"
+        swept.remove()
+    call(case, w)
+    again = w.state()
+    assert again == after or (now == after and again == twice), f"called again: {again}\nnew: {after}"
+    w.attach_all()
+    left = w.files() - (listings[0] if again == after else listings[1])
+    assert not left, f"left behind: {dict(left)}"
+
+
+def run_case(case, base):
+    def fresh():
+        w = base.copy(f"w{next(numbers)}")
+        case.prepare(w)
+        return w
+
+    whole = fresh()
+    expected, listings = [whole.state()], [whole.files()]
+    for _ in range(2):
+        call(case, whole)
+        expected.append(whole.state())
+        listings.append(whole.files())
+    case.finish(whole)
+    whole.remove()
+    for n in range(1, 1000):
+        w = fresh()
+        what = call_killed(case, w, n)
+        if what:
+            try:
+                check_killed(case, w, expected, listings)
+            except (AssertionError, Refused) as e:
+                raise AssertionError(f"{case.name}, killed before {what}: {e}") from e
+        case.finish(w)
+        w.remove()
+        if not what:
+            return n - 1
+    raise AssertionError(f"{case.name} does not end")
+
+
+# --- the verbs
+
+def of(name, **more):
+    """The arguments of a verb about that volume."""
+    return lambda w: {"sr": w.sr, "key": w.key[name], **{k: v(w) if callable(v) else v for k, v in more.items()}}
+
+
+def put_beside(w):
+    """What a datapath leaves beside an image that it has let go of."""
+    with open(w.image(w.key["b"]) + ".marks", "wb") as f:
+        f.write(b"x")
+
+
+def empty(w):
+    for v in host.call("SR.ls", sr=w.sr):
+        host.call("Volume.destroy", sr=w.sr, key=v["key"])
+
+
+def activate(w):
+    for verb in ("attach", "activate"):
+        host.call("Datapath." + verb, uri=w.uri("a"), domain="1")
+
+
+def deactivate(w):
+    for verb in ("deactivate", "detach"):
+        host.call("Datapath." + verb, uri=w.uri("a"), domain="1")
+
+
+CASES = [
+    Case("SR.create", "SR.create", lambda w: {"uuid": "0a0b0c0d-1111-2222-3333-444455550009", "name": "n", "description": "d",
+                                              "configuration": {"uri": w.fresh}}, kinds=("plain",), is_of_sr=True),
+    Case("SR.attach", "SR.attach", lambda w: {"configuration": {"uri": w.sr}}, kinds=("plain",)),
+    Case("SR.detach", "SR.detach", lambda w: {"sr": w.sr}, kinds=("plain",),
+         prepare=lambda w: host.call("SR.attach", configuration={"uri": w.sr})),
+    Case("SR.destroy", "SR.destroy", lambda w: {"sr": w.sr}, kinds=("plain",), prepare=empty, is_of_sr=True),
+    Case("SR.set_name", "SR.set_name", lambda w: {"sr": w.sr, "new_name": "other"}, kinds=("plain",)),
+    Case("SR.set_description", "SR.set_description", lambda w: {"sr": w.sr, "new_description": "other"}, kinds=("plain",)),
+    Case("Volume.create", "Volume.create", lambda w: {"sr": w.sr, "name": "c", "description": "", "size": BLOCK, "sharable": False},
+         kinds=("plain",)),
+    Case("Volume.destroy", "Volume.destroy", of("b"), kinds=("plain",), prepare=put_beside),
+    Case("Volume.destroy, a snapshot", "Volume.destroy", of("s"), kinds=("reflink",)),
+    Case("Volume.set", "Volume.set", of("a", k="tag", v="x"), kinds=("plain",)),
+    Case("Volume.unset", "Volume.unset", of("a", k="vdi-type"), kinds=("plain",)),
+    Case("Volume.set_name", "Volume.set_name", of("a", new_name="x"), kinds=("plain",)),
+    Case("Volume.set_description", "Volume.set_description", of("a", new_description="x"), kinds=("plain",)),
+    Case("Volume.resize", "Volume.resize", of("a", new_size=4 * BLOCK), kinds=("plain",)),
+    Case("Volume.snapshot", "Volume.snapshot", of("a"), kinds=("reflink",)),
+    Case("Volume.clone", "Volume.clone", of("s"), kinds=("reflink",)),
+    Case("Volume.copy", "Volume.copy", of("a", dest_sr=lambda w: w.sr)),
+    Case("Volume.copy, to another SR", "Volume.copy", of("a", dest_sr=lambda w: w.other), kinds=("reflink",)),
+    Case("Volume.revert", "Volume.revert", lambda w: {"sr": w.sr, "snapshot": w.key["s"], "key": w.key["a"]}),
+    Case("Volume.snapshot, in use", "Volume.snapshot", of("a"), kinds=("reflink",), prepare=activate, finish=deactivate),
+    Case("Volume.resize, in use", "Volume.resize", of("a", new_size=4 * BLOCK), kinds=("plain",), prepare=activate, finish=deactivate),
+]
+
+
+# --- the places
+
+def make_place(kind):
+    """A directory of that kind. None: not to be had here. All is in memory where that can be, as nobody loses power here."""
+    place = os.path.join(host.dir, kind)
+    os.mkdir(place)
+    if kind == "plain":
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], stderr=subprocess.DEVNULL)  # or as it is
+        return place
+    if os.geteuid() != 0 or not shutil.which("mkfs.xfs") or not shutil.which("losetup"):
+        return None
+    device = host.make_device("plain/xfs.img", 512 << 20)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", device], check=True)
+    subprocess.run(["mount", device, place], check=True)
+    return place
+
+
+def main():
+    if subprocess.run([CRASH, "0", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+        skip("this needs ptrace")
+    chosen = sys.argv[1:]
+    for kind in ("plain", "reflink"):
+        place = make_place(kind)
+        if not place:
+            say(f"{kind}: left out, this needs root, losetup and mkfs.xfs")
+            continue
+        base = make_base(place, kind == "reflink")
+        for case in CASES:
+            if kind in case.kinds and (IS_LONG or not case.is_long) and (not chosen or case.name in chosen):
+                say(f"{kind}: {case.name}: killed at {run_case(case, base)} places")
+
+
+main()
