@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The dependency law (HACKING.md): which room may include which, and which file may know which library.
 #
-#       base <- loop <- block <- { disk, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
-#       base <- control/client <- plugins
+#       base <- loop <- block <- { disk, cbt, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
+#       base <- { control/client, cbt/cbt-log } <- plugins
 #       base <- qcow2 <- { disk, plugins }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
@@ -23,12 +23,14 @@ allowed() {
 	src/disk/*)            echo disk qcow2 block loop base ;;
 	src/nbdsrv/*)          echo nbdsrv block loop base ;;
 	mirror/*)              echo mirror block loop base ;;
-	src/vdi/*)             echo vdi disk nbdsrv mirror block loop base ;;
+	src/vdi/*)             echo vdi disk cbt nbdsrv mirror block loop base ;;
 	src/control/client.*)  echo control base ;;
 	src/control/*)         echo control vdi mirror block loop base ;;
 	src/keeper.*)          echo keeper.h base ;;
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
-	plugins/*)             echo plugins control qcow2 base ;;
+	plugins/*)             echo plugins control cbt qcow2 base ;;
+	src/cbt/cbt-log*)      echo cbt base ;;
+	src/cbt/*)             echo cbt block loop base ;;
 	*) return 1 ;;
 	esac
 }
@@ -45,6 +47,8 @@ check_rooms() {
 		src/control/client.*:control/client.h) ;;
 		src/control/client.*:control/*) complain "$file: must not include \"$include\"" ;;
 		plugins/*:control/client.h) ;;
+		plugins/*:cbt/cbt-log.h|src/cbt/cbt-log*:cbt/cbt-log.h) ;;
+		plugins/*:cbt/*|src/cbt/cbt-log*:cbt/*) complain "$file: of cbt/ only cbt-log.h, not \"$include\"" ;;
 		plugins/*:control/*) complain "$file: of control/ only client.h, not \"$include\"" ;;
 		mirror/core*:mirror/core*|mirror/core*:mirror/claim.h|mirror/core*:mirror/pace.h) ;;
 		mirror/claim.*:mirror/claim.h|mirror/commit*:mirror/commit*|mirror/pace.*:mirror/pace.h) ;;
