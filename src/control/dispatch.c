@@ -44,7 +44,7 @@ static const struct jsonspec_field request_fields[] = {
 static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
 
 struct args {
-	char *domain, *host, *remote, *id, *mode, *group, *path; /* owned */
+	char *domain, *host, *remote, *id, *mode, *group, *path, *volume; /* owned */
 	bool is_read_only, is_copy, is_forced, is_resume;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate;
@@ -75,8 +75,9 @@ ARGS(verify, OPTION("remote", JS_STRING, remote),
 ARGS(operation, ARG("id", JS_STRING, id));
 ARGS(group, ARG("group", JS_STRING, group));
 ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), OPTION("patience_ms", JS_INT64, wait_ms));
-ARGS(snapshot, ARG("path", JS_STRING, path));
-ARGS(hold, ARG("path", JS_STRING, path), OPTION("patience_ms", JS_INT64, wait_ms));
+ARGS(path, ARG("path", JS_STRING, path));
+ARGS(snapshot, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume));
+ARGS(hold, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume), OPTION("patience_ms", JS_INT64, wait_ms));
 ARGS(resize, ARG("size_bytes", JS_INT64, size_bytes));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
@@ -416,7 +417,7 @@ static void on_verify_cancel(struct call *c)
 
 static void on_snapshot(struct call *c)
 {
-	vdi_snapshot(c->d->vdi, c->args.path, &c->snapshot, on_done, c);
+	vdi_snapshot(c->d->vdi, c->args.path, c->args.volume, &c->snapshot, on_done, c);
 }
 
 static void on_snapshot_hold(struct call *c)
@@ -426,7 +427,7 @@ static void on_snapshot_hold(struct call *c)
 	if (patience_ms < 1 || patience_ms > HOLD_MS_MAX)
 		fail(c, EINVAL, "patience_ms is between 1 and 10000");
 	else
-		vdi_snapshot_hold(c->d->vdi, c->args.path, (unsigned)patience_ms, on_done, c);
+		vdi_snapshot_hold(c->d->vdi, c->args.path, c->args.volume, (unsigned)patience_ms, on_done, c);
 }
 
 static void on_snapshot_go(struct call *c)
@@ -442,6 +443,21 @@ static void on_snapshot_cancel(struct call *c)
 static char *snapshot_ok(struct call *c)
 {
 	return report_snapshot(&c->snapshot);
+}
+
+static void on_cbt_enable(struct call *c)
+{
+	vdi_track(c->d->vdi, true, on_done, c);
+}
+
+static void on_cbt_disable(struct call *c)
+{
+	vdi_track(c->d->vdi, false, on_done, c);
+}
+
+static void on_cbt_save(struct call *c)
+{
+	vdi_track_save(c->d->vdi, c->args.path, on_done, c);
 }
 
 static void on_resize(struct call *c)
@@ -463,8 +479,11 @@ static const struct verb verbs[] = {
 	{ "handover.cancel", &group_args, on_group_cancel, empty },
 	{ "snapshot", &snapshot_args, on_snapshot, snapshot_ok },
 	{ "snapshot.hold", &hold_args, on_snapshot_hold, empty },
-	{ "snapshot.go", &snapshot_args, on_snapshot_go, snapshot_ok },
-	{ "snapshot.cancel", &snapshot_args, on_snapshot_cancel, empty },
+	{ "snapshot.go", &path_args, on_snapshot_go, snapshot_ok },
+	{ "snapshot.cancel", &path_args, on_snapshot_cancel, empty },
+	{ "cbt.enable", &no_args, on_cbt_enable, empty },
+	{ "cbt.disable", &no_args, on_cbt_disable, empty },
+	{ "cbt.save", &path_args, on_cbt_save, empty },
 	{ "resize", &resize_args, on_resize, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },

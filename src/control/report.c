@@ -338,7 +338,7 @@ static struct owner_report owner_of(const struct vdi_status *s, struct owner_tex
 struct status_report {
 	char *version, *id, *path, *engine, *owed;
 	int64_t pid, size, in_flight, buffers, rss;
-	bool is_open, is_direct, is_read_only;
+	bool is_open, is_direct, is_read_only, is_tracked;
 	struct owner_report owner;
 	struct jsonspec_records domains, operations, verifications;
 };
@@ -346,7 +346,8 @@ struct status_report {
 static const struct jsonspec_field status_fields[] = {
 	STATUS("version", JS_STRING, version), STATUS("pid", JS_INT64, pid), STATUS("id", JS_STRING, id),
 	STATUS("path", JS_STRING, path), STATUS("open", JS_BOOL, is_open), STATUS("engine", JS_STRING, engine),
-	STATUS("direct", JS_BOOL, is_direct), STATUS("read_only", JS_BOOL, is_read_only), STATUS("size_bytes", JS_INT64, size),
+	STATUS("direct", JS_BOOL, is_direct), STATUS("read_only", JS_BOOL, is_read_only), STATUS("cbt", JS_BOOL, is_tracked),
+	STATUS("size_bytes", JS_INT64, size),
 	STATUS("in_flight", JS_INT64, in_flight), STATUS("buffer_bytes", JS_INT64, buffers), STATUS("rss_bytes", JS_INT64, rss),
 	STATUS("owed", JS_STRING, owed),
 	{ .name = "owner", .type = JS_RECORD, .offset = offsetof(struct status_report, owner), .sub = &owner_spec },
@@ -409,6 +410,7 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 		.version = borrow(PACKAGE_VERSION), .id = borrow(id), .path = borrow(path), .engine = borrow(s.engine),
 		.owed = borrow(s.owed ? s.owed : ""), .pid = getpid(), .size = number(s.size_bytes), .in_flight = s.in_flight,
 		.buffers = number(s.buffer_bytes), .rss = resident_bytes(), .is_open = s.is_open, .is_direct = s.is_direct,
+		.is_tracked = s.is_tracked,
 		.is_read_only = s.is_read_only, .owner = owner_of(&s, &texts),
 		.domains = { fill_domains(v, l), l->report },
 		.operations = { o->count, o->report },

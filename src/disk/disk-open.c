@@ -340,6 +340,11 @@ fail:
 	return NULL;
 }
 
+uint64_t disk_file_size(const struct disk_file *f)
+{
+	return f->size_bytes;
+}
+
 void disk_file_close(struct disk_file *f)
 {
 	if (!f)

@@ -25,6 +25,7 @@ struct disk_spec {
 struct disk_file;
 struct disk_file *disk_open(const struct disk_spec *spec, struct error *e);
 void disk_file_close(struct disk_file *f); /* only when it never became a layer */
+uint64_t disk_file_size(const struct disk_file *f); /* of the disk, bytes */
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); /* takes f, also when it fails */
 
 /* "io_uring", "threads" or "nbd"; whether no page cache is known to be between us and the medium. */

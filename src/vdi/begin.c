@@ -27,7 +27,7 @@ int operation_make_mirror(struct operation *op, const char *remote, const struct
 	struct vdi *v = op->vdi;
 	struct mirror_spec spec = {
 		.loop = v->loop,
-		.below = v->disk,
+		.below = stack_base(v),
 		.uri = remote,
 		.is_copy = op->is_copy,
 		.is_sync = op->is_sync,

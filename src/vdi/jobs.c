@@ -26,7 +26,7 @@ static const char *const names[] = {
 	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked", [JOB_TAKE] = "take",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
-	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize",
+	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize", [JOB_TRACK] = "track",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -55,6 +55,7 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_FOLLOW] = group_begin_follow,
 	[JOB_SNAPSHOT] = snapshot_begin,
 	[JOB_RESIZE] = resize_begin,
+	[JOB_TRACK] = tracking_begin,
 };
 
 static void run(struct loop_task *t)
@@ -146,6 +147,7 @@ static void job_free(struct job *j)
 	extents_fini(&j->only);
 	free(j->remote);
 	free(j->journal);
+	free(j->save);
 	loop_timer_free(j->patience);
 	snapshot_free(j->snapshot);
 	free(j);

@@ -375,6 +375,7 @@ static bool is_ours(const char *name)
 	const char *end = name + strlen(name);
 
 	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
+	       strncmp(name, "cbt.", 4) == 0 ||
 	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
 }
 
@@ -415,6 +416,7 @@ void vdi_status(const struct vdi *v, struct vdi_status *out)
 		.engine = v->disk ? disk_engine_name(v->disk) : "",
 		.is_direct = v->disk && disk_is_direct(v->disk),
 		.is_read_only = v->disk && v->is_read_only,
+		.is_tracked = v->cbt && !cbt_is_lost(v->cbt),
 		.size_bytes = v->disk ? v->disk->geometry.size_bytes : 0,
 		.in_flight = v->gate ? v->gate->in_flight : 0,
 		.buffer_bytes = iobuf_pool_used(v->pool),

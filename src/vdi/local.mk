@@ -22,8 +22,10 @@ libvdiroom_la_SOURCES = \
 	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \
 	src/vdi/take.c \
+	src/vdi/tracking.c \
 	src/vdi/verification.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h
 libvdi_la_SOURCES =
+libvdiroom_la_LIBADD = libcbt.la
 libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la
 EXTRA_DIST += src/vdi/README

@@ -212,7 +212,7 @@ static void take_out(struct vdi *v)
 
 	loop_timer_clear(op->reach);
 	mirror_status(op->mirror, &op->last);
-	gate_set_below(v->gate, v->disk);
+	gate_set_below(v->gate, stack_base(v));
 	layer_close(take_ptr(&op->mirror));
 	stack_wake(v);
 	end(v, op);

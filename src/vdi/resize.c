@@ -2,7 +2,8 @@
  *
  * resize - the image grows while guests use it
  *
- *      JOB_RESIZE   open -> hold, drain -> grow the file -> the layers learn its size -> wake -> fsync -> answer
+ *      JOB_RESIZE   open -> hold, drain -> grow the log of changes, the file -> the layers learn its size -> wake -> fsync
+ *                   -> answer
  *
  * NBD clients see the size when they connect the next time: the protocol has no way to tell them.  A Xen guest's frontend can
  * be told: where vbd backends are served here, that is done when the layers know the size, before the answer.
@@ -43,7 +44,7 @@ static void grow_file(struct vdi *v)
 	CLEANUP_CLOSE int fd = open_file(v, &v->step);
 	uint64_t bytes = v->job->bytes;
 
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) == 0)
+	if (fd < 0 || (v->cbt && cbt_grow(v->cbt, bytes, &v->step) == -1) || ftruncate(fd, (off_t)bytes) == 0)
 		return;
 	if (errno == EFBIG || errno == EINVAL)
 		error_set(&v->step, EFBIG, "its file system cannot hold a file of %llu bytes", (unsigned long long)bytes);
@@ -73,8 +74,13 @@ static void grown(struct vdi *v)
 {
 	struct error e = v->step;
 
-	if (!e.err && disk_refresh_size(v->disk, &e) == 0)
-		gate_set_below(v->gate, v->disk);
+	if (v->cbt)
+		cbt_go_on(v->cbt);
+	if (!e.err && disk_refresh_size(v->disk, &e) == 0) {
+		if (v->cbt)
+			v->cbt->geometry = v->disk->geometry;
+		gate_set_below(v->gate, stack_base(v));
+	}
 	stack_wake(v);
 	if (e.err)
 		failed(v, &e);
@@ -82,9 +88,14 @@ static void grown(struct vdi *v)
 		stack_work(v, sync_file, synced);
 }
 
-static void quiet(struct vdi *v)
+static void rested(struct vdi *v)
 {
 	stack_work(v, grow_file, grown);
+}
+
+static void quiet(struct vdi *v)
+{
+	tracking_rest(v, rested);
 }
 
 /* Of a mirror that goes on when the disk is active the next time. */

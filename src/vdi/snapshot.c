@@ -4,6 +4,7 @@
  *
  *      JOB_SNAPSHOT   open -> make the file, see whether blocks can be shared with it -> hold, drain -> a point under the gate
  *                     [-> answer, wait for vdi_snapshot_go()] -> wake: that was the moment -> clone, range after range
+ *                     (where changes are tracked: a new log is made first, and takes over at that moment)
  *                     -> hold, drain -> the point out -> wake -> fsync of the file -> answer
  *
  * What the file holds is every write that was acknowledged before the moment, none that was begun after it, and of those
@@ -37,6 +38,8 @@
 struct snapshot {
 	struct vdi *vdi;            /* borrowed */
 	char *path;                 /* owned: the file to be made */
+	char *volume;               /* owned: the key of the volume it will be; NULL: of none */
+	bool is_prepared, is_cut, is_lost; /* the log: a new one is there; has taken over; what was before could not be kept */
 	int fd;                     /* owned: it; -1: not open */
 	bool is_made;
 	struct layer *point;        /* owned */
@@ -67,6 +70,7 @@ void snapshot_free(struct snapshot *s)
 	loop_timer_free(s->timer);
 	loop_timer_free(s->rest);
 	free(s->path);
+	free(s->volume);
 	free(s);
 }
 
@@ -104,6 +108,24 @@ static void make_file(struct vdi *v)
 	err = disk_clone(v->disk, s->fd, (struct range){ 0, MIN(size_bytes, POINT_GRANULE_BYTES) }, POINT_GRANULE_BYTES, &end);
 	if (err)
 		say_clone(v, err, &v->step);
+	else if (s->volume && v->cbt && !cbt_is_lost(v->cbt))
+		s->is_prepared = cbt_prepare(v->cbt, s->volume, &v->step) == 0;
+}
+
+/* The volume's log, also of one that will not be there: then it is merged some day. */
+static void end_log(struct vdi *v)
+{
+	struct snapshot *s = v->job->snapshot;
+	struct error e = { 0 };
+
+	if (s->is_prepared && !s->is_cut)
+		cbt_unprepare(v->cbt);
+	if (!s->is_cut || cbt_seal_cut(v->cbt, &e) == 0)
+		return;
+	log_error("%s: changes of %s are not tracked any more", e.text, v->path);
+	s->is_lost = true;
+	if (cbt_live_void(cbt_path(v->cbt), &e) == -1)
+		log_error("%s: until it can be, what changed is not known", e.text);
 }
 
 static void sync_file(struct vdi *v)
@@ -112,20 +134,33 @@ static void sync_file(struct vdi *v)
 
 	if (fsync(s->fd) == -1)
 		error_errno(&v->step, errno, "make %s durable", s->path);
+	else
+		end_log(v);
 }
 
 static void discard_file(struct vdi *v)
 {
 	struct snapshot *s = v->job->snapshot;
 
+	end_log(v);
 	if (s->is_made && unlink(s->path) == -1 && errno != ENOENT)
 		log_warn("remove %s: %s", s->path, strerror(errno));
 }
 
 /* --- it fails */
 
+static void let_log_go_on(struct vdi *v)
+{
+	if (!v->cbt)
+		return;
+	if (v->job->snapshot->is_lost)
+		cbt_lose(v->cbt);
+	cbt_go_on(v->cbt);
+}
+
 static void discarded(struct vdi *v)
 {
+	let_log_go_on(v);
 	v->job->error = v->job->snapshot->why;
 	stack_release(v, job_end);
 }
@@ -154,6 +189,7 @@ static void synced(struct vdi *v)
 		fail(v, &e);
 		return;
 	}
+	let_log_go_on(v);
 	point_status(s->point, &status);
 	layer_close(take_ptr(&s->point));
 	log_info("%s was cloned to %s: guests held %.1f ms, the slowest of %llu writes waited %.1f ms, %llu clones in %.1f ms",
@@ -297,6 +333,10 @@ static void quiet(struct vdi *v)
 		gate_set_below(v->gate, s->point);
 		s->is_inserted = true;
 	}
+	if (s->is_prepared && !cbt_is_lost(v->cbt) && !v->cbt->in_flight) {
+		cbt_cut(v->cbt);
+		s->is_cut = true;
+	}
 	if (!s->patience_ms) {
 		go(s);
 		return;
@@ -329,6 +369,11 @@ static void made(struct vdi *v)
 		stack_quiet(v, quiet);
 }
 
+static void rested(struct vdi *v)
+{
+	stack_work(v, make_file, made);
+}
+
 static void opened(struct vdi *v)
 {
 	const enum commit_state state = v->owner.record.state;
@@ -338,10 +383,12 @@ static void opened(struct vdi *v)
 		error_set(&e, ENXIO, "the disk could not be opened again");
 	if (!e.err && (state == COMMIT_RECEIVING || state == COMMIT_INCOMPLETE || state == COMMIT_RELEASED))
 		error_set(&e, EPERM, "it is the far side of a mirror, and has not everything; it can be cloned when it has");
+	if (!e.err && v->job->snapshot->volume && v->is_read_only)
+		error_set(&e, EAGAIN, "only readers have it: the snapshot is made without this process");
 	if (e.err)
 		fail(v, &e);
 	else
-		stack_work(v, make_file, made);
+		tracking_rest(v, rested);
 }
 
 void snapshot_begin(struct vdi *v)
@@ -361,20 +408,27 @@ static bool is_beside(const char *path, const char *image)
 	return bytes && slash[1] && strcmp(path, image) != 0 && strncmp(path, image, bytes) == 0 && !strchr(image + bytes, '/');
 }
 
-static void add(struct vdi *v, const char *path, unsigned patience_ms, struct vdi_snapshot_result *out, vdi_done_fn *done,
-		void *arg)
+static void add(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, struct vdi_snapshot_result *out,
+		vdi_done_fn *done, void *arg)
 {
 	struct snapshot *s;
 	struct error e = { 0 };
 	struct job *j;
 
+	if (volume && (strchr(volume, '/') || *volume == '.' || !*volume || strlen(volume) >= CBT_KEY_MAX)) {
+		error_set(&e, EINVAL, "%.60s is no volume's key", volume);
+		done(arg, &e);
+		return;
+	}
 	if (!is_beside(path, v->path)) {
 		error_set(&e, EINVAL, "%.200s is not a file in the directory of %s", path, v->path);
 		done(arg, &e);
 		return;
 	}
 	s = calloc(1, sizeof(*s));
-	if (!s || !(s->path = strdup(path))) {
+	if (!s || !(s->path = strdup(path)) || (volume && !(s->volume = strdup(volume)))) {
+		if (s)
+			free(s->path);
 		free(s);
 		error_set(&e, ENOMEM, "out of memory");
 		done(arg, &e);
@@ -391,15 +445,16 @@ static void add(struct vdi *v, const char *path, unsigned patience_ms, struct vd
 		snapshot_free(s);
 }
 
-void vdi_snapshot(struct vdi *v, const char *path, struct vdi_snapshot_result *out, vdi_done_fn *done, void *arg)
+void vdi_snapshot(struct vdi *v, const char *path, const char *volume, struct vdi_snapshot_result *out, vdi_done_fn *done,
+		  void *arg)
 {
-	add(v, path, 0, out, done, arg);
+	add(v, path, volume, 0, out, done, arg);
 }
 
-void vdi_snapshot_hold(struct vdi *v, const char *path, unsigned patience_ms, vdi_done_fn *done, void *arg)
+void vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done, void *arg)
 {
 	assert(patience_ms);
-	add(v, path, patience_ms, NULL, done, arg);
+	add(v, path, volume, patience_ms, NULL, done, arg);
 }
 
 static struct snapshot *find_held(const struct vdi *v, const char *path)

@@ -2,7 +2,7 @@
  *
  * stack - opens, changes and closes the pile of layers, step by step
  *
- *      clients -> gate -> [mirror] -> disk -> the image's descriptor, locked for as long as it is open
+ *      clients -> gate -> [mirror] -> [cbt] -> disk -> the image's descriptor, locked for as long as it is open
  *
  * The only file that calls disk and gate constructors and that makes and frees NBD servers.  Each function is one step of
  * the running job: it starts something and ends in `next`, with v->step saying how it went.
@@ -85,8 +85,9 @@ static void open_image(struct vdi *v)
 	};
 
 	v->opened = disk_open(&spec, &v->step);
-	if (!v->opened || owner_load(v->path, &v->loaded, &v->step) == 0)
+	if (!v->opened || (tracking_open(v, &v->step) == 0 && owner_load(v->path, &v->loaded, &v->step) == 0))
 		return;
+	cbt_live_free(take_ptr(&v->tracked)); /* its file says that it was not closed, no more */
 	disk_file_close(take_ptr(&v->opened));
 }
 
@@ -101,7 +102,8 @@ static void put_under(struct vdi *v)
 		return;
 	}
 	v->disk = disk_layer(v->loop, f, &v->step);
-	if (!v->disk) {
+	if (!v->disk || tracking_put(v, &v->step) == -1) {
+		cbt_live_free(take_ptr(&v->tracked));
 		owner_clear(&v->loaded);
 		return;
 	}
@@ -110,12 +112,14 @@ static void put_under(struct vdi *v)
 	v->owner = v->loaded;
 	v->loaded = (struct owner){ 0 };
 	if (v->gate) {
-		gate_set_below(v->gate, v->disk);
+		gate_set_below(v->gate, stack_base(v));
 		stack_wake(v);
 		return;
 	}
-	v->gate = gate_new(v->disk);
+	v->gate = gate_new(stack_base(v));
 	if (!v->gate) {
+		if (v->cbt)
+			layer_close(take_ptr(&v->cbt));
 		layer_close(take_ptr(&v->disk));
 		error_set(&v->step, ENOMEM, "out of memory");
 	}
@@ -190,6 +194,11 @@ void stack_open(struct vdi *v, bool is_read_only, step_fn *next)
 	}
 	v->open_read_only = is_read_only; /* refusing since a reopening failed: once more */
 	offload(v, open_image, on_upgraded);
+}
+
+struct layer *stack_base(const struct vdi *v)
+{
+	return v->cbt ? v->cbt : v->disk;
 }
 
 /* --- hold and drain */
@@ -273,12 +282,15 @@ static void close_layers(struct vdi *v)
 	log_info("closed %s", v->path);
 }
 
-static void on_close_quiet(struct layer *gate UNUSED, void *arg)
+static void untracked(struct vdi *v)
 {
-	struct vdi *v = arg;
-
 	close_layers(v);
 	stack_step_end(v);
+}
+
+static void on_close_quiet(struct layer *gate UNUSED, void *arg)
+{
+	tracking_close(arg, untracked);
 }
 
 static void close_after_flush(struct vdi *v)

@@ -12,6 +12,7 @@
 #include "base/decision.h"
 #include "base/iobuf.h"
 #include "block/layer.h"
+#include "cbt/cbt-layer.h"
 #include "disk/disk.h"
 #include "loop/offload.h"
 #include "mirror/remote.h"
@@ -164,6 +165,7 @@ enum job_kind {
 	JOB_PREPARE,    /* hand it over with a group: up to PREPARE, and on when that is decided */
 	JOB_SNAPSHOT,   /* a clone of the disk as it is at one moment */
 	JOB_RESIZE,     /* it grows */
+	JOB_TRACK,      /* which blocks change is noted from now on, or not any more; or that is to be saved */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
@@ -261,6 +263,11 @@ struct job {
 	struct snapshot *snapshot; /* owned: SNAPSHOT */
 	uint64_t bytes;        /* RESIZE */
 
+	/* JOB_TRACK */
+	bool is_wanted;
+	char *save;            /* owned: only save it there */
+	struct layer *untracked; /* owned: taken out, and to be drained */
+
 	/* JOB_LINK */
 	struct question *question; /* borrowed */
 
@@ -287,8 +294,9 @@ struct vdi {
 	unsigned envoy_ms;         /* how long it tries */
 	struct far far;
 
-	/* the stack: gate -> [op->mirror] -> disk; all or nothing is open */
+	/* the stack: gate -> [op->mirror] -> [cbt] -> disk; all or nothing is open */
 	struct layer *gate, *disk; /* owned */
+	struct layer *cbt;         /* owned; NULL: changes are not tracked */
 	bool is_read_only;         /* the disk is open so */
 	bool is_refusing;          /* the gate, after a handover */
 	struct iobuf_pool *pool;   /* owned */
@@ -319,6 +327,8 @@ struct vdi {
 	void (*work)(struct vdi *v); /* on a pool thread; touches only what follows */
 	bool open_read_only;
 	struct disk_file *opened;  /* owned between work and done */
+	struct cbt_live *tracked;  /* likewise; NULL: changes are not tracked */
+	step_fn *untracked;        /* tracking_close()'s */
 	struct owner loaded;       /* likewise */
 	char group[DECISION_GROUP_MAX];
 	bool is_final;             /* cancel it, if nothing is decided */
@@ -355,6 +365,7 @@ void stack_wake(struct vdi *v);                   /* the reverse */
 void stack_refuse(struct vdi *v);                 /* what is held and what comes ends with ESHUTDOWN; stack_wake() reverses */
 void stack_drain_gate(struct vdi *v, step_fn *next); /* it does not stop new ones: held or refusing */
 void stack_drain_disk(struct vdi *v, step_fn *next);
+struct layer *stack_base(const struct vdi *v);    /* what stands under a mirror, or the gate */
 void stack_flush(struct vdi *v, step_fn *next);
 void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: answered, closed, freed */
 int stack_serve(struct vdi *v, struct domain *d, struct error *e);
@@ -478,6 +489,13 @@ void snapshot_free(struct snapshot *s); /* NULL is allowed */
 
 /* --- resize.c */
 void resize_begin(struct vdi *v); /* JOB_RESIZE */
+
+/* --- tracking.c */
+int tracking_open(struct vdi *v, struct error *e); /* on the pool: v->opened is open for writing; v->tracked then */
+int tracking_put(struct vdi *v, struct error *e);  /* v->cbt over v->disk, where it is tracked */
+void tracking_close(struct vdi *v, step_fn *next); /* drained; v->step stays. v->cbt is gone then */
+void tracking_rest(struct vdi *v, step_fn *next);  /* a step: it is, until cbt_go_on(); at once, where nothing is tracked */
+void tracking_begin(struct vdi *v); /* JOB_TRACK */
 
 /* --- take.c */
 void take_begin(struct vdi *v); /* JOB_TAKE */

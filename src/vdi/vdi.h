@@ -62,18 +62,27 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
 		void *arg);
 /* Makes the file `path`, in the image's directory: the disk as it is at one moment, durable; it shares the blocks. What was
- * there is replaced. EOPNOTSUPP: the file system has no shared blocks. EPERM: it is not complete. */
+ * there is replaced. EOPNOTSUPP: the file system has no shared blocks. EPERM: it is not complete.
+ * volume: the key of the snapshot. Where changes are tracked, those up to this moment go into <volume>.cbt beside the image, also
+ * when the rest fails, and a new log begins. EAGAIN: only readers have the disk, and its log is not here. NULL: there will be no
+ * volume, and the log goes on. */
 struct vdi_snapshot_result {
 	uint64_t held_us;           /* how long guests were held, the longer of the two times */
 	uint64_t waited, longest_wait_us; /* writes that waited for a clone, between those */
 	uint64_t clones, took_us;
 };
-void vdi_snapshot(struct vdi *v, const char *path, struct vdi_snapshot_result *out, vdi_done_fn *done, void *arg);
+void vdi_snapshot(struct vdi *v, const char *path, const char *volume, struct vdi_snapshot_result *out, vdi_done_fn *done,
+		  void *arg);
 /* The same in two: done() when guests are held; they are, and other verbs wait, until go, for patience_ms at most. */
-void vdi_snapshot_hold(struct vdi *v, const char *path, unsigned patience_ms, vdi_done_fn *done, void *arg);
+void vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done, void *arg);
 /* done() as for vdi_snapshot(). ENOENT: it is not held. !is_wanted: nothing is made: ECANCELED. */
 void vdi_snapshot_go(struct vdi *v, const char *path, bool is_wanted, struct vdi_snapshot_result *out, vdi_done_fn *done,
 		     void *arg);
+/* Which blocks change is noted in the log beside the image (cbt/cbt-log.h), whoever uses the disk, from now on; or the log goes.
+ * EAGAIN: the disk is not open for writing: the log is made, or removed, without this process. EBUSY: not just now. */
+void vdi_track(struct vdi *v, bool is_wanted, vdi_done_fn *done, void *arg);
+/* A sealed copy of the log as it is now, beside the image. EAGAIN: as before. ENOENT: nothing is tracked. */
+void vdi_track_save(struct vdi *v, const char *path, vdi_done_fn *done, void *arg);
 /* The disk grows, whoever uses it. EBUSY: it is mirrored. ERANGE: it would get smaller. */
 void vdi_resize(struct vdi *v, uint64_t bytes, vdi_done_fn *done, void *arg);
 /* The volume is to be removed; nobody has it attached. Good: it may be. EAGAIN: its source was asked, ask again; EPERM: no. */
@@ -139,6 +148,7 @@ struct vdi_domain_status {
 };
 struct vdi_status {
 	bool is_open, is_read_only, is_direct; /* of the disk */
+	bool is_tracked;            /* which blocks change is noted */
 	const char *engine;         /* "" while closed */
 	uint64_t size_bytes;
 	unsigned in_flight;         /* requests past the gate */

@@ -32,7 +32,7 @@ static int snapshot(void)
 {
 	struct answer a = { 0 };
 
-	vdi_snapshot(rig_vdi, target(), &result, rig_answer, &a);
+	vdi_snapshot(rig_vdi, target(), NULL, &result, rig_answer, &a);
 	return rig_answered(&a);
 }
 
@@ -40,7 +40,7 @@ static int hold(unsigned patience_ms)
 {
 	struct answer a = { 0 };
 
-	vdi_snapshot_hold(rig_vdi, target(), patience_ms, rig_answer, &a);
+	vdi_snapshot_hold(rig_vdi, target(), NULL, patience_ms, rig_answer, &a);
 	return rig_answered(&a);
 }
 
@@ -109,11 +109,11 @@ static void only_beside_the_image(void **state)
 	char image[128];
 
 	(void)state;
-	vdi_snapshot(rig_vdi, "/tmp/elsewhere", &result, rig_answer, &a);
+	vdi_snapshot(rig_vdi, "/tmp/elsewhere", NULL, &result, rig_answer, &a);
 	assert_int_equal(rig_answered(&a), EINVAL);
 	snprintf(image, sizeof(image), "%s/fake", rig_dir);
 	a.count = 0;
-	vdi_snapshot(rig_vdi, image, &result, rig_answer, &a);
+	vdi_snapshot(rig_vdi, image, NULL, &result, rig_answer, &a);
 	assert_int_equal(rig_answered(&a), EINVAL);
 }
 
