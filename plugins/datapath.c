@@ -137,6 +137,10 @@ static int check_image(const char *path, struct failure *f)
 {
 	struct stat st;
 
+	if (stat(path, &st) == -1 && errno == ENOENT && volume_is_data_destroyed(path))
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENODATA,
+				   "the data of %s was destroyed (Volume.data_destroy); what changed up to it can still be "
+				   "listed, and it can be removed", path);
 	if (stat(path, &st) == -1)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, errno, "image %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
@@ -358,9 +362,13 @@ bool datapath_owes(const char *path)
 /* --- for the volume's verbs */
 
 struct snapshot_args {
-	char *path;
+	char *path, *volume;
 };
-static const struct jsonspec_field snapshot_fields[] = { { "path", JS_STRING, offsetof(struct snapshot_args, path) }, { NULL } };
+static const struct jsonspec_field snapshot_fields[] = {
+	{ "path", JS_STRING, offsetof(struct snapshot_args, path) },
+	{ "volume", JS_STRING, offsetof(struct snapshot_args, volume), .is_optional = true },
+	{ NULL },
+};
 static const struct jsonspec snapshot_spec = { "snapshot", sizeof(struct snapshot_args), snapshot_fields };
 
 struct resize_args {
@@ -384,14 +392,26 @@ static int ask_process(const char *image, const char *verb, char *args, struct e
 	if (!canonical || process_by_path(&p, canonical, e) == -1)
 		return -1;
 	ok = process_call(&p, verb, text, PROCESS_RESTART, 0, e);
-	return ok ? 0 : e->err == ESRCH ? 1 : -1;
+	return ok ? 0 : e->err == ESRCH || e->err == EAGAIN ? 1 : -1;
 }
 
-int datapath_snapshot(const char *image, const char *to, struct error *e)
+int datapath_snapshot(const char *image, const char *to, const char *key, struct error *e)
+{
+	const struct snapshot_args args = { .path = (char *)(uintptr_t)to, .volume = (char *)(uintptr_t)key };
+
+	return ask_process(image, "snapshot", jsonspec_encode(&snapshot_spec, &args), e);
+}
+
+int datapath_track(const char *image, bool is_wanted, struct error *e)
+{
+	return ask_process(image, is_wanted ? "cbt.enable" : "cbt.disable", strdup("{}"), e);
+}
+
+int datapath_save_log(const char *image, const char *to, struct error *e)
 {
 	const struct snapshot_args args = { .path = (char *)(uintptr_t)to };
 
-	return ask_process(image, "snapshot", jsonspec_encode(&snapshot_spec, &args), e);
+	return ask_process(image, "cbt.save", jsonspec_encode(&snapshot_spec, &args), e);
 }
 
 int datapath_resize(const char *image, int64_t bytes, struct error *e)

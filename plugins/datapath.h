@@ -15,8 +15,11 @@ char *datapath_image(const char *uri, struct failure *f);
  * it attached or active. */
 int datapath_release(const char *path, struct failure *f);
 
-/* What the image's process does for who has it open. 0: it did; 1: there is no process; -1 + e. */
-int datapath_snapshot(const char *image, const char *to, struct error *e);
+/* What the image's process does for who has it open. 0: it did; 1: there is no process, or it does not have it so; -1 + e.
+ * key: the volume that is made; NULL: none, and the log of changes goes on. */
+int datapath_snapshot(const char *image, const char *to, const char *key, struct error *e);
+int datapath_track(const char *image, bool is_wanted, struct error *e);
+int datapath_save_log(const char *image, const char *to, struct error *e);
 int datapath_resize(const char *image, int64_t bytes, struct error *e);
 
 /* -1 + f: somebody has it attached, or a mirror of it is not settled. */

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "plugins/chain.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 
@@ -46,6 +47,7 @@ static const struct jsonspec_field volume_fields[] = {
 	{ "sharable", JS_BOOL, offsetof(struct meta_volume, sharable) },
 	{ "virtual_size", JS_INT64, offsetof(struct meta_volume, virtual_size) },
 	{ "format", JS_STRING, offsetof(struct meta_volume, format) },
+	{ "data_destroyed", JS_BOOL, offsetof(struct meta_volume, is_data_destroyed), .is_optional = true },
 	{ "family", JS_STRING, offsetof(struct meta_volume, family), .is_optional = true },
 	{ "keys", JS_MAP, offsetof(struct meta_volume, keys) },
 	{ NULL },
@@ -249,7 +251,7 @@ static bool is_record(const char *dir UNUSED, const char *name, char *key)
 /* Has it, in its middle, the name of what is replaced by rename? */
 static bool is_half_written(const char *name)
 {
-	if (strstr(name, ".json."))
+	if (strstr(name, ".json.") || strstr(name, ".cbt."))
 		return true;
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
 		const char *at = strstr(name, *suffix);
@@ -365,6 +367,9 @@ void meta_sweep(const char *dir)
 	for (size_t i = 0; lock >= 0 && i < names.count; i++)
 		sweep_one(dir, names.item[i]);
 	meta_list_clear(&names);
+	if (lock >= 0)
+		close(take_fd(&lock));
+	chain_collect(dir);
 }
 
 void meta_list_clear(struct jsonspec_list *l)

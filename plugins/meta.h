@@ -7,6 +7,7 @@
  *      DIR/<key>.json          a volume's record: its presence makes the volume
  *      DIR/<key>.raw           its image
  *      DIR/.<key>.raw.new      another name of it while the volume is made
+ *      DIR/<key>.cbt           what changed in it, where that is tracked (chain.h); also when its image was destroyed
  *
  * Files are replaced by rename, so readers take no lock and see the old or the new.
  */
@@ -34,6 +35,7 @@ struct meta_volume {
 	bool read_write, sharable;
 	int64_t virtual_size;            /* as made; the image knows better while it is there */
 	char *format;                    /* owned; "raw" */
+	bool is_data_destroyed;          /* there is no image any more: what changed up to it is all that is known */
 	char *family;                    /* owned; what clones and snapshots of one another share; NULL: the volume's key */
 	struct jsonspec_map keys;        /* what Volume.set stored */
 };

@@ -15,7 +15,7 @@ struct smapi_args {
 	char *sr, *key, *key2, *snapshot, *dest_sr;
 	char *uuid, *name, *description, *new_name, *new_description;
 	struct jsonspec_map configuration;
-	int64_t size, new_size;
+	int64_t size, new_size, offset, length;
 	bool sharable;
 	char *k, *v;
 	char *uri, *domain, *remote;
@@ -46,6 +46,8 @@ int sr_bounded(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char **r
 /* volume.c */
 smapi_fn volume_create, volume_destroy, volume_stat, volume_set, volume_unset, volume_set_name, volume_set_description,
 	volume_resize;
+/* volume-cbt.c */
+smapi_fn volume_enable_cbt, volume_disable_cbt, volume_data_destroy, volume_list_changed_blocks;
 /* volume-clone.c, volume-compare.c */
 smapi_fn volume_snapshot, volume_clone, volume_copy, volume_revert, volume_compare, volume_similar_content;
 /* datapath.c */

@@ -111,6 +111,13 @@ static const struct jsonspec_field blocklist_fields[] = {
 };
 const struct jsonspec types_blocklist = { "blocklist", sizeof(struct types_blocklist), blocklist_fields };
 
+static const struct jsonspec_field changed_blocks_fields[] = {
+	{ "granularity", JS_INT64, AT(changed_blocks, granularity) },
+	{ "bitmap", JS_STRING, AT(changed_blocks, bitmap) },
+	{ NULL },
+};
+const struct jsonspec types_changed_blocks = { "changed blocks", sizeof(struct types_changed_blocks), changed_blocks_fields };
+
 char *types_backend(const char *nbd_uri)
 {
 	char *uri = (char *)(uintptr_t)nbd_uri; /* only read */

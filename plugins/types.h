@@ -76,8 +76,13 @@ struct types_blocklist {
 	struct jsonspec_ranges ranges;
 };
 
+struct types_changed_blocks {
+	int64_t granularity;
+	char *bitmap; /* base64 */
+};
+
 extern const struct jsonspec types_error_report, types_query_result, types_sr_stat, types_probe_result, types_volume,
-	types_xendisk, types_nbd, types_status, types_blocklist;
+	types_xendisk, types_nbd, types_status, types_blocklist, types_changed_blocks;
 
 /* {"implementations":[["XenDisk",...],["Nbd",...]]}: heap. A Xen backend is given the NBD URI as its params, so that a qdisk
  * opens the same socket everybody else does. NULL: out of memory. */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "plugins/chain.h"
 #include "plugins/datapath.h"
 #include "plugins/image.h"
 #include "plugins/volume.h"
@@ -42,6 +43,7 @@ struct taking {
 	const char *dir, *key;   /* the origin */
 	const char *to_dir, *to_key;
 	bool may_copy;
+	bool is_snapshot;        /* the log of changes is cut with it */
 	bool was_written;        /* somebody had it open for writing: so the content is nobody else's */
 };
 
@@ -54,13 +56,24 @@ static int take_live(struct taking *t, const char *image, const char *to, struct
 
 	if (!beside)
 		return error_set(e, ENOMEM, "out of memory");
-	r = datapath_snapshot(image, beside, e);
+	r = datapath_snapshot(image, beside, t->is_snapshot ? t->to_key : NULL, e);
 	if (r || strcmp(beside, to) == 0)
 		return r;
 	fd = lock_try_shared(beside, e);
 	r = fd < 0 ? -1 : image_clone(fd, beside, to, t->may_copy, e);
 	unlink(beside);
 	return r;
+}
+
+/* Nobody writes to it while fd is open. */
+static int take_idle(struct taking *t, int fd, const char *image, const char *to, struct error *e)
+{
+	if (datapath_check_whole(image, e) == -1 || image_clone(fd, image, to, t->may_copy, e) == -1)
+		return -1;
+	if (!t->is_snapshot || chain_cut(t->dir, t->key, t->to_key, e) == 0)
+		return 0;
+	unlink(to);
+	return -1;
 }
 
 /* The passing image. */
@@ -76,7 +89,7 @@ static int take(struct taking *t, struct error *e)
 		int r;
 
 		if (fd >= 0)
-			return datapath_check_whole(image, e) == 0 ? image_clone(fd, image, to, t->may_copy, e) : -1;
+			return take_idle(t, fd, image, to, e);
 		if (e->err != EBUSY)
 			return -1;
 		t->was_written = true;
@@ -174,12 +187,12 @@ static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is
 {
 	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
 	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_SHARED, f);
-	struct taking t = { .dir = sr->dir, .key = key, .to_dir = sr->dir, .to_key = new_key };
+	struct taking t = { .dir = sr->dir, .key = key, .to_dir = sr->dir, .to_key = new_key, .is_snapshot = is_snapshot };
 	struct meta_volume m;
 	struct error e;
 	int r;
 
-	if (lock < 0 || volume_read(sr->dir, key, &m, f) == -1)
+	if (lock < 0 || volume_read_whole(sr->dir, key, &m, f) == -1)
 		return -1;
 	r = take(&t, &e);
 	if (r == -1)
@@ -227,7 +240,7 @@ static int copy_in(const struct sr *from, const char *key, const struct sr *to, 
 	struct error e;
 	int r;
 
-	if (making < 0 || volume_read(from->dir, key, &m, f) == -1)
+	if (making < 0 || volume_read_whole(from->dir, key, &m, f) == -1)
 		return -1;
 	r = take(&t, &e);
 	if (r == -1 && e.err == EOPNOTSUPP)
@@ -294,10 +307,14 @@ static int replace(struct taking *t, struct error *e)
 		return error_set(e, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", t->to_key);
 	if ((claim < 0 && e->err != ENOENT) || take(t, e) == -1)
 		return -1;
-	if (forget_mirror(image, e) == 0)
-		return image_replace(t->to_dir, t->to_key, e);
-	image_settle(t->to_dir, t->to_key);
-	return -1;
+	/* Its log knows nothing until it has the snapshot's content. */
+	if (forget_mirror(image, e) == -1 || chain_restart(t->to_dir, t->to_key, "", e) == -1) {
+		image_settle(t->to_dir, t->to_key);
+		return -1;
+	}
+	if (image_replace(t->to_dir, t->to_key, e) == -1)
+		return -1;
+	return !t->was_written && chain_is_sealed(t->dir, t->key) ? chain_restart(t->to_dir, t->to_key, t->key, e) : 0;
 }
 
 /* Before it has other bytes: whoever is killed in between leaves no two contents of one name. */
@@ -330,9 +347,9 @@ static int revert_locked(struct taking *t, struct failure *f)
 
 	if (!image)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
-	if (datapath_check_idle(image, f) == -1 || volume_read(t->dir, t->key, &snapshot, f) == -1)
+	if (datapath_check_idle(image, f) == -1 || volume_read_whole(t->dir, t->key, &snapshot, f) == -1)
 		return -1;
-	if (volume_read(t->to_dir, t->to_key, &m, f) == -1) {
+	if (volume_read_whole(t->to_dir, t->to_key, &m, f) == -1) {
 		meta_volume_clear(&snapshot);
 		return -1;
 	}

@@ -160,10 +160,11 @@ int volume_compare(struct smapi_call *call, char **result, struct failure *f)
 
 	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
-	r = meta_is_key(call->args.key2) ? volume_read(sr.dir, call->args.key, &m, f) : volume_raise_missing(call->args.key2, f);
+	r = meta_is_key(call->args.key2) ? volume_read_whole(sr.dir, call->args.key, &m, f)
+					 : volume_raise_missing(call->args.key2, f);
 	if (r == 0)
 		meta_volume_clear(&m);
-	if (r == 0 && (r = volume_read(sr.dir, call->args.key2, &m, f)) == 0)
+	if (r == 0 && (r = volume_read_whole(sr.dir, call->args.key2, &m, f)) == 0)
 		meta_volume_clear(&m);
 	if (r == 0) {
 		r = open_side(&a, sr.dir, call->args.key, &e) == 0 && open_side(&b, sr.dir, call->args.key2, &e) == 0 ?

@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "plugins/chain.h"
 #include "plugins/datapath.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
@@ -56,7 +57,7 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 	const char *content_id;
 	struct error why;
 
-	if (image_look(dir, key, &image, &why) == -1)
+	if (!m->is_data_destroyed && image_look(dir, key, &image, &why) == -1)
 		log_warn("volume %s: %s", key, why.text);
 	*v = (struct types_volume){
 		.key = strdup(key),
@@ -69,7 +70,7 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 		.physical_utilisation = image.allocated_bytes,
 		.keys = m->keys,
 		.has_cbt_enabled = true,
-		.cbt_enabled = false,
+		.cbt_enabled = chain_has(dir, key),
 	};
 	m->keys = (struct jsonspec_map) { 0 };
 	/* Some identity, and always the same one: "" would match other disks. */
@@ -251,6 +252,8 @@ static int destroy_in(const char *dir, const char *key, struct failure *f)
 		return failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
 	if (image_unlink(dir, key, &e) == -1)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	if (chain_has(dir, key))
+		chain_collect(dir);
 	return 0;
 }
 
@@ -315,6 +318,18 @@ int volume_read(const char *dir, const char *key, struct meta_volume *m, struct 
 	if (meta_volume_read(dir, key, m, &e) == 0 || (e.err == EBADMSG && meta_volume_guess(key, m) == 0))
 		return 0;
 	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+int volume_read_whole(const char *dir, const char *key, struct meta_volume *m, struct failure *f)
+{
+	if (volume_read(dir, key, m, f) == -1)
+		return -1;
+	if (!m->is_data_destroyed)
+		return 0;
+	meta_volume_clear(m);
+	return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENODATA,
+			   "the data of volume %s was destroyed (Volume.data_destroy); what changed up to it can still be "
+			   "listed, and it can be removed", key);
 }
 
 static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
@@ -453,7 +468,7 @@ static int resize_in(struct smapi_call *call, const char *dir, struct failure *f
 	struct error e;
 	int64_t bytes;
 
-	if (lock < 0 || volume_read(dir, a->key, &m, f) == -1)
+	if (lock < 0 || volume_read_whole(dir, a->key, &m, f) == -1)
 		return -1;
 	meta_volume_clear(&m);
 	if (image_round(a->new_size, &bytes, &e) == -1)
@@ -479,24 +494,47 @@ int volume_resize(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- a writer comes */
 
+/* Cuts an image's path into the directory and the key. NULL: it is not one of ours. */
+static char *cut_to_key(char *image)
+{
+	char *key = image ? strrchr(image, '/') : NULL;
+	size_t bytes;
+
+	if (!key)
+		return NULL;
+	*key++ = '\0';
+	bytes = strlen(key);
+	if (bytes <= 4 || strcmp(key + bytes - 4, ".raw") != 0)
+		return NULL;
+	key[bytes - 4] = '\0';
+	return meta_is_key(key) ? key : NULL;
+}
+
+bool volume_is_data_destroyed(const char *image)
+{
+	CLEANUP_FREE char *dir = strdup(image);
+	const char *key = cut_to_key(dir);
+	struct meta_volume m;
+	struct error e;
+	bool is_destroyed;
+
+	if (!key || meta_volume_read(dir, key, &m, &e) == -1)
+		return false;
+	is_destroyed = m.is_data_destroyed;
+	meta_volume_clear(&m);
+	return is_destroyed;
+}
+
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
 {
 	CLEANUP_FREE char *dir = strdup(image);
 	CLEANUP_FREE char *record = NULL;
 	CLEANUP_LOCK int lock = -1;
-	char *key = dir ? strrchr(dir, '/') : NULL;
+	const char *key = cut_to_key(dir);
 	struct meta_volume m;
-	size_t bytes;
 	int r = 0;
 
-	if (!key)
-		return 0;
-	*key++ = '\0';
-	bytes = strlen(key);
-	if (bytes <= 4 || strcmp(key + bytes - 4, ".raw") != 0)
-		return 0; /* not one of ours */
-	key[bytes - 4] = '\0';
-	if (!meta_is_key(key) || !(record = meta_volume_path(dir, key)))
+	if (!key || !(record = meta_volume_path(dir, key)))
 		return 0;
 	lock = lock_take(record, LOCK_EXCLUSIVE, e);
 	if (lock < 0)

@@ -26,6 +26,10 @@ int volume_hold_sr(const struct sr *sr, struct failure *f);
 int volume_lock(const char *dir, const char *key, enum lock_mode mode, struct failure *f);
 /* The record, or what can be said where it is damaged; meta_volume_clear() frees. */
 int volume_read(const char *dir, const char *key, struct meta_volume *m, struct failure *f);
+/* ... of one whose data is there: -1 + f for others. */
+int volume_read_whole(const char *dir, const char *key, struct meta_volume *m, struct failure *f);
+/* By its image's path, which is not there. */
+bool volume_is_data_destroyed(const char *image);
 /* Its image is published: the record makes it a volume. On error nothing of it is left. */
 int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e);
 

@@ -462,7 +462,7 @@ int cbt_seal_cut(struct layer *l, struct error *e)
 {
 	struct cbt *c = cbt_of(l);
 
-	if (cbt_live_copy(c->old, c->sealed, e) == -1)
+	if (cbt_live_copy(c->old, c->sealed, c->log->header.parent, e) == -1)
 		return -1;
 	if (rename(c->log->path, c->path) == -1)
 		return error_errno(e, errno, "replace %s", c->path);
@@ -477,7 +477,7 @@ int cbt_seal_cut(struct layer *l, struct error *e)
 
 int cbt_save(struct layer *l, const char *path, struct error *e)
 {
-	return cbt_live_copy(cbt_of(l)->log, path, e);
+	return cbt_live_copy(cbt_of(l)->log, path, "", e);
 }
 
 int cbt_seal(struct layer *l, struct error *e)

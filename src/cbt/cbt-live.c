@@ -262,12 +262,11 @@ int cbt_live_seal(struct cbt_live *l, struct error *e)
 	return 0;
 }
 
-int cbt_live_copy(const struct cbt_live *l, const char *path, struct error *e)
+int cbt_live_copy(const struct cbt_live *l, const char *path, const char *key, struct error *e)
 {
-	struct cbt_log log = { .header = l->header, .regions = l->regions, .bits = l->bits, .marks = l->marks };
+	const struct cbt_log log = { .header = l->header, .regions = l->regions, .bits = l->bits, .marks = l->marks };
 
-	log.header.is_sealed = true;
-	return cbt_log_store(path, &log, e);
+	return cbt_log_seal(path, key, &log, e);
 }
 
 int cbt_live_void(const char *path, struct error *e)

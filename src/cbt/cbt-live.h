@@ -48,7 +48,7 @@ struct cbt_page {
 int cbt_live_write(int fd, const struct cbt_page *page, size_t count);
 /* The rest with the arrays, which nobody else touches meanwhile. */
 int cbt_live_seal(struct cbt_live *l, struct error *e);                           /* at rest: session 0 */
-int cbt_live_copy(const struct cbt_live *l, const char *path, struct error *e);   /* a sealed log of that name */
+int cbt_live_copy(const struct cbt_live *l, const char *path, const char *key, struct error *e); /* a sealed log, key's */
 int cbt_live_grow(struct cbt_live *l, uint64_t size_bytes, struct error *e);
 /* It is none any more: durable. */
 int cbt_live_void(const char *path, struct error *e);

@@ -205,6 +205,23 @@ int cbt_log_store(const char *path, const struct cbt_log *l, struct error *e)
 	return error_errno(e, err, "write %s", path);
 }
 
+int cbt_log_seal(const char *path, const char *key, const struct cbt_log *log, struct error *e)
+{
+	struct cbt_log sealed = *log; /* its arrays are borrowed */
+	bool is_again = *key && strcmp(log->header.parent, key) == 0;
+	int r;
+
+	if (is_again && cbt_log_load(path, &sealed, e) == -1)
+		return -1;
+	r = is_again ? cbt_log_merge(&sealed, log, e) : 0;
+	sealed.header.is_sealed = true;
+	if (r == 0)
+		r = cbt_log_store(path, &sealed, e);
+	if (is_again)
+		cbt_log_clear(&sealed);
+	return r;
+}
+
 /* --- taken up */
 
 static int merge_next(const char *path, const char *next, struct error *e)

@@ -81,6 +81,9 @@ int cbt_log_read_header(const char *path, struct cbt_header *h, struct error *e)
 int cbt_log_load(const char *path, struct cbt_log *l, struct error *e);
 /* Durable, all or nothing; session 0. */
 int cbt_log_store(const char *path, const struct cbt_log *l, struct error *e);
+/* As key's log, of this path, sealed. Where that was tried before (log's parent is key itself), what was sealed then is in it,
+ * too. key "": nobody's. */
+int cbt_log_seal(const char *path, const char *key, const struct cbt_log *log, struct error *e);
 /* Of the disk's log, which nobody has open: finishes what a snapshot that was killed had begun. Good where there is no log. */
 int cbt_log_recover(const char *path, struct error *e);
 /* ... and loads it, settled. */

@@ -185,6 +185,7 @@ RECORDS = {
                {"uuid": "string", "cbt_enabled": "bool"}),
     "probe_result": ({"configuration": "map", "complete": "bool", "extra_info": "map"}, {"sr": "sr_stat"}),
     "blocklist": ({"blocksize": "int64", "ranges": "ranges"}, {}),
+    "changed_blocks": ({"granularity": "int64", "bitmap": "string"}, {}),
     "xendisk": ({"params": "string", "extra": "map", "backend_type": "string"}, {}),
     "nbd": ({"uri": "string"}, {}),
     "backend": ({"implementations": "list<implementation>"}, {}),

@@ -352,6 +352,32 @@ static void a_cut_is_at_the_moment(void **state)
 	assert_int_equal(failed, 0);
 }
 
+/* Whoever asked was not answered, and asks again with the same key. */
+static void a_snapshot_that_is_tried_again_keeps_what_was_sealed(void **state)
+{
+	unsigned count = 0;
+	struct error e;
+
+	(void)state;
+	srand(7);
+	begin();
+	for (unsigned i = 0; i < 3; i++) {
+		count += write_some(20);
+		idle(count);
+		rest();
+		assert_int_equal(cbt_prepare(cbt, "S", &e), 0);
+		noted_in = "V.cbt.next";
+		cbt_cut(cbt);
+		memset(since, 0, sizeof(since));
+		assert_int_equal(cbt_seal_cut(cbt, &e), 0);
+		noted_in = "V.cbt";
+		cbt_go_on(cbt);
+		is_exact("S.cbt", written);
+	}
+	close_log(false);
+	is_exact("V.cbt", since);
+}
+
 static void killed_in_a_snapshot(bool is_power_lost)
 {
 	struct error e;
@@ -477,6 +503,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_written_is_noted_before),
 		cmocka_unit_test(a_cut_is_at_the_moment),
+		cmocka_unit_test(a_snapshot_that_is_tried_again_keeps_what_was_sealed),
 		cmocka_unit_test(a_snapshot_that_is_killed_loses_nothing),
 		cmocka_unit_test(a_log_grows_with_its_disk),
 		cmocka_unit_test(a_guest_that_writes_everywhere_waits_some_times),
