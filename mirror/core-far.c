@@ -143,6 +143,11 @@ static unsigned percent_of(const struct core *c, uint64_t charge, uint64_t room)
 	return (unsigned)MIN(MAX(by_time, charge * 100 / room), UINT64_C(1000));
 }
 
+bool core_far_is_silent(const struct core *c)
+{
+	return c->is_linked && c->sent_count && c->now_ns - c->answer_ns > c->spec.stall_ms * NS_PER_MS;
+}
+
 unsigned core_far_fill_percent(const struct core *c)
 {
 	uint64_t budget = core_far_budget(c), copies = copies_part(c, budget);

@@ -231,6 +231,7 @@ bool core_far_has_room(const struct core *c, uint64_t cost); /* for a guest's */
 bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_active);
 uint64_t core_far_copy_bytes(const struct core *c, bool is_guest_active); /* of one copy, at most */
 unsigned core_far_fill_percent(const struct core *c); /* of guests' room there */
+bool core_far_is_silent(const struct core *c);        /* something is in flight, and nothing has been answered for stall_ms */
 unsigned core_far_load_percent(const struct core *c); /* of all of it */
 /* op->far_kind, far_range and far_may_trim are set. False: it would wait too long behind others on its range. */
 bool core_far_enqueue(struct core *c, struct core_op *op);

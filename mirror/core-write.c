@@ -128,7 +128,7 @@ void core_write_granted(struct core *c, struct core_op *op, struct core_actions 
 
 static uint32_t delay_us(struct core *c, const struct core_op *op)
 {
-	if (!op->is_paced || c->is_stalled || (c->state != CORE_SYNCING && c->state != CORE_SYNCED))
+	if (!op->is_paced || core_far_is_silent(c) || (c->state != CORE_SYNCING && c->state != CORE_SYNCED))
 		return 0;
 	return pace_delay_us(&c->pace, c->now_ns);
 }

@@ -405,7 +405,7 @@ static void release_all(struct core *c, struct core_actions *out)
 /* Stalled: something is in flight and nothing has been answered for a while. Then nobody is paced, and the rate is not judged. */
 static void watch_far(struct core *c)
 {
-	bool is_stalled = c->is_linked && c->sent_count && c->now_ns - c->answer_ns > c->spec.stall_ms * NS_PER_MS;
+	bool is_stalled = core_far_is_silent(c);
 	struct pace_view view = {
 		.is_promised = c->was_synced,
 		.fill_percent = core_far_fill_percent(c),
