@@ -11,6 +11,8 @@
  * One to a far side that is no sxm is taken up as failed and remembered (remember.c): it records what is written, and makes a
  * link when that is asked for.
  *
+ * Offered with a group, it waits for what was decided.
+ *
  * Not taken up again: a copy (Data.copy; its caller starts anew); one whose end is on record; one of which the disk's record says
  * that it is over (its files go), or that the disk was handed over; one without a journal.  It is buried, if it ran: a failed
  * operation, and a debt where complete was told.
@@ -223,8 +225,12 @@ static void looked(struct vdi *v)
 
 void revive(struct vdi *v, step_fn *next)
 {
+	const struct commit_record *r = &v->owner.record;
+
 	v->job->revived = next;
-	if (v->op || !v->disk || v->is_read_only || (v->remains.is_there && v->remains.is_copy))
+	if (r->state == COMMIT_OFFERED && r->group[0])
+		next(v); /* what becomes of it was decided, or is to be: group-doubt.c */
+	else if (v->op || !v->disk || v->is_read_only || (v->remains.is_there && v->remains.is_copy))
 		bury(v);
 	else if (is_stale(v))
 		stack_work(v, forget, bury);
