@@ -73,6 +73,17 @@ static void reclaimed(struct vdi *v)
 		job_end(v);
 }
 
+static void give_up(struct vdi *v)
+{
+	operation_give_up(v, &v->job->error, given_up);
+}
+
+/* Who cancelled knows. Else the next deactivation is to raise, and after a crash would not, had the far side ended. */
+static void say_end(struct vdi *v)
+{
+	source_say_end(v, give_up);
+}
+
 static void withdrawn(struct vdi *v)
 {
 	struct job *j = v->job;
@@ -82,9 +93,15 @@ static void withdrawn(struct vdi *v)
 			  v->step.text);
 		far_refuse_plain(v);
 		j->error = v->step;
+		give_up(v);
+		return;
 	}
-	if (v->step.err || j->is_mirror_lost || v->op->is_aborting) {
-		operation_give_up(v, &j->error, given_up);
+	if (v->op->is_cancelled && j->is_mirror_lost) {
+		source_settle(v, v->op->id, say_end);
+		return;
+	}
+	if (j->is_mirror_lost || v->op->is_aborting) {
+		give_up(v);
 		return;
 	}
 	mirror_go_on(v->op->mirror, record(v)->epoch);

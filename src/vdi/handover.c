@@ -10,10 +10,13 @@
  * other side took over.  A bad barrier leaves the guest as it was, without a mirror; the deactivation raises, once.  After a
  * commit the mirror stays, with its link, until the far side was taken or given back (source.c); this disk is read only.
  *
- * Can fail: mirror_finish() (link lost, no progress), the commit, a cancellation meanwhile.
+ * Can fail: mirror_finish() (link lost, no progress), the commit, a cancellation meanwhile: before the commit it aborts the
+ * mirror, in its midst it is heard between two steps, and once `given` is on record it is too late.
  * Invariant: a good answer means that nothing was submitted to the disk after the far side's flush began, and that the record
  * says so where the far side has one.
  */
+#include <errno.h>
+
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "vdi/vdi-private.h"
@@ -128,7 +131,11 @@ static void quiet(struct vdi *v)
 
 static void has_failed_already(struct vdi *v)
 {
-	fail(v, &v->op->why);
+	struct error why = v->op->why;
+
+	if (!why.err)
+		error_set(&why, ECANCELED, "it was cancelled");
+	fail(v, &why);
 }
 
 void handover_begin(struct vdi *v, struct domain *d, step_fn *next)

@@ -330,10 +330,12 @@ void operation_remove(struct vdi *v)
 {
 	struct operation *op = v->op;
 
-	if (!op || op->number != v->job->number) { /* a barrier was faster */
+	if (!op || op->number != v->job->number || op->is_given) { /* a barrier was faster */
 		job_end(v);
 		return;
 	}
+	if (!op->is_copy && !op->is_failed)
+		op->is_cancelled = true; /* it may have been complete when that was asked for, and asked back since */
 	if (op->is_cancelled && !op->is_copy) {
 		source_settle(v, op->id, remove_failed);
 		return;
@@ -350,6 +352,20 @@ void operation_remove(struct vdi *v)
 }
 
 /* --- cancel, forget */
+
+/* At once: a barrier or a connection attempt must not make it wait. But where it is being committed the link is needed, to tell
+ * the far side that it is off, and the record says whether it still can be: there the commit's own steps hear of it. */
+static void stop_mirror(struct operation *op)
+{
+	struct vdi *v = op->vdi;
+	struct mirror_status s;
+
+	mirror_status(op->mirror, &s);
+	if (!s.is_sxm || s.core.state != CORE_FINISHED)
+		abort_mirror(op);
+	else if (v->is_waiting_link)
+		source_look_for_link(v);
+}
 
 void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 {
@@ -375,7 +391,7 @@ void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 		return;
 	op->is_cancelled = op->is_removing = true;
 	if (op->mirror && op == v->op && !op->is_inserting)
-		abort_mirror(op); /* at once: a barrier or a connection attempt must not make it wait */
+		stop_mirror(op);
 }
 
 static void dropped(struct vdi *v)

@@ -7,6 +7,7 @@
  *      commit   offered on record -> PREPARE, the digests compared -> COMMIT -> given on record          (sent and flushed)
  *                   '---- link lost: wait for the next, ask again ----'
  *      withdraw owned again on record, two epochs on -> RECLAIM, END, where there is a link              (no barrier)
+ *               so it is, too, when it is cancelled before given is on its way to the record
  *      reclaim  RECLAIM -> owned again on record -> the mirror goes on                                   (a guest is back)
  *
  * What is here is the order: nothing is asked, answered or allowed that the record does not allow, and the record is durable
@@ -79,9 +80,15 @@ void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
 	stack_step_end(v);
 }
 
+static bool is_called_off(const struct vdi *v)
+{
+	return v->op->is_cancelled || v->op->is_aborting;
+}
+
+/* The next link may tell what became of it. Who cancels does not wait for one: guests are held. */
 static bool was_cut_off(const struct vdi *v)
 {
-	return v->step.err == ESHUTDOWN;
+	return v->step.err == ESHUTDOWN && !is_called_off(v);
 }
 
 static void end_reaching(struct vdi *v)
@@ -96,9 +103,9 @@ void source_look_for_link(struct vdi *v)
 	struct mirror_status s;
 
 	mirror_status(v->op->mirror, &s);
-	if (s.links_lost == v->job->asked_link && !v->op->is_aborting)
+	if (s.links_lost == v->job->asked_link && !is_called_off(v))
 		return; /* its end was told by the question; the mirror hears of it in this very turn */
-	if (s.is_up || !s.is_reaching || v->op->is_aborting)
+	if (s.is_up || !s.is_reaching || is_called_off(v))
 		end_reaching(v);
 }
 
@@ -251,6 +258,14 @@ static void hear_refusal(struct vdi *v)
 	note_taken(v->op, meaning, remote_ask_u64(a, 2));
 }
 
+/* Until given is on its way to the record a cancellation is heard between any two steps. */
+static bool was_cancelled(struct vdi *v)
+{
+	if (v->op->is_cancelled && !v->step.err)
+		fail_step(v, ECANCELED, "it was cancelled");
+	return v->op->is_cancelled;
+}
+
 static void commit_failed(struct vdi *v, const char *what)
 {
 	struct commit_verdict verdict;
@@ -263,6 +278,13 @@ static void commit_failed(struct vdi *v, const char *what)
 	commit_over(v);
 }
 
+static void not_cancelled(struct operation *op)
+{
+	log_warn("%s: it was cancelled too late", op->id);
+	op->is_cancelled = op->is_removing = false;
+	source_look(op);
+}
+
 static void given(struct vdi *v)
 {
 	if (v->step.err) {
@@ -270,6 +292,8 @@ static void given(struct vdi *v)
 		return;
 	}
 	v->op->is_given = true;
+	if (v->op->is_cancelled)
+		not_cancelled(v->op);
 	log_info("%s: the far side has this disk, epoch %" PRIu64 "; it is not written here any more", v->op->id,
 		 record(v)->epoch);
 	commit_over(v);
@@ -283,14 +307,15 @@ static void reached(struct vdi *v)
 	struct mirror_status s;
 
 	mirror_status(v->op->mirror, &s);
-	if (s.is_up && ++v->job->tries < TRIES) {
+	if (s.is_up && !was_cancelled(v) && ++v->job->tries < TRIES) {
 		if (v->job->is_prepared)
 			commit(v);
 		else
 			prepare(v);
 		return;
 	}
-	fail_step(v, ENOTCONN, "the link to the far side was lost and is not there again");
+	if (!was_cancelled(v))
+		fail_step(v, ENOTCONN, "the link to the far side was lost and is not there again");
 	commit_failed(v, "commit");
 }
 
@@ -299,12 +324,12 @@ static void committed(struct vdi *v)
 	const struct remote_ask *a = &v->op->ask;
 	struct commit_verdict verdict;
 
-	if (was_cut_off(v) && !v->op->is_aborting) {
+	if (was_cut_off(v)) {
 		reach(v, reached);
 		return;
 	}
-	if (v->step.err) {
-		hear_refusal(v);
+	hear_refusal(v);
+	if (v->step.err || was_cancelled(v)) {
 		commit_failed(v, "COMMIT");
 		return;
 	}
@@ -346,13 +371,12 @@ static int compare(struct vdi *v)
 
 static void prepared(struct vdi *v)
 {
-	if (was_cut_off(v) && !v->op->is_aborting && !v->job->group[0]) { /* a group waits for no link: guests are held */
+	if (was_cut_off(v) && !v->job->group[0]) { /* a group waits for no link: guests are held */
 		reach(v, reached);
 		return;
 	}
-	if (v->step.err)
-		hear_refusal(v);
-	if (v->step.err || compare(v) == -1) {
+	hear_refusal(v);
+	if (v->step.err || was_cancelled(v) || compare(v) == -1) {
 		commit_failed(v, "PREPARE");
 		return;
 	}
@@ -372,6 +396,8 @@ static void offered(struct vdi *v)
 {
 	if (v->step.err)
 		commit_failed(v, "the handover could not be written down");
+	else if (was_cancelled(v))
+		commit_failed(v, "PREPARE");
 	else
 		prepare(v);
 }
@@ -386,12 +412,12 @@ void source_commit(struct vdi *v, step_fn *next)
 		commit(v);
 		return;
 	}
-	if (verdict.does != COMMIT_ALLOW) {
+	if (verdict.does != COMMIT_ALLOW)
 		fail_step(v, EPERM, commit_why_text(verdict.why));
+	if (verdict.does != COMMIT_ALLOW || was_cancelled(v))
 		commit_failed(v, "the disk cannot be handed over");
-		return;
-	}
-	source_decide(v, &verdict, offered);
+	else
+		source_decide(v, &verdict, offered);
 }
 
 void source_part(struct vdi *v, step_fn *next)
@@ -443,24 +469,30 @@ static void reclaimed_for_end(struct vdi *v)
 }
 
 /* It must not stay eligible there, and need not wait for us. */
-static void withdrawn(struct vdi *v)
+void source_say_end(struct vdi *v, step_fn *next)
 {
 	struct mirror_status s;
 
-	if (v->step.err) {
-		log_error("%s: its handover could not be withdrawn on record: this disk is not written to: %s", v->op->id,
-			  v->step.text);
-		far_refuse_plain(v);
-	}
+	v->job->committed = next;
 	mirror_status(v->op->mirror, &s);
-	if (v->step.err || !s.is_sxm || !s.is_up) {
-		error_clear(&v->step);
+	if (!s.is_sxm || !s.is_up)
 		withdrawn_over(v);
-	} else if (v->job->was_offered) {
+	else if (v->job->was_offered)
 		source_ask(v, REMOTE_ASK_RECLAIM, reclaimed_for_end);
-	} else {
+	else
 		source_ask(v, REMOTE_ASK_END, withdrawn_over);
+}
+
+static void withdrawn(struct vdi *v)
+{
+	if (!v->step.err) {
+		source_say_end(v, take_ptr(&v->job->committed));
+		return;
 	}
+	log_error("%s: its handover could not be withdrawn on record: this disk is not written to: %s", v->op->id, v->step.text);
+	far_refuse_plain(v);
+	error_clear(&v->step);
+	withdrawn_over(v);
 }
 
 void source_withdraw(struct vdi *v, step_fn *next)
@@ -535,7 +567,7 @@ static void reclaimed(struct vdi *v)
 	enum commit_meaning meaning;
 	struct commit_verdict verdict;
 
-	if (was_cut_off(v) && !v->op->is_aborting && ++v->job->tries < TRIES) {
+	if (was_cut_off(v) && ++v->job->tries < TRIES) {
 		reach(v, reached_to_reclaim);
 		return;
 	}

@@ -457,6 +457,8 @@ void source_commit(struct vdi *v, step_fn *next);
 void source_part(struct vdi *v, step_fn *next);     /* ... a foreign one: nothing is owed any more */
 /* The barrier has failed: on record, and the far side hears where it can. v->step means nothing afterwards. */
 void source_withdraw(struct vdi *v, step_fn *next);
+/* ... that half of it: the disk is owned here, job->was_offered says from what. */
+void source_say_end(struct vdi *v, step_fn *next);
 /* Nothing is owed any more for the mirror of this name. */
 void source_settle(struct vdi *v, const char *id, step_fn *next);
 /* Asks for the disk back. Whether it was given: the record says. */

@@ -181,6 +181,63 @@ cancel_after_commit() {
 	finish
 }
 
+# cancel_when_offered MS: $far stands still; it goes on so many ms after the cancel was asked for, or before it, with "late".
+cancel_when_offered() {
+	python3 - "$image_A.owner" "$(control_of "$sock_A")" "$operation" "$far" "$1" <<-'END'
+		import json, os, signal, socket, sys, time
+
+		owner, control, operation, far, ms = sys.argv[1:]
+		far = int(far)
+		s = socket.socket(socket.AF_UNIX)
+		s.connect(control)
+		until = time.monotonic() + 3
+		while time.monotonic() < until:
+		    with open(owner) as f:
+		        if json.load(f)["state"] != "owned":
+		            break
+		if ms == "late":
+		    os.kill(far, signal.SIGCONT)
+		s.sendall(json.dumps({"id": 1, "verb": "mirror.cancel", "args": {"id": json.loads(operation)[1]}}).encode() + b"\n")
+		if ms != "late":
+		    time.sleep(float(ms) / 1000)
+		    os.kill(far, signal.SIGCONT)
+		sys.exit("ok" not in json.loads(s.makefile().readline()))
+	END
+}
+
+# It was too late, or the verb raised and the far side knows that it is off: the link was there all the time.
+cancel_at_the_barrier() {
+	local status ms cancelled=0
+
+	for ms in 20 100 late late late late; do
+		begin "cancelled when it was offered, $ms"
+		mirror_A
+		far=$(control --get pid "$(control_of "$sock_B")" status)
+		kill -STOP "$far"
+		cancel_when_offered "$ms" &
+		status=0
+		on A deactivate "$uri_A" 1 >/dev/null 2>&1 || status=$?
+		wait $! || die "$case_name: the cancel failed"
+		if [ "$status" = 0 ]; then
+			owner_is "$image_A" "given 2 *"
+			owner_is "$image_B" "eligible 2 *"
+		else
+			[[ $(owner "$image_A") == "owned 1 *" ]] || owner_is "$image_A" "owned 3 *"
+			owner_is "$image_B" "incomplete *"
+			end_far
+			on B attach "$uri_B" 2 >/dev/null
+			refused on B activate "$uri_B" 2
+			write_A
+			on A deactivate "$uri_A" 1
+			holds "$image_A"
+			cancelled=$((cancelled + 1))
+		fi
+		say "... $(owner "$image_A" | cut -d' ' -f1-2)"
+		finish
+	done
+	[ "$cancelled" -ge 2 ] || die "nothing was cancelled in time"
+}
+
 # Whatever the moment: it was handed over and both records say so, or the verb raised and the disk is here.
 far_dies_at_the_barrier() {
 	local pid status=0 round
@@ -328,6 +385,7 @@ foreign_source() {
 }
 
 for name in ${SXM_CASES:-switchover reboot_after_complete shutdown_after_complete halted cancel_before_commit cancel_after_commit \
-	far_gives_up source_is_kept far_dies_at_the_barrier source_dies_after_commit source_dies_at_the_barrier foreign_target foreign_source}; do
+	cancel_at_the_barrier far_gives_up source_is_kept far_dies_at_the_barrier source_dies_after_commit source_dies_at_the_barrier \
+	foreign_target foreign_source}; do
 	"$name"
 done

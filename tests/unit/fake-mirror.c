@@ -152,12 +152,24 @@ static void end_wait(int err)
 		a->done(a, err);
 }
 
+static void end_question(struct mirror *m, int err)
+{
+	struct remote_ask *a = m->ask;
+
+	m->ask = NULL;
+	if (a)
+		a->done(a, err);
+}
+
+/* The link goes with it. */
 static void run_abort(struct loop_task *t)
 {
 	struct mirror *m = container_of(t, struct mirror, abort);
 
 	m->is_aborted = true;
+	fake.status.is_up = false;
 	end_wait(ESHUTDOWN);
+	end_question(m, ESHUTDOWN);
 	m->aborted(m->aborted_arg);
 }
 
@@ -165,12 +177,24 @@ static void run_asked(struct loop_task *t)
 {
 	struct mirror *m = container_of(t, struct mirror, asked);
 	struct remote_ask *a = m->ask;
-	const struct fake_says *s = &fake.says[a->question];
+	const struct fake_says *s;
 
-	m->ask = NULL;
+	if (!a)
+		return;
+	s = &fake.says[a->question];
 	memcpy(a->field, s->field, sizeof(s->field));
 	a->count = ARRAY_LEN(s->field);
-	a->done(a, s->err); /* ESHUTDOWN: before the mirror knows; fake_link_down() follows */
+	end_question(m, s->err); /* ESHUTDOWN: before the mirror knows; fake_link_down() follows */
+}
+
+bool fake_is_asked(enum remote_question q)
+{
+	return fake.mirror && mirror_of(fake.mirror)->ask && mirror_of(fake.mirror)->ask->question == q;
+}
+
+void fake_say(void)
+{
+	loop_defer(fake.loop, &mirror_of(fake.mirror)->asked);
 }
 
 bool mirror_ask(struct layer *l, struct remote_ask *a)
@@ -188,8 +212,8 @@ bool mirror_ask(struct layer *l, struct remote_ask *a)
 	}
 	assert(!m->ask);
 	m->ask = a;
-	m->asked.run = run_asked;
-	loop_defer(fake.loop, &m->asked);
+	if (!fake.says[a->question].is_slow)
+		fake_say();
 	return true;
 }
 
@@ -261,6 +285,7 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e)
 	m->change.run = run_change;
 	m->finish.run = run_finish;
 	m->abort.run = run_abort;
+	m->asked.run = run_asked;
 	fake.on_heard = spec->on_heard;
 	fake.heard_arg = spec->arg;
 	fake.epoch = spec->epoch;

@@ -28,6 +28,7 @@ struct fake {
 	/* What the far side answers, by question; WAIT: when fake_news() says. Questions are in the trace: prepare commit ... */
 	struct fake_says {
 		int err;        /* of the ask */
+		bool is_slow;   /* fake_say() answers it */
 		uint32_t field[10];
 	} says[8];
 	struct digest digest;   /* of the link */
@@ -61,6 +62,9 @@ void fake_finish(int err);
 void fake_link_up(void);
 void fake_link_down(bool is_reaching);
 void fake_news(uint32_t news, uint64_t epoch);
+/* Whether this question waits for its slow answer; the answer. */
+bool fake_is_asked(enum remote_question q);
+void fake_say(void);
 /* A connection that chose x-sxm; what it asks ends in *answer. It is on the last server made. */
 struct fake_answer {
 	unsigned count; /* of fields; 0: not answered */

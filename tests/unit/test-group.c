@@ -151,6 +151,54 @@ static void nothing_else_ends_what_is_prepared(void **state)
 	assert_true(is_owner("given", "2"));
 }
 
+static void cancelled_before_it_is_prepared_the_far_side_hears_that_it_is_over(void **state)
+{
+	struct answer prepared = { 0 }, cancelled = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &prepared);
+	UNTIL(fake_is_asked(REMOTE_ASK_PREPARE));
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	fake_say();
+	assert_int_equal(rig_answered(&prepared), ECANCELED);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_true(fake_traced("finish prepare reclaim end abort mirror- "));
+	assert_true(is_owner("owned", "3") && stat_of().is_failed);
+	assert_int_equal(decided(), DECISION_NONE);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+/* Decided, and the far side does not answer: who reads goes on, nobody writes, and nobody comes to. */
+static void what_was_decided_and_has_no_link_is_written_by_nobody(void **state)
+{
+	struct answer a = { 0 }, b = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	assert_int_equal(rig_activate("4", true), 0);
+	assert_int_equal(prepare(LONG_MS), 0);
+	fake.says[REMOTE_ASK_COMMIT] = (struct fake_says){ .err = EIO };
+	fake.envoy_err = ECONNREFUSED;
+	decide(DECISION_COMMIT);
+	fake.trace[0] = '\0';
+	vdi_follow(rig_vdi, group, true, rig_answer, &a);
+	vdi_activate(rig_vdi, "u0_1", false, false, rig_answer, &b);
+	assert_int_equal(rig_answered(&a), EIO);
+	assert_int_equal(rig_answered(&b), EPERM);
+	assert_true(strncmp(fake.trace, "commit cut keep abort mirror- ", 30) == 0);
+	assert_null(strstr(fake.trace, "serve:rw"));
+	assert_null(strstr(strstr(fake.trace, "cut") + 3, "cut")); /* domain 4 reads */
+	assert_true(is_owner("offered", "2"));
+	assert_false(stat_of().is_failed);
+	fake.envoy_err = 0;
+	UNTIL(is_owner("given", "2"));
+	UNTIL(stat_of().is_complete);
+	assert_false(stat_of().is_failed);
+	assert_null(strstr(fake.trace, "serve:rw"));
+}
+
 static void what_cannot_be_prepared_goes_on(void **state)
 {
 	struct answer a = { 0 };
@@ -180,6 +228,7 @@ static void a_digest_that_differs_ends_the_mirror_and_raises(void **state)
 	fake.digest = (struct digest){ .count = 7 };
 	assert_int_equal(prepare(LONG_MS), EBADMSG);
 	assert_true(is_owner("owned", "3") && stat_of().is_failed);
+	assert_true(fake_traced("finish prepare abort mirror- "));
 	assert_int_equal(rig_deactivate("3"), EIO);
 	assert_int_equal(rig_deactivate("3"), 0);
 }
@@ -263,6 +312,8 @@ int main(void)
 		RIG_TEST(out_of_patience_it_does_what_was_decided),
 		RIG_TEST(who_is_told_to_stop_decides_first),
 		RIG_TEST(nothing_else_ends_what_is_prepared),
+		RIG_TEST(cancelled_before_it_is_prepared_the_far_side_hears_that_it_is_over),
+		RIG_TEST(what_was_decided_and_has_no_link_is_written_by_nobody),
 		RIG_TEST(what_cannot_be_prepared_goes_on),
 		RIG_TEST(a_digest_that_differs_ends_the_mirror_and_raises),
 		RIG_TEST(a_later_process_cancels_what_nobody_decided),

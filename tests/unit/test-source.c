@@ -355,6 +355,125 @@ static void a_cancelled_mirror_owes_nothing(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+/* --- cancelled while the barrier of the guest's deactivation is at this question */
+
+static struct answer deactivated, cancelled;
+
+static void cancel_at(enum remote_question q)
+{
+	mirror_for_guest();
+	fake.says[q].is_slow = true;
+	deactivated = cancelled = (struct answer){ 0 };
+	vdi_deactivate(rig_vdi, "3", rig_answer, &deactivated);
+	UNTIL(fake_is_asked(q));
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	fake_say();
+}
+
+static void is_cancelled(const char *trace)
+{
+	assert_int_equal(rig_answered(&deactivated), ECANCELED);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_true(fake_traced(trace));
+	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\"") && rig_is_owned("\"raised\":true"));
+	assert_true(stat_of().is_failed && !stat_of().is_complete);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void cancelled_while_it_prepares_the_far_side_hears_that_it_is_over(void **state)
+{
+	(void)state;
+	cancel_at(REMOTE_ASK_PREPARE);
+	is_cancelled("finish prepare reclaim end abort mirror- ");
+}
+
+/* It says that it has the disk. It is not given: that is not on record, and nobody was told. */
+static void cancelled_while_it_commits_the_disk_is_asked_back(void **state)
+{
+	(void)state;
+	cancel_at(REMOTE_ASK_COMMIT);
+	is_cancelled("finish prepare commit reclaim end abort mirror- ");
+}
+
+static void cancelled_while_a_guest_starts_there_it_is_too_late(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	says(REMOTE_ASK_COMMIT, REMOTE_SAYS_BAD_STATE, REMOTE_IS_OWNED, 2);
+	fake.says[REMOTE_ASK_COMMIT].is_slow = true;
+	deactivated = cancelled = (struct answer){ 0 };
+	vdi_deactivate(rig_vdi, "3", rig_answer, &deactivated);
+	UNTIL(fake_is_asked(REMOTE_ASK_COMMIT));
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	fake_say();
+	assert_int_equal(rig_answered(&deactivated), 0);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"taken\":true"));
+	assert_true(stat_of().is_complete && !stat_of().is_failed);
+}
+
+/* Guests are held: no link is waited for, and it is on record that the far side may not know. */
+static void cancelled_without_a_link_it_is_over_at_once(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	fake.says[REMOTE_ASK_COMMIT].err = ESHUTDOWN;
+	deactivated = cancelled = (struct answer){ 0 };
+	vdi_deactivate(rig_vdi, "3", rig_answer, &deactivated);
+	UNTIL(strstr(fake.trace, "reach"));
+	fake_link_down(true);
+	UNTIL(!fake.wait);
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	is_cancelled("finish prepare commit reach abort mirror- ");
+}
+
+static void cancelled_when_it_was_given_it_stays_so(void **state)
+{
+	(void)state;
+	switch_over();
+	cancelled = (struct answer){ 0 };
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_true(stat_of().is_complete && !stat_of().is_ended && !stat_of().is_failed);
+	assert_true(rig_is_owned("\"state\":\"given\""));
+	fake_news(REMOTE_NEWS_TAKEN, 2);
+	UNTIL(stat_of().is_ended);
+	assert_true(stat_of().is_complete);
+}
+
+static void cancelled_while_it_is_asked_back_it_ends_when_it_is_here(void **state)
+{
+	struct answer activated = { 0 };
+
+	(void)state;
+	switch_over();
+	fake.says[REMOTE_ASK_RECLAIM].is_slow = true;
+	vdi_activate(rig_vdi, "4", false, false, rig_answer, &activated);
+	UNTIL(fake_is_asked(REMOTE_ASK_RECLAIM));
+	cancelled = (struct answer){ 0 };
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	fake_say();
+	assert_int_equal(rig_answered(&activated), 0);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_true(fake_traced("reclaim go-on serve:rw abort mirror- "));
+	assert_true(stat_of().is_failed && !stat_of().is_complete);
+	assert_true(rig_is_owned("\"state\":\"owned\""));
+	assert_int_equal(rig_deactivate("4"), 0);
+}
+
+/* The barrier has not begun: it raises, as what is under way is over. */
+static void cancelled_before_the_barrier_that_waits_its_turn_raises(void **state)
+{
+	(void)state;
+	mirror_for_guest();
+	deactivated = cancelled = (struct answer){ 0 };
+	vdi_deactivate(rig_vdi, "3", rig_answer, &deactivated);
+	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
+	assert_int_equal(rig_answered(&deactivated), ECANCELED);
+	assert_int_equal(rig_answered(&cancelled), 0);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
 static void a_killed_process_says_complete_of_what_it_gave(void **state)
 {
 	char text[256], path[128];
@@ -436,6 +555,13 @@ int main(void)
 		RIG_TEST(an_operation_that_is_destroyed_resolves_it),
 		RIG_TEST(a_given_disk_may_be_destroyed),
 		RIG_TEST(a_cancelled_mirror_owes_nothing),
+		RIG_TEST(cancelled_while_it_prepares_the_far_side_hears_that_it_is_over),
+		RIG_TEST(cancelled_while_it_commits_the_disk_is_asked_back),
+		RIG_TEST(cancelled_while_a_guest_starts_there_it_is_too_late),
+		RIG_TEST(cancelled_without_a_link_it_is_over_at_once),
+		RIG_TEST(cancelled_when_it_was_given_it_stays_so),
+		RIG_TEST(cancelled_while_it_is_asked_back_it_ends_when_it_is_here),
+		RIG_TEST(cancelled_before_the_barrier_that_waits_its_turn_raises),
 		RIG_TEST(an_admin_may_take_what_was_given),
 		RIG_TEST(what_was_started_there_is_taken_by_force_only),
 		RIG_TEST(a_killed_process_says_complete_of_what_it_gave),
