@@ -50,7 +50,17 @@
 	X(CALLER_TAKEN_LATE)      /* RELEASED is said before the source's record is durable */ \
 	X(CALLER_RACES)           /* activation is decided while RECLAIM's record is being written */ \
 	X(CALLER_SHUTS_NOBODY_OUT)/* an older generation's writes land after HELLO was answered */ \
-	X(CALLER_ASKS_EARLY)      /* COMMIT is sent before PREPARE's digest was compared */
+	X(CALLER_ASKS_EARLY)      /* COMMIT is sent before PREPARE's digest was compared */ \
+	X(CALLER_CANCEL_CUTS)     /* a cancel in between drops the link, and nothing is said over it */ \
+	X(CALLER_CANCELS_GIVEN)   /* ... takes a disk back that is given, without asking */ \
+	X(DOUBT_FORGOTTEN)        /* from here on a group's: a disk offered with a group goes by itself */ \
+	X(GROUP_UNNAMED)          /* ... is offered, and its record does not say with which group */ \
+	X(CALLER_GROUP_UNPREPARED)/* "commit" is decided before every disk is prepared */ \
+	X(CALLER_GROUP_UNDECIDED) /* COMMIT is sent as soon as a disk is prepared */ \
+	X(CALLER_GROUP_ABSENCE)   /* no decision is taken for "cancel", and not made one */ \
+	X(CALLER_GROUP_OVERRULED) /* a decision replaces another */ \
+	X(CALLER_GROUP_LATE)      /* a decision is followed before it is durable */ \
+	X(CALLER_GROUP_REMOVED)   /* a decision goes when the first disk has followed it */
 #define COMMIT_BUG(name) BUG_##name,
 enum commit_bug { BUG_NONE, COMMIT_BUGS(COMMIT_BUG) BUG_COUNT };
 #ifdef PLANT

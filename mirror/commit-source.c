@@ -147,7 +147,7 @@ struct commit_verdict commit_source_offer_in(const struct commit_record *r, cons
 	if (r->state == COMMIT_OFFERED)
 		return strcmp(r->group, group) == 0 ? allow(r) : refuse(r, COMMIT_WHY_OFFERED);
 	v = commit_source_offer(r);
-	if (v.does == COMMIT_ALLOW)
+	if (v.does == COMMIT_ALLOW && !PLANTED(BUG_GROUP_UNNAMED))
 		memcpy(v.next.group, group, strlen(group));
 	return v;
 }

@@ -196,7 +196,7 @@ bool commit_is_source(const struct commit_record *r)
 
 bool commit_is_in_doubt(const struct commit_record *r)
 {
-	return r->state == COMMIT_OFFERED && r->group[0];
+	return r->state == COMMIT_OFFERED && r->group[0] && !PLANTED(BUG_DOUBT_FORGOTTEN);
 }
 
 bool commit_is_over(const struct commit_record *r)

@@ -36,6 +36,8 @@ void far_close(struct world *w, unsigned link)
 {
 	struct link *l = &w->links[link];
 
+	if (l->is_open_at_b)
+		w->must_tell = false;
 	l->is_open_at_b = l->is_admitted = false;
 	l->to_b.count = 0;
 }
@@ -130,7 +132,7 @@ static struct commit_verdict prepare(struct world *w, unsigned link)
 {
 	struct commit_verdict v = commit_far_prepare(&w->b.rec, &w->links[link].name_at_b);
 
-	if (v.does == COMMIT_ALLOW && world_roll(w, 4)) { /* else COMMIT has to */
+	if (v.does == COMMIT_ALLOW && (w->group || world_roll(w, 4))) { /* else COMMIT has to; "commit" rests on this */
 		far_settle(w, link);
 		flush(w);
 	}

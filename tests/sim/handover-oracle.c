@@ -4,6 +4,7 @@
  *
  *      always      guests write on one host at most; whoever is started finds every write that was acknowledged; a guest that
  *                  runs on B is B's owner; generations never go back
+ *      cancelled   with a link: the far side knows, when all is said
  *      destroyed   B's volume goes only when the guest can be started on A without it, or was reclaimed, or A has gone
  *      at the end  somebody can be started, or the admin's documented word makes it so, one word, without force; and what is
  *                  started then has every write
@@ -53,9 +54,21 @@ static void check_generation(struct world *w)
 	w->seen_generation = r->generation;
 }
 
+/* Cancelled, and all is said that will be. */
+static void check_told(struct world *w)
+{
+	const struct volume *b = &w->b;
+
+	if (w->must_tell && w->call == CALL_NONE && !w->wants_end && w->asking == NO_LINK && !w->a.is_busy && b->exists &&
+	    !b->is_busy && strcmp(b->rec.mirror, w->a.rec.mirror) == 0 && w->a.rec.state == COMMIT_OWNED &&
+	    (b->rec.state == COMMIT_ELIGIBLE || b->rec.state == COMMIT_RECEIVING))
+		world_break(w, "a mirror was cancelled, and its far side not told, though there was a link");
+}
+
 void oracle_step(struct world *w)
 {
 	check_generation(w);
+	check_told(w);
 	if (w->a.rec.state == COMMIT_GIVEN && (!w->b.exists || strcmp(w->b.durable.mirror, w->a.rec.mirror) != 0))
 		w->has_forgotten = true;
 	if (is_writing(&w->a) && is_writing(&w->b) && !w->is_held)
@@ -92,6 +105,18 @@ static void judge_ownerless(struct world *w)
 		w->tally[TALLY_ADMIN_RECLAIMED]++;
 }
 
+/* Offered with a group: what is decided is to be done, and needs no word. Nothing decided is "cancel". */
+static void judge_doubt(struct world *w)
+{
+	bool is_linked = source_link(w) != NO_LINK && !source_is_asking(w) && w->call == CALL_NONE;
+
+	w->tally[TALLY_DOUBT]++;
+	if (w->disk_a != w->truth || (w->b.exists && w->b.rec.state == COMMIT_ELIGIBLE && w->cache_b != w->truth))
+		world_break(w, "a disk in doubt is not whole");
+	if (is_linked && w->b.exists && strcmp(w->b.rec.mirror, w->a.rec.mirror) == 0 && w->base == w->offered_base)
+		world_break(w, "a disk stays in doubt, and a link could have told");
+}
+
 /* given here, eligible there: both are whole, and either may be taken. */
 static void judge_either(struct world *w)
 {
@@ -108,6 +133,12 @@ void oracle_end(struct world *w)
 							  : commit_activate(&w->a.rec, &guest).does == COMMIT_ALLOW);
 	bool can_b = w->b.exists && w->b.rec.role == COMMIT_ROLE_FAR && commit_activate(&w->b.rec, &guest).does == COMMIT_ALLOW;
 
+	if (w->a.exists && w->a.rec.state == COMMIT_OFFERED && w->a.rec.group[0] && group_is_committed(w)) {
+		judge_doubt(w);
+		return;
+	}
+	if (w->a.exists && w->a.rec.state == COMMIT_OFFERED && w->a.rec.group[0])
+		can_a = true;
 	if (can_a && w->disk_a != w->truth && !(can_b && w->b.is_guest_active))
 		world_break(w, "the source may be started and lacks an acknowledged write");
 	if (can_b && !can_a && w->cache_b != w->truth)

@@ -9,12 +9,12 @@
 
 #include "tests/sim/handover.h"
 
-static bool is_asking(const struct world *w)
+bool source_is_asking(const struct world *w)
 {
 	return w->asking != NO_LINK;
 }
 
-static void ask(struct world *w, unsigned link, enum ask what)
+void source_ask(struct world *w, unsigned link, enum ask what)
 {
 	struct message m = { .ask = what };
 
@@ -32,6 +32,16 @@ unsigned source_link(const struct world *w)
 
 /* --- the operation and its links */
 
+static bool is_barrier(enum call c)
+{
+	return c == CALL_DEACTIVATE || c == CALL_SETTLE || c == CALL_PREPARE;
+}
+
+static enum phase between_questions(const struct world *w)
+{
+	return is_barrier(w->call) ? PHASE_SYNC : PHASE_BEGIN;
+}
+
 static void link_gone(struct world *w, unsigned link)
 {
 	if (w->primary == link)
@@ -40,7 +50,7 @@ static void link_gone(struct world *w, unsigned link)
 		return;
 	w->asking = NO_LINK;
 	if (w->phase == PHASE_PREPARE || w->phase == PHASE_COMMIT)
-		w->phase = PHASE_SYNC;
+		w->phase = between_questions(w);
 	if (w->phase == PHASE_RECLAIM)
 		w->phase = PHASE_BEGIN;
 }
@@ -51,6 +61,7 @@ void source_close(struct world *w, unsigned link)
 		return;
 	w->links[link].is_open_at_a = false;
 	w->links[link].to_a.count = 0;
+	w->must_tell = false;
 	link_gone(w, link);
 }
 
@@ -72,6 +83,7 @@ void source_begin(struct world *w)
 	if (v.does != COMMIT_ALLOW)
 		return;
 	w->is_complete = w->is_cancelled = w->is_off = w->was_raised = w->is_success = w->wants_end = w->must_fail = false;
+	w->is_called_off = w->must_tell = false;
 	w->acked = w->base = 0;
 	world_decide(w, &w->a, &v, begun, BUG_NONE);
 }
@@ -119,7 +131,7 @@ void source_connect(struct world *w, bool is_twin)
 	if (i == NO_LINK || !w->b.exists || !commit_is_source(&w->a.rec))
 		return;
 	if (is_twin) {
-		if (w->primary != NO_LINK && w->links[w->primary].is_helloed && !is_asking(w))
+		if (w->primary != NO_LINK && w->links[w->primary].is_helloed && !source_is_asking(w))
 			open_link(w, i, &w->links[w->primary].name, true);
 		return;
 	}
@@ -148,7 +160,7 @@ static bool is_usable(const struct world *w, unsigned link)
 	       l->heard_epoch == l->name.epoch && l->name.epoch == epoch && w->a.rec.state != COMMIT_GIVEN;
 }
 
-static bool is_synced(const struct world *w)
+bool source_is_synced(const struct world *w)
 {
 	return is_usable(w, w->primary) && w->acked == w->disk_a && !w->links[w->primary].is_sending;
 }
@@ -157,7 +169,8 @@ void source_send(struct world *w)
 {
 	struct message m = { .ask = ASK_WRITE, .number = w->disk_a };
 
-	if (!w->a.exists || !is_usable(w, w->primary) || w->acked == w->disk_a || w->links[w->primary].is_sending || is_asking(w))
+	if (!w->a.exists || !is_usable(w, w->primary) || w->acked == w->disk_a || w->links[w->primary].is_sending ||
+	    source_is_asking(w))
 		return;
 	w->links[w->primary].is_sending = true;
 	world_put(&w->links[w->primary].to_b, &m);
@@ -172,7 +185,7 @@ void source_tell(struct world *w)
 {
 	struct commit_verdict v;
 
-	if (!w->is_live || w->call != CALL_NONE || (w->a.is_guest_active ? !is_synced(w) : w->a.rec.state != COMMIT_GIVEN))
+	if (!w->is_live || w->call != CALL_NONE || (w->a.is_guest_active ? !source_is_synced(w) : w->a.rec.state != COMMIT_GIVEN))
 		return;
 	v = commit_source_tell(&w->a.rec);
 	if (v.does == COMMIT_ALLOW)
@@ -196,10 +209,23 @@ static void hello_answered(struct world *w, unsigned link, const struct message 
 		w->base = l->name.generation;
 		w->boot_seen = m->boot;
 	}
-	if (m->state == COMMIT_RECEIVING && m->epoch != l->name.epoch && !is_asking(w))
-		ask(w, link, ASK_RECLAIM);
-	else if (w->has_twins && !l->is_twin && !is_asking(w))
+	if (m->state == COMMIT_RECEIVING && m->epoch != l->name.epoch && !source_is_asking(w))
+		source_ask(w, link, ASK_RECLAIM);
+	else if (w->has_twins && !l->is_twin && !source_is_asking(w))
 		source_connect(w, true);
+}
+
+static void prepare_answered(struct world *w, unsigned link, bool is_good)
+{
+	if (!is_good || w->a.rec.state != COMMIT_OFFERED || w->is_called_off) {
+		w->must_fail = true;
+	} else if (w->call == CALL_PREPARE) {
+		w->is_prepared = w->was_prepared = true;
+		w->is_decided = PLANTED(BUG_CALLER_GROUP_UNDECIDED);
+	} else {
+		source_ask(w, link, ASK_COMMIT);
+		w->phase = PHASE_COMMIT;
+	}
 }
 
 static void question_answered(struct world *w, unsigned link, const struct message *m)
@@ -213,14 +239,9 @@ static void question_answered(struct world *w, unsigned link, const struct messa
 			w->phase = PHASE_BEGIN;
 	} else if (m->ask == ASK_PREPARE && w->phase == PHASE_PREPARE) {
 		w->phase = PHASE_SYNC;
-		if (is_good && m->count == w->links[link].acked && w->a.rec.state == COMMIT_OFFERED) {
-			ask(w, link, ASK_COMMIT);
-			w->phase = PHASE_COMMIT;
-		} else {
-			w->must_fail = true;
-		}
+		prepare_answered(w, link, is_good && m->count == w->links[link].acked);
 	} else if (m->ask == ASK_COMMIT && w->phase == PHASE_COMMIT) {
-		w->phase = PHASE_SYNC;
+		w->phase = between_questions(w);
 		w->must_fail = w->must_fail || w->a.rec.state != COMMIT_GIVEN;
 	}
 }
@@ -243,8 +264,8 @@ static void heard(struct world *w)
 		hello_answered(w, link, &m);
 	else
 		question_answered(w, link, &m);
-	if (w->meaning == COMMIT_MEANS_RELEASED && w->links[link].is_open_at_a && !is_asking(w))
-		ask(w, link, ASK_RELEASED);
+	if (w->meaning == COMMIT_MEANS_RELEASED && w->links[link].is_open_at_a && !source_is_asking(w))
+		source_ask(w, link, ASK_RELEASED);
 }
 
 static void write_answered(struct world *w, struct link *l, const struct message *m)
@@ -258,7 +279,9 @@ static void write_answered(struct world *w, struct link *l, const struct message
 
 static void given(struct world *w)
 {
-	w->phase = PHASE_SYNC;
+	w->phase = between_questions(w);
+	if (w->a.rec.group[0]) /* whoever wrote here has been moved */
+		w->a.is_guest_active = false;
 }
 
 void source_receive(struct world *w, unsigned link)
@@ -277,7 +300,7 @@ void source_receive(struct world *w, unsigned link)
 	l->heard_epoch = m.epoch;
 	w->a.message = m;
 	w->a.link = link;
-	if (m.ask == ASK_COMMIT && m.status == COMMIT_STATUS_OK && w->phase == PHASE_COMMIT) {
+	if (m.ask == ASK_COMMIT && m.status == COMMIT_STATUS_OK && w->phase == PHASE_COMMIT && !w->is_called_off) {
 		v = commit_source_give(&w->a.rec, m.epoch);
 		if (v.does == COMMIT_ALLOW) {
 			world_decide(w, &w->a, &v, given, BUG_CALLER_GIVEN_LATE);
@@ -296,7 +319,8 @@ static void finish(struct world *w, enum outcome outcome)
 
 	w->call = CALL_NONE;
 	w->phase = PHASE_BEGIN;
-	w->must_fail = w->is_held = false;
+	w->must_fail = w->is_held = w->is_called_off = false;
+	w->must_tell = w->must_tell && w->a.rec.state != COMMIT_GIVEN; /* too late */
 	if (!w->is_waiting || call == CALL_SETTLE)
 		return;
 	w->is_waiting = false;
@@ -352,17 +376,18 @@ static void fail_barrier(struct world *w)
 	struct commit_verdict v = commit_source_barrier_failed(&w->a.rec);
 
 	w->tally[TALLY_WITHDRAWN] += w->a.rec.state == COMMIT_OFFERED;
+	w->tally[TALLY_CANCELLED] += w->is_called_off;
 	world_decide(w, &w->a, &v, v.does == COMMIT_RAISE ? raised : withdrawn, BUG_CALLER_RAISED_LATE);
 }
 
-static void offered(struct world *w)
+void source_offered(struct world *w)
 {
 	w->offered = MAX(w->offered, w->a.rec.epoch);
 }
 
 static void ask_commit(struct world *w, unsigned link, enum ask first)
 {
-	ask(w, link, first);
+	source_ask(w, link, first);
 	w->phase = first == ASK_PREPARE ? PHASE_PREPARE : PHASE_COMMIT;
 }
 
@@ -378,23 +403,32 @@ static void work_barrier(struct world *w)
 			finish(w, OUTCOME_GOOD);
 		return;
 	}
-	if (w->must_fail || commit_is_over(&w->a.rec) || !world_roll(w, w->primary == NO_LINK ? 10 : 40)) {
+	if (w->must_fail || w->is_called_off || commit_is_over(&w->a.rec) || !world_roll(w, w->primary == NO_LINK ? 10 : 40)) {
 		fail_barrier(w);
 		return;
 	}
-	if (is_asking(w) || link == NO_LINK)
+	if (source_is_asking(w) || link == NO_LINK)
 		return;
 	if (w->a.rec.state == COMMIT_OFFERED && w->links[link].heard_state == COMMIT_ELIGIBLE) {
 		ask_commit(w, link, ASK_COMMIT);
-	} else if (is_synced(w) && w->a.rec.state == COMMIT_OWNED) {
+	} else if (source_is_synced(w) && w->a.rec.state == COMMIT_OWNED) {
 		v = commit_source_offer(&w->a.rec);
 		if (v.does == COMMIT_ALLOW)
-			world_decide(w, &w->a, &v, offered, BUG_CALLER_OFFERED_LATE);
+			world_decide(w, &w->a, &v, source_offered, BUG_CALLER_OFFERED_LATE);
 		else
 			w->must_fail = true;
-	} else if (is_synced(w)) {
+	} else if (source_is_synced(w)) {
 		ask_commit(w, w->primary, PLANTED(BUG_CALLER_ASKS_EARLY) ? ASK_COMMIT : ASK_PREPARE);
 	}
+}
+
+/* The group's decision first; the verb looks again, or is not patient enough. */
+static void resolve(struct world *w)
+{
+	if (world_roll(w, 4))
+		group_doubt(w);
+	else
+		finish(w, OUTCOME_REFUSED);
 }
 
 static void work_deactivate(struct world *w)
@@ -404,6 +438,8 @@ static void work_deactivate(struct world *w)
 	if (v.does == COMMIT_BARRIER) {
 		w->is_held = true;
 		w->phase = PHASE_SYNC;
+	} else if (v.does == COMMIT_ASK_GROUP) {
+		resolve(w);
 	} else {
 		world_decide(w, &w->a, &v, v.does == COMMIT_RAISE ? raised : deactivated, BUG_CALLER_RAISED_LATE);
 	}
@@ -424,9 +460,11 @@ static void work_activate(struct world *w)
 	const struct commit_activation a = { .domain = COMMIT_GUEST, .is_linked = link != NO_LINK };
 	struct commit_verdict v = commit_activate(&w->a.rec, &a);
 
-	if (v.does == COMMIT_ASK_RECLAIM && !is_asking(w)) {
-		ask(w, link, ASK_RECLAIM);
+	if (v.does == COMMIT_ASK_RECLAIM && !source_is_asking(w)) {
+		source_ask(w, link, ASK_RECLAIM);
 		w->phase = PHASE_RECLAIM;
+	} else if (v.does == COMMIT_ASK_GROUP) {
+		resolve(w);
 	} else if (v.does == COMMIT_REFUSE) {
 		finish(w, OUTCOME_REFUSED);
 	} else if (v.does == COMMIT_ALLOW) {
@@ -458,7 +496,9 @@ static void work_destroy(struct world *w)
 
 void source_work(struct world *w)
 {
-	if (w->phase == PHASE_SYNC && (w->call == CALL_DEACTIVATE || w->call == CALL_SETTLE))
+	if (w->call == CALL_PREPARE)
+		group_work(w);
+	else if (w->phase == PHASE_SYNC && (w->call == CALL_DEACTIVATE || w->call == CALL_SETTLE))
 		work_barrier(w);
 	else if (w->phase != PHASE_BEGIN)
 		return;
@@ -472,18 +512,62 @@ void source_work(struct world *w)
 		work_destroy(w);
 }
 
+void source_settled(struct world *w)
+{
+	w->is_live = false;
+	w->wants_end = true;
+}
+
+static void taken_back(struct world *w)
+{
+	(void)w;
+}
+
+/* A barrier hears of it between two steps; without one the operation ends. What is given stays so. */
+void source_cancel(struct world *w)
+{
+	struct commit_verdict v = commit_source_settle(&w->a.rec);
+	bool is_given = w->a.rec.state == COMMIT_GIVEN;
+
+	if (!w->a.exists || w->is_prepared || (w->call != CALL_NONE && !is_barrier(w->call)))
+		return;
+	if (is_given && PLANTED(BUG_CALLER_CANCELS_GIVEN) && !w->a.is_busy) {
+		commit_own(&v.next, v.next.epoch + 1);
+		v.is_changed = true;
+		world_decide(w, &w->a, &v, taken_back, BUG_NONE);
+	}
+	if (is_given || !w->is_live || (w->call != CALL_NONE && w->phase == PHASE_BEGIN))
+		return;
+	if (w->call == CALL_NONE && (w->a.is_busy || v.does != COMMIT_ALLOW))
+		return;
+	w->must_tell = source_link(w) != NO_LINK;
+	if (w->call == CALL_NONE) {
+		world_decide(w, &w->a, &v, source_settled, BUG_NONE);
+		return;
+	}
+	w->is_called_off = true;
+	if (!PLANTED(BUG_CALLER_CANCEL_CUTS))
+		return;
+	for (unsigned i = 0; i < LINKS; i++)
+		source_close(w, i);
+	w->must_tell = true;
+}
+
 /* The operation is over here: say so where there is a link. */
 void source_end(struct world *w)
 {
 	unsigned link = source_link(w);
 
-	if (!w->wants_end || link == NO_LINK || is_asking(w) || w->call != CALL_NONE || w->a.rec.state != COMMIT_OWNED)
+	if (!w->wants_end && w->is_live && link != NO_LINK && !source_is_asking(w) && w->call == CALL_NONE &&
+	    w->a.rec.state == COMMIT_OWNED && w->links[link].name.epoch < w->a.rec.epoch)
+		source_ask(w, link, ASK_RECLAIM); /* withdrawn with its group: the mirror goes on */
+	if (!w->wants_end || link == NO_LINK || source_is_asking(w) || w->call != CALL_NONE || w->a.rec.state != COMMIT_OWNED)
 		return;
 	if (w->links[link].heard_state == COMMIT_RECEIVING && w->links[link].name.epoch == w->a.rec.epoch) {
-		ask(w, link, ASK_END);
+		source_ask(w, link, ASK_END);
 		w->wants_end = false;
 	} else if (w->links[link].name.epoch < w->a.rec.epoch) {
-		ask(w, link, ASK_RECLAIM);
+		source_ask(w, link, ASK_RECLAIM);
 	}
 }
 
@@ -500,7 +584,7 @@ void source_crash(struct world *w, bool is_host)
 		finish(w, OUTCOME_LOST);
 	if (was_waiting && w->call == CALL_NONE)
 		w->is_off = true;
-	w->wants_end = false;
+	w->wants_end = w->is_prepared = w->is_decided = w->must_look = false;
 	if (is_host) {
 		w->a.is_guest_active = false;
 		w->acked = 0;

@@ -14,13 +14,18 @@
 enum commit_bug commit_planted;
 #endif
 
-uint64_t world_roll(struct world *w, uint64_t n)
+uint64_t world_dice(uint64_t *state, uint64_t n)
 {
-	uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+	uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
 
 	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 	return (z ^ (z >> 31)) % n;
+}
+
+uint64_t world_roll(struct world *w, uint64_t n)
+{
+	return world_dice(&w->random, n);
 }
 
 void world_break(struct world *w, const char *why)
@@ -182,6 +187,18 @@ static void verb_on_a(struct world *w)
 	}
 }
 
+/* Data.cancel. Of what is given it does nothing, and whoever asks does not hear that. */
+static void data_cancel(struct world *w)
+{
+	if (w->call == CALL_NONE ? world_roll(w, w->mood == 2 ? 4 : 40) : world_roll(w, 3))
+		return;
+	if (w->a.rec.state != COMMIT_GIVEN && !(w->is_starting && w->is_right)) {
+		w->is_cancelled = true;
+		w->is_success = false;
+	}
+	source_cancel(w);
+}
+
 /* The move is done, or is thought to be. */
 static void destroy_a(struct world *w)
 {
@@ -220,8 +237,10 @@ static void orchestrate(struct world *w)
 		be_impatient(w);
 		return;
 	}
-	switch (world_roll(w, 12)) {
+	switch (world_roll(w, 13)) {
 	case 0: case 1: case 2: case 3:
+		if (w->group && w->a.is_guest_active && world_roll(w, 8))
+			break; /* it is to go with the others */
 		if (w->is_complete || !w->a.is_guest_active || !world_roll(w, 60))
 			verb_on_a(w);
 		break;
@@ -246,6 +265,9 @@ static void orchestrate(struct world *w)
 		break;
 	case 10:
 		deactivate_mir(w);
+		break;
+	case 11:
+		data_cancel(w);
 		break;
 	default:
 		if (!w->a.is_busy && w->a.exists)
@@ -316,6 +338,13 @@ static void other(struct world *w)
 		far_other(w);
 }
 
+void world_crash_a(struct world *w, bool is_host)
+{
+	crash(w, &w->a);
+	source_crash(w, is_host);
+	w->is_down |= is_host && world_roll(w, 2);
+}
+
 static void fault(struct world *w)
 {
 	uint64_t what = w->faults && world_roll(w, 2) ? w->faults : 1 + world_roll(w, 4);
@@ -328,9 +357,10 @@ static void fault(struct world *w)
 	} else if (what == 2) {
 		bool is_host = !world_roll(w, 3);
 
-		crash(w, &w->a);
-		source_crash(w, is_host);
-		w->is_down |= is_host && world_roll(w, 2);
+		if (is_host && w->group)
+			group_host_dies(w->group);
+		else
+			world_crash_a(w, is_host);
 	} else if (what == 3) {
 		crash(w, &w->b);
 		far_crash(w, !world_roll(w, 3));
@@ -386,6 +416,8 @@ static void work_a(struct world *w)
 	default:
 		if (w->call != CALL_NONE)
 			source_work(w);
+		else if (w->a.rec.state == COMMIT_OFFERED && w->a.rec.group[0])
+			group_doubt(w);
 	}
 }
 
@@ -455,11 +487,13 @@ static const char *step_one(struct world *w)
 	return "link";
 }
 
-static void step(struct world *w)
+void world_step(struct world *w)
 {
 	const char *what = step_one(w);
 
 	oracle_step(w);
+	if (w->group)
+		group_check(w->group);
 	world_trace(w, what);
 }
 
@@ -472,7 +506,7 @@ static void end_linked(struct world *w)
 			w->is_asked = true;
 			source_call(w, CALL_ACTIVATE);
 		}
-		step(w);
+		world_step(w);
 	}
 }
 
@@ -487,7 +521,7 @@ static void end_alone(struct world *w)
 }
 
 /* Nothing breaks any more, nobody wants anything new; what is under way ends, with links or without. */
-static void end(struct world *w)
+void world_end(struct world *w)
 {
 	w->is_quiet = true;
 	w->is_down = false;
@@ -505,7 +539,7 @@ static void end(struct world *w)
 		oracle_end(w);
 }
 
-void world_run(struct world *w, uint64_t seed, unsigned steps)
+void world_begin(struct world *w, uint64_t seed)
 {
 	bool is_traced = w->is_traced;
 
@@ -528,9 +562,13 @@ void world_run(struct world *w, uint64_t seed, unsigned steps)
 	w->faults = world_roll(w, 5);
 	w->has_twins = world_roll(w, 2);
 	source_begin(w);
-	for (unsigned i = 0; i < steps && !w->broken; i++) {
-		step(w);
-	}
+}
+
+void world_run(struct world *w, uint64_t seed, unsigned steps)
+{
+	world_begin(w, seed);
+	for (unsigned i = 0; i < steps && !w->broken; i++)
+		world_step(w);
 	if (!w->broken)
-		end(w);
+		world_end(w);
 }

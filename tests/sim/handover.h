@@ -5,6 +5,7 @@
  *      handover.c         the world: records becoming durable, links, faults, one random step
  *      handover-source.c  A: the guest's host, its verbs, its questions
  *      handover-far.c     B: the other
+ *      handover-group.c   two such disks, handed over together: their decision, and who makes it
  *      handover-oracle.c  what must hold, after each step and at the end
  *
  * A disk is one number, its last write.  The guest's last acknowledged write, wherever it runs, is `truth`.
@@ -69,12 +70,16 @@ struct volume {
 	bool is_guest_active;
 };
 
-enum call { CALL_NONE, CALL_DEACTIVATE, CALL_ACTIVATE, CALL_DESTROY, CALL_SETTLE };
+enum call { CALL_NONE, CALL_DEACTIVATE, CALL_ACTIVATE, CALL_DESTROY, CALL_SETTLE, CALL_PREPARE };
 enum phase { PHASE_BEGIN, PHASE_SYNC, PHASE_PREPARE, PHASE_COMMIT, PHASE_RECLAIM };
 enum outcome { OUTCOME_GOOD, OUTCOME_RAISED, OUTCOME_REFUSED, OUTCOME_LOST };
 
 enum tally { TALLY_MOVED, TALLY_RECLAIMED, TALLY_RELEASED, TALLY_RAISED, TALLY_ENDED, TALLY_WITHDRAWN, TALLY_ADMIN_GIVEN,
-	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_COUNT };
+	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_CANCELLED, TALLY_ALONE,
+	     /* of groups */
+	     TALLY_GONE = TALLY_ALONE, TALLY_STAYED, TALLY_TORN, TALLY_DOUBT, TALLY_COUNT };
+
+struct group;
 
 struct world {
 	uint64_t random, clock, truth;
@@ -94,6 +99,8 @@ struct world {
 	bool is_live;                /* the operation runs */
 	bool must_fail;              /* the barrier */
 	bool is_held, wants_end;
+	bool is_called_off;          /* the operation was cancelled, and the barrier has not heard of it */
+	bool must_tell;              /* cancelled, and since then there was a link over which that can be said */
 	unsigned primary, asking;    /* links; asking: on which a question is unanswered */
 	uint64_t acked, base;        /* what B has, and since which generation */
 	uint64_t boot_seen;
@@ -102,6 +109,12 @@ struct world {
 	char seen_mirror[COMMIT_MIRROR_MAX]; /* the oracle's: generations of one mirror never go back */
 	uint64_t seen_generation;
 	enum commit_meaning meaning;
+
+	/* ... with a group */
+	struct group *group;         /* NULL: alone */
+	bool is_prepared, is_decided, must_look;
+	uint64_t offered_base;       /* base, when it was offered */
+	bool is_in_group, was_prepared; /* the oracle's: offered with it, and nothing has become of it yet */
 
 	/* B's process */
 	bool is_starting;            /* an activation of B is under way: */
@@ -126,7 +139,13 @@ struct world {
 /* handover.c */
 void world_run(struct world *w, uint64_t seed, unsigned steps);
 uint64_t world_roll(struct world *w, uint64_t n); /* 0 .. n-1 */
+uint64_t world_dice(uint64_t *state, uint64_t n);
 void world_break(struct world *w, const char *why);
+/* world_run(), in pieces. */
+void world_begin(struct world *w, uint64_t seed);
+void world_step(struct world *w);
+void world_end(struct world *w);
+void world_crash_a(struct world *w, bool is_host);
 void world_trace(const struct world *w, const char *what);
 /* The rules of commit.h: durable, then `then`. */
 void world_decide(struct world *w, struct volume *x, const struct commit_verdict *v, then_fn *then, enum commit_bug late);
@@ -141,12 +160,18 @@ void source_send(struct world *w);
 void source_write(struct world *w);
 void source_tell(struct world *w);
 void source_call(struct world *w, enum call call);
+void source_cancel(struct world *w);
 void source_work(struct world *w); /* the verb that runs */
 void source_end(struct world *w);
 void source_close(struct world *w, unsigned link);
 void source_crash(struct world *w, bool is_host);
 void source_begin(struct world *w);
 unsigned source_link(const struct world *w); /* one that questions may be asked on */
+bool source_is_asking(const struct world *w);
+bool source_is_synced(const struct world *w);
+void source_ask(struct world *w, unsigned link, enum ask what);
+void source_offered(struct world *w);
+void source_settled(struct world *w);
 
 /* handover-far.c */
 void far_receive(struct world *w, unsigned link);
@@ -159,6 +184,16 @@ void far_other(struct world *w);
 void far_crash(struct world *w, bool is_host);
 void far_close(struct world *w, unsigned link);
 bool far_is_linked(const struct world *w);
+
+/* handover-group.c */
+/* Two disks; *tally as of a world's. NULL: no law was broken. */
+const char *group_run(uint64_t seed, unsigned steps, bool is_traced);
+const uint64_t *group_tally(void);
+void group_work(struct world *w);  /* CALL_PREPARE goes on */
+void group_doubt(struct world *w); /* offered with a group, and no CALL_PREPARE runs */
+void group_host_dies(struct group *g);
+void group_check(struct group *g); /* what must hold for the two */
+bool group_is_committed(const struct world *w); /* its decision, as anybody finds it */
 
 /* handover-oracle.c */
 void oracle_started(struct world *w, const struct volume *x);
