@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <endian.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -366,6 +367,8 @@ static void *run_listener(void *arg)
 		c->fd = accept4(own->listener, NULL, NULL, SOCK_CLOEXEC);
 		if (c->fd == -1)
 			abort();
+		/* Or what is said in pieces waits for an acknowledgement; a unix socket has none of that. */
+		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 		atomic_fetch_add(&f->accepted, 1);
 		own->conns++;
 		if (pthread_create(&c->thread, NULL, run_conn, c) != 0)
@@ -417,6 +420,21 @@ static void end_threads(struct fake_nbd *f, bool is_forced)
 void fake_nbd_await_end(struct fake_nbd *f)
 {
 	end_threads(f, false);
+}
+
+void fake_nbd_cut(struct fake_nbd *f, unsigned connection)
+{
+	shutdown(f->own->conn[connection].fd, SHUT_RDWR);
+}
+
+/* Its thread waits for a request meanwhile. */
+void fake_nbd_answer_wait(struct fake_nbd *f, unsigned connection)
+{
+	struct fake_conn *c = &f->own->conn[connection];
+
+	if (!put_answer(c, &f->plan.sxm->answer[1], c->wait_cookie))
+		abort();
+	c->wait_cookie = 0;
 }
 
 void fake_nbd_stop(struct fake_nbd *f)

@@ -66,5 +66,8 @@ void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsign
 /* The clients have closed, or are about to: waits until all they sent is taken in. Nobody may connect any more. */
 void fake_nbd_await_end(struct fake_nbd *f);
 void fake_nbd_stop(struct fake_nbd *f);
+/* Connections count from 0, as they were accepted. Both are done when they return. */
+void fake_nbd_cut(struct fake_nbd *f, unsigned connection);
+void fake_nbd_answer_wait(struct fake_nbd *f, unsigned connection); /* the WAIT that is open on it, as the plan says */
 
 #endif

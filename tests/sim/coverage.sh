@@ -7,7 +7,7 @@ requires gcov --version
 tmp=$(make_tmp)
 src=$SXM_SRCDIR
 flags=(-std=gnu11 -O1 -I"$src/src" -I"$src" -D_GNU_SOURCE -DNDEBUG -DCORE_ACTIONS_MAX=4 -w)
-core=(core core-copy core-far core-map core-marks core-shadow core-status core-sync core-write)
+core=(core core-copy core-debt core-far core-map core-marks core-shadow core-status core-sync core-write)
 cd "$tmp"
 
 for file in "${core[@]}"; do gcc "${flags[@]}" -O0 --coverage -c "$src/mirror/$file.c"; done

@@ -370,6 +370,57 @@ static void further_connections_say_hello_too(void **state)
 	assert_int_equal(w->far.written_early, 0);
 }
 
+/* Between two turns another connection ends; in the next, when that is seen and nothing is done about it yet, the word comes. */
+static struct last_word {
+	struct loop_hook hook;
+	struct world *world;
+	unsigned turns;
+} last;
+
+static void cut_then_answer(struct loop_hook *h)
+{
+	(void)h;
+	if (last.turns == 1)
+		fake_nbd_cut(&last.world->far, 1);
+	else if (last.turns == 2)
+		fake_nbd_answer_wait(&last.world->far, 0);
+	last.turns += last.turns > 0;
+}
+
+static void the_last_word_is_heard_though_another_connection_ended_first(void **state)
+{
+	static const struct fake_sxm sxm = { .answer = {
+		HELLO_ANSWER, [REMOTE_ASK_WAIT] = { .field = { 0, REMOTE_NEWS_TAKEN, 0, 8 }, .count = 4 },
+	} };
+	struct world *w = *state;
+	struct test_ask wait;
+	struct test_op t;
+	char data[4096] = { 0 };
+
+	last = (struct last_word){ .hook = { .run = cut_then_answer }, .world = w };
+	loop_hook_add(w->loop, &last.hook); /* before the link's own */
+	start_sxm(w, &(struct fake_nbd_plan){ .size_bytes = SIZE, .can_multi_conn = true, .is_tcp = true, .sxm = &sxm });
+	rig_await(w, &w->ups, 1);
+	ask(w, &wait, REMOTE_ASK_WAIT);
+	for (unsigned round = 1; atomic_load(&w->far.asked[0]) < 4 || !atomic_load(&w->far.asked[1]); round++) {
+		rig_submit(w, &t, REMOTE_WRITE, (struct range){ 0, 4096 }, data);
+		rig_await(w, &w->done, round);
+	}
+	assert_false(wait.is_done);
+	last.turns = 1;
+	rig_await(w, &w->downs, 1);
+	assert_true(wait.is_done);
+	assert_int_equal(wait.err, 0);
+	assert_int_equal(wait.ask.field[1], REMOTE_NEWS_TAKEN);
+	rig_hang_up(w, false);
+}
+
+static int remove_hook(void **state)
+{
+	loop_hook_remove(last.world->loop, &last.hook);
+	return rig_teardown(state);
+}
+
 static void a_further_connection_that_is_no_sxm_is_left_out(void **state)
 {
 	static const struct fake_sxm sxm = { .answer = { HELLO_ANSWER }, .chosen_max = 1 };
@@ -480,6 +531,7 @@ int main(void)
 		TEST(a_quiet_foreign_far_side_is_read_and_found_dead),
 		TEST(a_quiet_link_stays_up_while_its_peer_lives),
 		TEST(further_connections_say_hello_too),
+		cmocka_unit_test_setup_teardown(the_last_word_is_heard_though_another_connection_ended_first, rig_setup, remove_hook),
 		TEST(a_further_connection_that_is_no_sxm_is_left_out),
 		TEST(the_digest_is_of_what_was_acknowledged),
 		TEST(an_error_voids_the_digest),
