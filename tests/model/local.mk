@@ -1,3 +1,3 @@
-# The handover as a model: every interleaving of a small world. Needs spin.
+# The handover as models: every interleaving of small worlds. Needs spin.
 TESTS += tests/model/check-model.sh
-EXTRA_DIST += tests/model/check-model.sh tests/model/handover.pml
+EXTRA_DIST += tests/model/check-model.sh tests/model/handover.pml tests/model/group.pml

@@ -29,7 +29,7 @@ struct group {
 	unsigned names;
 	enum decision visible, durable;
 	enum coordinator coordinator;
-	bool was_asked[2], was_refused;
+	bool was_asked[2], has_said_yes[2], was_refused;
 	bool has_gone[2], has_stayed[2]; /* the oracle's */
 	bool is_told_about;        /* traced */
 };
@@ -238,9 +238,9 @@ void group_doubt(struct world *w)
 
 static bool is_prepared_by_all(const struct group *g)
 {
-	bool is_one = g->disk[0].is_prepared || g->disk[1].is_prepared;
+	const bool *yes = g->has_said_yes;
 
-	return PLANTED(BUG_CALLER_GROUP_UNPREPARED) ? is_one : g->disk[0].is_prepared && g->disk[1].is_prepared;
+	return PLANTED(BUG_CALLER_GROUP_UNPREPARED) ? yes[0] || yes[1] : yes[0] && yes[1];
 }
 
 static bool is_free(const struct world *w)
@@ -259,14 +259,20 @@ static bool may_begin(const struct group *g)
 	return true;
 }
 
+static void begin_asking(struct group *g)
+{
+	g->was_asked[0] = g->was_asked[1] = g->was_refused = false;
+	g->has_said_yes[0] = g->has_said_yes[1] = false;
+	g->coordinator = COORDINATOR_PREPARES;
+}
+
 static void new_name(struct group *g)
 {
 	snprintf(g->name, sizeof(g->name), "g%u", ++g->names);
 	g->visible = g->durable = DECISION_NONE;
-	g->was_asked[0] = g->was_asked[1] = g->was_refused = false;
+	begin_asking(g);
 	memset(g->has_gone, 0, sizeof(g->has_gone));
 	memset(g->has_stayed, 0, sizeof(g->has_stayed));
-	g->coordinator = COORDINATOR_PREPARES;
 	trace(g, NULL, "begins");
 }
 
@@ -290,9 +296,10 @@ static void work_prepares(struct group *g)
 	for (unsigned i = 0; i < 2; i++) {
 		const struct world *w = &g->disk[i];
 
-		if (g->was_asked[i] && !w->is_prepared && w->call != CALL_PREPARE)
+		if (g->was_asked[i] && !g->has_said_yes[i] && !w->is_prepared && w->call != CALL_PREPARE)
 			g->was_refused = true; /* its process died */
 		ask_disk(g, i);
+		g->has_said_yes[i] |= w->is_prepared;
 	}
 	if (is_prepared_by_all(g))
 		make(g, DECISION_COMMIT);
@@ -332,8 +339,7 @@ static void coordinate(struct group *g)
 		if (may_begin(g) && !roll(g, 8)) {
 			new_name(g);
 		} else if ((g->disk[0].is_in_group || g->disk[1].is_in_group) && !roll(g, 20)) { /* it is run again */
-			g->was_asked[0] = g->was_asked[1] = g->was_refused = false;
-			g->coordinator = COORDINATOR_PREPARES;
+			begin_asking(g);
 		}
 		break;
 	case COORDINATOR_PREPARES:
