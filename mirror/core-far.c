@@ -15,7 +15,9 @@
  *   100 ms away would be given little, measured slow, and given less; twice, since copies may have only half of it.) Copies
  *   have at most half of it while guests write; guests leave them a quarter while anything is DIRTY. One copy is always let in,
  *   so that the pass goes on. While nobody writes, nobody's lag grows, and copies fill a far and fast link: they may have what it
- *   takes in a quarter of a second more than twice its latency, which is how soon it is there for a guest that comes back.
+ *   takes in a quarter of a second more than twice its latency, which is how soon it is there for a guest that comes back. Before
+ *   the rate is known the link is taken for a fast one, and for as long as nothing was heard from it: the later the first answer,
+ *   the more goes out.
  * - time: no guest's leg enters while one has waited lag_ms for the window. Nor, on a range that is taken, while one has
  *   waited so for another's claim: a sector rewritten all the time is merged by the map instead of queueing a version each.
  *
@@ -27,7 +29,6 @@
 #include <errno.h>
 
 #define BUDGET_UNKNOWN_BYTES MiB       /* while the rate is not known */
-#define BUDGET_UNKNOWN_IDLE_BYTES (16 * MiB)
 #define BUDGET_FLOOR_BYTES (256 * KiB)
 #define BUDGET_IDLE_MS 250u
 #define COPY_USUAL_BYTES (256 * KiB)
@@ -57,23 +58,40 @@ uint64_t core_far_budget(const struct core *c)
 	return MIN(bytes, c->spec.lag_bytes);
 }
 
+/* The way there and back; while no rate is known, as long as the first answer is awaited, if that is longer. */
+static uint64_t round_trip_ns(const struct core *c)
+{
+	uint64_t awaited_ns = c->pace.rate_bytes || !c->far_count ? 0 : c->now_ns - c->answer_ns;
+
+	return MAX(pace_latency_ns(&c->pace), awaited_ns);
+}
+
+/* What a link of FAST_BYTES takes in that time. */
+static uint64_t fast_bytes_in(uint64_t ns)
+{
+	return ns / 1000 * (FAST_BYTES / 1000 / 1000);
+}
+
 /* What goes there in four round trips at the rate seen, as reading and sending take their part of it; half of the lag's own bound
  * where they are short, four times that at most, as no guest writes. What is under way is what a lost link makes go twice. */
 static uint64_t idle_budget(const struct core *c)
 {
-	uint64_t bytes = c->pace.rate_bytes ? taken_in(c, BUDGET_IDLE_MS) : BUDGET_UNKNOWN_IDLE_BYTES;
-	uint64_t most = c->pace.rate_bytes / 1000 * (4 * pace_latency_ns(&c->pace) / 1000) / 1000;
+	uint64_t least = c->spec.lag_bytes / 2, most = 4 * c->spec.lag_bytes, bytes;
 
-	most = MIN(most, 4 * c->spec.lag_bytes);
-	most = MAX(most, c->spec.lag_bytes / 2);
-	return MIN(bytes, most);
+	if (!c->pace.rate_bytes) {
+		bytes = least + fast_bytes_in(round_trip_ns(c));
+		return MIN(bytes, most);
+	}
+	bytes = c->pace.rate_bytes / 1000 * (4 * round_trip_ns(c) / 1000) / 1000;
+	bytes = MIN(MAX(bytes, least), most);
+	return MIN(bytes, taken_in(c, BUDGET_IDLE_MS));
 }
 
 /* Far sides have few threads, or a queue each, and what one of these has takes a round trip: the longer that is, the longer
  * copies are, so that COPIES_FAR of them fill a link of FAST_BYTES a second. Not while guests write, whom a read holds up. */
 uint64_t core_far_copy_bytes(const struct core *c, bool is_guest_active)
 {
-	uint64_t bytes = pace_latency_ns(&c->pace) / 1000 * (FAST_BYTES / 1000 / 1000) / COPIES_FAR, most = COPY_USUAL_BYTES;
+	uint64_t bytes = fast_bytes_in(round_trip_ns(c)) / COPIES_FAR, most = COPY_USUAL_BYTES;
 
 	if (is_guest_active)
 		return most;

@@ -36,7 +36,8 @@
  *
  * The rate is bytes acknowledged over time with something to do. It falls only on samples in which the queue was half full:
  * a far side that was given little to do has shown nothing. The first sample is a short one if much came in it: until there is
- * a rate, a fast far side is given little.
+ * a rate, a fast far side is given little. And it begins when the first answer came: before that passed a round trip, in which
+ * as much was sent as was given, and a far side that is far away would look slow for it.
  */
 #include "mirror/pace.h"
 
@@ -102,6 +103,13 @@ static void note_latency(struct pace *p, uint64_t now_ns, uint64_t latency_ns)
 		p->latency_ns[0] = latency_ns;
 }
 
+static void begin_first_sample(struct pace *p)
+{
+	p->has_answered = true;
+	p->sample_busy_ns = 0;
+	p->sample_acked_bytes = 0;
+}
+
 void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns, bool is_guest)
 {
 	note_latency(p, now_ns, latency_ns);
@@ -110,7 +118,9 @@ void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latenc
 	count_busy(p, now_ns);
 	p->sample_acked_bytes += bytes;
 	p->pass_acked_bytes += bytes;
-	if (is_sample_over(p))
+	if (!p->rate_bytes && !p->has_answered)
+		begin_first_sample(p);
+	else if (is_sample_over(p))
 		close_sample(p);
 }
 
@@ -225,6 +235,7 @@ void pace_stop(struct pace *p, uint64_t now_ns)
 	p->sample_from_ns = now_ns;
 	p->sample_busy_ns = 0;
 	p->sample_acked_bytes = 0;
+	p->has_answered = false;
 	open_window(p, now_ns, 0);
 }
 

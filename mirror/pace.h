@@ -16,6 +16,7 @@ struct pace {
 	/* the far side's speed, measured while it has something to do */
 	uint64_t rate_bytes;       /* acknowledged a second; 0: not known yet */
 	bool is_busy, was_loaded;
+	bool has_answered;         /* since the first sample began */
 	uint64_t sample_from_ns, sample_busy_ns, sample_acked_bytes;
 	uint64_t latency_ns[2], latency_turn_ns; /* the least seen in this turn and in the last; 0: none */
 

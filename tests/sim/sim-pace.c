@@ -285,6 +285,7 @@ static bool run(struct world *w, const struct scene *scene)
 
 static const struct scene scenes[] = {
 	{ "nobody writes, 1 GB/s", 1000000000, 200, 5, 0, 4, 0, DISK, 0.5, false, 1000 },
+	{ "nobody writes, 1 GB/s, 50 ms away", 1000000000, 50000, 5, 0, 4, 0, DISK, 0.45, false, 1000 },
 	{ "nobody writes, 100 MB/s, 40 ms away", 100000000, 40000, 5, 0, 4, 0, DISK, 5, false, 1000 },
 	{ "2000 writes/s, 400 MB/s", 400000000, 500, 5, 4, 4, 2000, DISK, 1.5, false, 1000 },
 	{ "saturating, 1 GB/s", 1000000000, 200, 5, 16, 4, 0, DISK, 1.2, true, 1000 },

@@ -181,6 +181,7 @@ static void little_work_does_not_make_the_far_side_slow(void **state)
 
 	(void)state;
 	pace_busy(&p, 0, true);
+	pace_acked(&p, 0, 4096, MS, true);
 	pace_acked(&p, 100 * MS, 10 * MiB, MS, true);
 	for (unsigned i = 2; i < 50; i++)
 		pace_acked(&p, i * 100 * MS, 4096, MS, true);
@@ -190,6 +191,18 @@ static void little_work_does_not_make_the_far_side_slow(void **state)
 		pace_acked(&p, i * 100 * MS, MiB, MS, true);
 	}
 	assert_in_range(p.rate_bytes, 9 * MiB, 11 * MiB);
+}
+
+/* 16 answers of a MiB, a millisecond apart, after 50 ms on the way. */
+static void a_far_side_that_is_far_away_does_not_look_slow(void **state)
+{
+	struct pace p = started();
+
+	(void)state;
+	pace_busy(&p, 0, true);
+	for (unsigned i = 0; i < 16; i++)
+		pace_acked(&p, (50 + i) * MS, MiB, (50 + i) * MS, false);
+	assert_in_range(p.rate_bytes, 999 * MiB, 1001 * MiB);
 }
 
 int main(void)
@@ -204,6 +217,7 @@ int main(void)
 		cmocka_unit_test(once_stopped_nobody_is_held),
 		cmocka_unit_test(the_rate_is_what_arrives_while_there_is_something_to_do),
 		cmocka_unit_test(little_work_does_not_make_the_far_side_slow),
+		cmocka_unit_test(a_far_side_that_is_far_away_does_not_look_slow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
