@@ -27,7 +27,8 @@ lists_for_apt() {
 	needed="gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libblkid-dev libxxhash-dev"
 	optional="liburing-dev libssh2-1-dev"
 	tests="libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps util-linux xz-utils systemd spin"
-	# Its package has another name where qemu is older or newer than Debian 12's.
+	# What serves qcow2 images; qemu-nbd does, too (qemu-utils). Its package has another name where qemu is older or newer than
+	# Debian 12's.
 	[ -x /usr/bin/qemu-storage-daemon ] || tests="$tests qemu-system-common"
 }
 is_there_apt() {

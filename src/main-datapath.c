@@ -186,7 +186,7 @@ static void usage(FILE *out)
 	fprintf(out, "usage: sxm-datapath --id ID --path IMAGE [--keep] [--foreground]\n"
 		     "Serves one virtual disk over NBD; told what to do at SXM_RUN_DIR/ID/control.\n"
 		     "  --id ID        names the directory below SXM_RUN_DIR (default /run/sxm)\n"
-		     "  --path IMAGE   a raw file, a block device, or a file *.nbd that names an NBD export\n"
+		     "  --path IMAGE   a raw file, a block device, a *.qcow2, or a file *.nbd that names an NBD export\n"
 		     "  --keep         start again after a crash\n"
 		     "  --foreground   do not go to the background\n"
 		     "  --help, --version\n"

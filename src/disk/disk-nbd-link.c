@@ -23,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "disk/disk-qcow2.h"
 #include "loop/offload.h"
 
 #define WAIT_MS UINT64_C(30000)
@@ -36,6 +37,7 @@ struct disk_nbd_attempt {
 	struct disk_nbd_reach reach;
 	struct error error;
 	struct disk_nbd_link *link; /* borrowed; NULL: nobody waits for it any more */
+	/* reach.server: owned */
 	char *uri;                  /* owned */
 };
 
@@ -135,6 +137,7 @@ static void on_patience(void *arg)
 static void free_attempt(struct disk_nbd_attempt *a)
 {
 	nbd_close(a->reach.nbd);
+	disk_qcow2_free(a->reach.server);
 	free(a->uri);
 	free(a);
 }
@@ -210,7 +213,9 @@ static void on_retry(void *arg)
 		a->uri = strdup(k->export->uri);
 		a->reach.uri = a->uri;
 		a->reach.is_read_only = k->export->is_read_only;
-		if (a->uri && offload_submit(k->loop, &a->offload) == 0) {
+		a->reach.was_lost = k->export->was_lost;
+		a->reach.server = k->export->server ? disk_qcow2_copy(k->export->server) : NULL;
+		if (a->uri && (a->reach.server || !k->export->server) && offload_submit(k->loop, &a->offload) == 0) {
 			k->attempt = a;
 			return;
 		}

@@ -29,6 +29,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "disk/disk-qcow2.h"
 
 #define SUFFIX ".nbd"
 #define SCHEME "nbd+unix://"
@@ -189,6 +190,7 @@ static int greet_patiently(struct disk_nbd_reach *r, uint64_t until_ns, struct e
 		hang_up(r);
 		if ((e->err != ENOENT && e->err != ECONNREFUSED) || check_time(r, until_ns, "", &late) == -1)
 			return -1;
+		error_clear(e); /* it may be there the next time */
 		poll(NULL, 0, PAUSE_MS);
 	}
 	return 0;
@@ -258,18 +260,29 @@ static int wait_for_orphans(struct disk_nbd_reach *r, uint64_t until_ns, struct 
 	return 0;
 }
 
-int disk_nbd_reach(struct disk_nbd_reach *r, struct error *e)
+static int reach(struct disk_nbd_reach *r, struct error *e)
 {
 	uint64_t until_ns = loop_now_ns() + r->patience_ms * NS_PER_MS;
 
-	assert(!r->nbd && e);
 	if (greet_patiently(r, until_ns, e) == -1)
-		return error_prefix(e, "%s", r->uri);
-	if (learn(r, e) == -1 || wait_for_orphans(r, until_ns, e) == -1) {
-		hang_up(r);
-		return error_prefix(e, "%s", r->uri);
-	}
-	return 0;
+		return -1;
+	if (learn(r, e) == 0 && wait_for_orphans(r, until_ns, e) == 0 && (!r->server || disk_qcow2_served(r->server, e) == 0))
+		return 0;
+	hang_up(r);
+	return -1;
+}
+
+int disk_nbd_reach(struct disk_nbd_reach *r, struct error *e)
+{
+	assert(!r->nbd && e);
+	if (r->server && disk_qcow2_run(r->server, r->was_lost, &r->is_cancelled, e) == -1)
+		return -1;
+	if (reach(r, e) == 0)
+		return 0;
+	error_prefix(e, "%s", r->uri);
+	if (r->server)
+		disk_qcow2_give_up(r->server, e);
+	return -1;
 }
 
 /* --- open, close */
@@ -287,9 +300,41 @@ static void fill_in(struct disk_file *f, const struct disk_nbd_facts *facts)
 	f->can_punch = facts->can_zero && !f->is_read_only;
 }
 
+/* The last step: f->nbd is all but connected. */
+static int connect_it(struct disk_file *f, unsigned patience_ms, struct error *e)
+{
+	struct disk_nbd *n = f->nbd;
+	struct disk_nbd_reach r = { .uri = n->uri, .server = n->server, .was_lost = n->was_lost,
+				    .is_read_only = n->is_read_only, .patience_ms = patience_ms };
+
+	if (disk_nbd_reach(&r, e) == -1)
+		return -1;
+	n->nbd = r.nbd;
+	n->facts = r.facts;
+	if (!n->facts.can_flush && !f->is_read_only)
+		log_warn("%s offers no flush: what it acknowledged is taken for durable", n->uri);
+	fill_in(f, &n->facts);
+	return 0;
+}
+
+int disk_nbd_open_server(struct disk_file *f, const struct disk_spec *spec, struct disk_qcow2 *s, bool was_lost, bool is_taken_up,
+			 struct error *e)
+{
+	struct disk_nbd *n = calloc(1, sizeof(*n));
+
+	if (!n) {
+		disk_qcow2_free(s);
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	*n = (struct disk_nbd){ .lock_fd = -1, .is_read_only = spec->is_read_only, .server = s, .was_lost = was_lost,
+				.is_taken_up = is_taken_up };
+	f->nbd = n;
+	n->uri = strdup(s->uri);
+	return n->uri ? connect_it(f, spec->lock_wait_ms, e) : error_set(e, ENOMEM, "out of memory");
+}
+
 int disk_nbd_open(struct disk_file *f, const struct disk_spec *spec, struct error *e)
 {
-	struct disk_nbd_reach r = { .is_read_only = spec->is_read_only, .patience_ms = spec->lock_wait_ms };
 	struct disk_nbd *n = calloc(1, sizeof(*n));
 
 	if (!n)
@@ -298,15 +343,10 @@ int disk_nbd_open(struct disk_file *f, const struct disk_spec *spec, struct erro
 	f->nbd = n;
 	if (open_file(f, e) == -1 || disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1)
 		return -1;
-	r.uri = n->uri = read_uri(f->fd, f->path, &n->keeps_writes, e);
-	if (!n->uri || lock_uri(n, spec->lock_wait_ms, e) == -1 || disk_nbd_reach(&r, e) == -1)
+	n->uri = read_uri(f->fd, f->path, &n->keeps_writes, e);
+	if (!n->uri || lock_uri(n, spec->lock_wait_ms, e) == -1)
 		return -1;
-	n->nbd = r.nbd;
-	n->facts = r.facts;
-	if (!n->facts.can_flush && !f->is_read_only)
-		log_warn("%s offers no flush: what it acknowledged is taken for durable", n->uri);
-	fill_in(f, &n->facts);
-	return 0;
+	return connect_it(f, spec->lock_wait_ms, e);
 }
 
 void disk_nbd_close(struct disk_nbd *n)
@@ -318,6 +358,7 @@ void disk_nbd_close(struct disk_nbd *n)
 	nbd_close(n->nbd);
 	if (n->lock_fd >= 0)
 		close(n->lock_fd);
+	disk_qcow2_free(n->server);
 	free(n->uri);
 	free(n);
 }

@@ -350,11 +350,12 @@ static struct engine_nbd *engine_of(struct disk_nbd_link *k)
 /* A server without flush says of itself that there is nothing to lose. */
 static void note_loss(struct engine_nbd *g)
 {
-	const struct disk_nbd *n = g->link.export;
+	struct disk_nbd *n = g->link.export;
 
 	if (g->written == g->flushed || g->lost_err || n->keeps_writes || !n->facts.can_flush)
 		return;
 	g->lost_err = EIO;
+	n->was_lost = true;
 	log_error("%s: what was written there and not flushed may be lost, since the server may have died: flushes fail from "
 		  "here on, until the disk is activated anew. If the server keeps its writes, the file that names it can say so",
 		  n->uri);
@@ -431,6 +432,12 @@ struct engine *engine_nbd_new(struct loop *l, struct disk_nbd *n, struct error *
 	STAILQ_INIT(&g->refused);
 	SLIST_INIT(&g->steps);
 	g->link = (struct disk_nbd_link){ .loop = l, .export = n, .on_lost = on_lost, .on_back = on_back, .on_gone = on_gone };
+	g->written = n->is_taken_up && !n->is_read_only;
+	if (n->was_lost) {
+		g->lost_err = EIO;
+		log_error("%s: its server died with what it had not stored: flushes fail from here on, until the disk is "
+			  "activated anew", n->uri);
+	}
 	if (disk_nbd_link_init(&g->link, e) == -1) {
 		release(&g->base);
 		return NULL;

@@ -14,6 +14,7 @@
 #include "disk/engine.h"
 
 struct nbd_handle;
+struct disk_qcow2;
 
 struct disk_nbd_facts {
 	uint64_t size_bytes;
@@ -30,6 +31,9 @@ struct disk_nbd {
 	int lock_fd;              /* owned: nobody else of this SXM_RUN_DIR has this export open */
 	bool is_read_only;
 	bool keeps_writes;        /* the file says so of the server */
+	struct disk_qcow2 *server; /* owned: one of ours, which is started again when it died; NULL: somebody else's */
+	bool was_lost;            /* a server of ours died with what it had acknowledged and not stored */
+	bool is_taken_up;         /* it is an earlier process': it may hold what that one was told is written */
 	struct nbd_handle *nbd;   /* owned; NULL: not connected */
 	struct disk_nbd_facts facts;
 };
@@ -37,12 +41,17 @@ struct disk_nbd {
 bool disk_nbd_is_named(const char *path);
 /* Reads the URI from the file at f->path, locks, connects, fills in f; f->nbd is the export. Blocks as disk_open() does. */
 int disk_nbd_open(struct disk_file *f, const struct disk_spec *spec, struct error *e);
+/* The same of a server of ours; takes s, also when it fails. f->fd is open. */
+int disk_nbd_open_server(struct disk_file *f, const struct disk_spec *spec, struct disk_qcow2 *s, bool was_lost, bool is_taken_up,
+			 struct error *e);
 void disk_nbd_close(struct disk_nbd *n); /* NULL allowed */
 
 /* From a URI to a connection on which requests may be sent. For a thread of the pool. */
 struct disk_nbd_reach {
 	/* what is wanted; not touched while disk_nbd_reach() runs */
 	const char *uri;          /* borrowed */
+	struct disk_qcow2 *server; /* borrowed; NULL: nothing is to be started */
+	bool was_lost;            /* to be said of what is started */
 	bool is_read_only;
 	unsigned patience_ms;     /* how long a socket that is not there or refuses is tried again */
 	/* from any thread: give up soon */

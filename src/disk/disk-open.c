@@ -17,7 +17,8 @@
  * No page is ever moved both ways, as tail_start lies on a page; read-ahead is off there, so that the page cache does not
  * take neighbours in.  flush covers both: it is one inode.
  *
- * An image called *.nbd names an export of an NBD server instead: disk-nbd-open.c.
+ * An image called *.nbd names an export of an NBD server instead: disk-nbd-open.c.  One called *.qcow2 is served by a qemu of its
+ * own: disk-qcow2.c.  The name decides, never the contents: a guest could write into a raw image what looks like qcow2.
  *
  * The lock sits on the description that does the I/O: the kernel drops it only when requests of a killed process no longer
  * hold that description, so whoever gets the lock next cannot be overtaken by a dead process' writes.
@@ -39,6 +40,7 @@
 #include "base/log.h"
 #include "disk/disk-file.h"
 #include "disk/disk-nbd.h"
+#include "disk/disk-qcow2.h"
 
 #define LOCK_POLL_MS 3
 #define REPLACED_MAX 100u
@@ -329,6 +331,11 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 	f->engine = spec->engine;
 	if (disk_nbd_is_named(f->path)) {
 		if (disk_nbd_open(f, spec, e) == -1)
+			goto fail;
+		return f;
+	}
+	if (disk_qcow2_is_named(f->path)) {
+		if (disk_qcow2_open(f, spec, e) == -1)
 			goto fail;
 		return f;
 	}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * disk - local storage as the bottom layer of a stack: a raw file, a block device, or an export of an NBD server on this host
+ * disk - local storage as the bottom layer of a stack: a raw file, a block device, an export of an NBD server on this host, or a
+ * qcow2 image, through a server of its own
  */
 #ifndef SXM_DISK_DISK_H
 #define SXM_DISK_DISK_H
@@ -12,7 +13,8 @@
 enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_POOL };
 
 struct disk_spec {
-	const char *path;         /* of a file or device; of a file *.nbd: one line, nbd+unix:///EXPORT?socket=PATH */
+	const char *path;         /* of a file or device; of a file *.nbd: one line, nbd+unix:///EXPORT?socket=PATH; *.qcow2 */
+	const char *run_dir;      /* *.qcow2 only: where its server's socket and record are */
 	bool is_read_only;
 	enum disk_engine engine;  /* AUTO: what SXM_ENGINE=pool|uring says; else io_uring where the kernel, asked now, has it */
 	bool no_direct;           /* do not use O_DIRECT though the file allows it. SXM_DIRECT=0 too */
@@ -27,6 +29,10 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e);
 void disk_file_close(struct disk_file *f); /* only when it never became a layer */
 uint64_t disk_file_size(const struct disk_file *f); /* of the disk, bytes */
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); /* takes f, also when it fails */
+
+/* A *.qcow2: after its layer was closed, or its process died and none will follow: ends its server, which is clean, and waits for
+ * that. Of any other disk there is nothing to do. Blocks. */
+int disk_settle(const char *run_dir, struct error *e);
 
 /* "io_uring", "threads" or "nbd"; whether no page cache is known to be between us and the medium. */
 const char *disk_engine_name(const struct layer *disk);

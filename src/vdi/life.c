@@ -376,6 +376,7 @@ static bool is_ours(const char *name)
 
 	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
 	       strncmp(name, "cbt.", 4) == 0 ||
+	       strncmp(name, "qcow2.", 6) == 0 ||
 	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
 }
 
@@ -396,7 +397,10 @@ void vdi_sweep(const char *run_dir)
 {
 	DIR *d = opendir(run_dir);
 	struct dirent *entry;
+	struct error e = { 0 };
 
+	if (disk_settle(run_dir, &e) == -1)
+		log_error("%s", e.text);
 	while (d && (entry = readdir(d)))
 		if (is_ours(entry->d_name) && unlinkat(dirfd(d), entry->d_name, 0) == -1)
 			log_warn("remove %s/%s: %s", run_dir, entry->d_name, strerror(errno));

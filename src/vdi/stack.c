@@ -80,6 +80,7 @@ static void open_image(struct vdi *v)
 {
 	const struct disk_spec spec = {
 		.path = v->path,
+		.run_dir = v->run_dir,
 		.is_read_only = v->open_read_only,
 		.lock_wait_ms = VDI_LOCK_WAIT_MS,
 	};
@@ -89,10 +90,11 @@ static void open_image(struct vdi *v)
 		return;
 	cbt_live_free(take_ptr(&v->tracked)); /* its file says that it was not closed, no more */
 	disk_file_close(take_ptr(&v->opened));
+	disk_settle(v->run_dir, NULL);
 }
 
-/* Puts what open_image() brought under the gate. */
-static void put_under(struct vdi *v)
+/* v->disk of what open_image() brought. */
+static void make_disk(struct vdi *v)
 {
 	struct disk_file *f = take_ptr(&v->opened);
 
@@ -111,6 +113,14 @@ static void put_under(struct vdi *v)
 	owner_clear(&v->owner);
 	v->owner = v->loaded;
 	v->loaded = (struct owner){ 0 };
+}
+
+/* ... under the gate. */
+static void put_under(struct vdi *v)
+{
+	make_disk(v);
+	if (!v->disk)
+		return;
 	if (v->gate) {
 		gate_set_below(v->gate, stack_base(v));
 		stack_wake(v);
@@ -201,6 +211,23 @@ struct layer *stack_base(const struct vdi *v)
 	return v->cbt ? v->cbt : v->disk;
 }
 
+static void on_made(struct offload *o)
+{
+	struct vdi *v = container_of(o, struct vdi, offload);
+
+	make_disk(v);
+	if (!v->disk)
+		error_prefix(&v->step, "open %s", v->path);
+	stack_step_end(v);
+}
+
+void stack_reopen(struct vdi *v, step_fn *next)
+{
+	assert(!v->disk);
+	stack_step_begin(v, next);
+	offload(v, open_image, on_made);
+}
+
 /* --- hold and drain */
 
 static void on_quiet(struct layer *l UNUSED, void *arg)
@@ -276,16 +303,26 @@ static void close_layers(struct vdi *v)
 {
 	assert(!v->op || !v->op->mirror);
 	layer_close(take_ptr(&v->gate));
+	if (v->lower)
+		layer_close(take_ptr(&v->lower));
 	if (v->disk)
 		layer_close(take_ptr(&v->disk));
 	v->is_refusing = false;
 	log_info("closed %s", v->path);
 }
 
+static void settle(struct vdi *v)
+{
+	struct error e = { 0 };
+
+	if (disk_settle(v->run_dir, &e) == -1)
+		log_error("after closing: %s", e.text);
+}
+
 static void untracked(struct vdi *v)
 {
 	close_layers(v);
-	stack_step_end(v);
+	offload(v, settle, on_worked);
 }
 
 static void on_close_quiet(struct layer *gate UNUSED, void *arg)

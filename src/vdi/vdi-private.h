@@ -166,6 +166,7 @@ enum job_kind {
 	JOB_SNAPSHOT,   /* a clone of the disk as it is at one moment */
 	JOB_RESIZE,     /* it grows */
 	JOB_TRACK,      /* which blocks change is noted from now on, or not any more; or that is to be saved */
+	JOB_PAUSE,      /* it is closed for a moment, under its guests */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
@@ -261,6 +262,7 @@ struct job {
 	step_fn *resolved;
 
 	struct snapshot *snapshot; /* owned: SNAPSHOT */
+	struct pause *pause;   /* owned: PAUSE */
 	uint64_t bytes;        /* RESIZE */
 
 	/* JOB_TRACK */
@@ -297,6 +299,7 @@ struct vdi {
 	/* the stack: gate -> [op->mirror] -> [cbt] -> disk; all or nothing is open */
 	struct layer *gate, *disk; /* owned */
 	struct layer *cbt;         /* owned; NULL: changes are not tracked */
+	struct layer *lower;       /* owned: a gate under op's mirror, while the disk is paused */
 	bool is_read_only;         /* the disk is open so */
 	bool is_refusing;          /* the gate, after a handover */
 	struct iobuf_pool *pool;   /* owned */
@@ -360,6 +363,7 @@ void stack_step_end(struct vdi *v);
 void stack_open(struct vdi *v, bool is_read_only, step_fn *next);  /* at least so: opens, or upgrades */
 void stack_close(struct vdi *v, step_fn *next);   /* flush, then close */
 void stack_release(struct vdi *v, step_fn *next); /* stack_close() when nobody needs the disk */
+void stack_reopen(struct vdi *v, step_fn *next);  /* the disk alone, under nothing; v->open_read_only says how */
 void stack_quiet(struct vdi *v, step_fn *next);   /* hold the gate, drain what went past it */
 void stack_wake(struct vdi *v);                   /* the reverse */
 void stack_refuse(struct vdi *v);                 /* what is held and what comes ends with ESHUTDOWN; stack_wake() reverses */
@@ -491,6 +495,14 @@ void snapshot_free(struct snapshot *s); /* NULL is allowed */
 
 /* --- resize.c */
 void resize_begin(struct vdi *v); /* JOB_RESIZE */
+int resize_check(const struct vdi *v, struct error *e); /* whether the open disk may change its size; -1 + e */
+void resize_look_for_journal(struct vdi *v);            /* ... as to a mirror that is suspended: on a pool thread, in v->step */
+
+/* --- pause.c */
+struct pause;
+void pause_begin(struct vdi *v); /* JOB_PAUSE */
+void pause_free(struct pause *p); /* NULL is allowed */
+void pause_hurry(struct vdi *v); /* it is over now */
 
 /* --- tracking.c */
 int tracking_open(struct vdi *v, struct error *e); /* on the pool: v->opened is open for writing; v->tracked then */

@@ -19,6 +19,7 @@ E2E_TESTS = \
 	tests/e2e/test-nbd-interop.sh \
 	tests/e2e/test-nbd-server.sh \
 	tests/e2e/test-power-loss.sh \
+	tests/e2e/test-qcow2.sh \
 	tests/e2e/test-reboot.sh \
 	tests/e2e/test-remember.sh \
 	tests/e2e/test-resume.sh \
