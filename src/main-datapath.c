@@ -131,7 +131,8 @@ static int start(struct process *p, const struct keeper_spec *k, struct error *e
 		.loop = p->loop, .id = o->id, .path = o->path, .run_dir = k->run_dir, .on_empty = on_empty, .arg = p
 	};
 	const struct server_spec server = {
-		.loop = p->loop, .fd = k->fd, .on_line = dispatch_line, .on_quiet = on_quiet, .arg = &p->dispatch
+		.loop = p->loop, .fd = k->fd, .on_line = dispatch_line, .on_quiet = on_quiet, .on_gone = dispatch_gone,
+		.arg = &p->dispatch
 	};
 
 	p->vdi = vdi_new(&vdi, e);

@@ -45,7 +45,7 @@ static const struct jsonspec request_spec = { "request", sizeof(struct request),
 
 struct args {
 	char *domain, *host, *remote, *id, *mode, *group, *path, *volume; /* owned */
-	bool is_read_only, is_copy, is_forced, is_resume;
+	bool is_read_only, is_copy, is_forced, is_resume, is_resize;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate;
 	struct jsonspec_ranges ranges;
@@ -78,6 +78,7 @@ ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), 
 ARGS(path, ARG("path", JS_STRING, path));
 ARGS(snapshot, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume));
 ARGS(hold, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume), OPTION("patience_ms", JS_INT64, wait_ms));
+ARGS(pause, OPTION("resize", JS_BOOL, is_resize));
 ARGS(resize, ARG("size_bytes", JS_INT64, size_bytes));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
@@ -468,6 +469,28 @@ static void on_resize(struct call *c)
 		vdi_resize(c->d->vdi, (uint64_t)c->args.size_bytes, on_done, c);
 }
 
+/* In force as long as the connection is. */
+static void on_pause(struct call *c)
+{
+	struct server_request *q = c->q;
+	uint64_t number = vdi_pause(c->d->vdi, c->args.is_resize, on_done, c);
+
+	if (number)
+		server_mind(q, number);
+}
+
+static void on_unpause(struct call *c)
+{
+	vdi_unpause(c->d->vdi, on_done, c);
+}
+
+void dispatch_gone(void *arg, uint64_t number)
+{
+	const struct dispatch *d = arg;
+
+	vdi_pause_is_over(d->vdi, number);
+}
+
 static const struct verb verbs[] = {
 	{ "hello", &no_args, on_now, hello_ok },
 	{ "attach", &domain_args, on_attach, attach_ok },
@@ -485,6 +508,8 @@ static const struct verb verbs[] = {
 	{ "cbt.disable", &no_args, on_cbt_disable, empty },
 	{ "cbt.save", &path_args, on_cbt_save, empty },
 	{ "resize", &resize_args, on_resize, empty },
+	{ "pause", &pause_args, on_pause, empty },
+	{ "resume", &no_args, on_unpause, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },

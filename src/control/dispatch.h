@@ -16,5 +16,7 @@ struct dispatch {
 
 /* Fits server_spec.on_line; arg: a struct dispatch. */
 void dispatch_line(void *arg, struct server_request *q, const char *line, size_t bytes);
+/* Fits server_spec.on_gone. */
+void dispatch_gone(void *arg, uint64_t number);
 
 #endif

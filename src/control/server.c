@@ -38,6 +38,7 @@ struct conn {
 	unsigned requests;       /* open */
 	bool is_ended;           /* nothing more is read: end of file, or a line too long */
 	bool is_in_lines;        /* on the stack: take_lines() */
+	uint64_t minded;         /* server_mind()'s; 0: none */
 	uint64_t heard_ns;
 	TAILQ_ENTRY(conn) link;
 };
@@ -71,10 +72,20 @@ static void conn_free(struct conn *c)
 	free(c);
 }
 
+static void tell_gone(struct conn *c)
+{
+	uint64_t number = c->minded;
+
+	c->minded = 0;
+	if (number && c->server->spec.on_gone)
+		c->server->spec.on_gone(c->server->spec.arg, number);
+}
+
 static void hang_up(struct conn *c)
 {
 	struct server *s = c->server;
 
+	tell_gone(c);
 	if (c->fd < 0)
 		return;
 	loop_watch_free(c->watch);
@@ -155,6 +166,13 @@ void server_answer(struct server_request *q, char *text)
 	look_at(c);
 }
 
+void server_mind(struct server_request *q, uint64_t number)
+{
+	q->conn->minded = number;
+	if (q->conn->is_ended || q->conn->fd < 0)
+		tell_gone(q->conn);
+}
+
 /* --- in */
 
 static void ask(struct conn *c, const char *line, size_t bytes)
@@ -226,8 +244,10 @@ static void read_some(struct conn *c)
 		hang_up(c);
 		return;
 	}
-	if (n == 0)
+	if (n == 0) {
 		c->is_ended = true;
+		tell_gone(c);
+	}
 	c->heard_ns = loop_now_ns();
 	c->in_bytes += (size_t)n;
 	take_lines(c);
@@ -329,7 +349,7 @@ void server_hang_up_idle(struct server *s, unsigned silent_ms)
 
 	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
 		next = TAILQ_NEXT(c, link);
-		if (c->fd >= 0 && !c->requests && now - c->heard_ns >= silent_ms * NS_PER_MS)
+		if (c->fd >= 0 && !c->requests && !c->minded && now - c->heard_ns >= silent_ms * NS_PER_MS)
 			c->is_ended = true, c->out_bytes = 0;
 		look_at(c);
 	}

@@ -364,6 +364,7 @@ static void wait_for_socket(const char *run_dir, const struct disk_server *s)
 
 int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *c, struct disk_server *s, struct error *e)
 {
+	static struct log_limit limit = LOG_LIMIT(5);
 	struct birth b = { .null = -1, .log = -1, .go = -1 };
 	int outcome = gather(&b, image, c, e);
 
@@ -372,10 +373,10 @@ int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *
 	if (outcome == 0 && !b.command.takes_socket)
 		wait_for_socket(image->run_dir, s);
 	scatter(&b);
-	if (outcome == 0)
+	if (outcome == 0 && log_allowed(&limit))
 		log_info("%s serves %s and %zu images below it: process %ld", b.command.argument[0], image->path, c->count,
 			 (long)s->pid);
-	else
+	if (outcome == -1)
 		forget(image->run_dir);
 	return outcome;
 }

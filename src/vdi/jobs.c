@@ -26,7 +26,7 @@ static const char *const names[] = {
 	[JOB_HEARD] = "heard", [JOB_LINKED] = "linked", [JOB_TAKE] = "take",
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
-	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize", [JOB_TRACK] = "track",
+	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize", [JOB_TRACK] = "track", [JOB_PAUSE] = "pause",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -56,6 +56,7 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_SNAPSHOT] = snapshot_begin,
 	[JOB_RESIZE] = resize_begin,
 	[JOB_TRACK] = tracking_begin,
+	[JOB_PAUSE] = pause_begin,
 };
 
 static void run(struct loop_task *t)
@@ -150,6 +151,7 @@ static void job_free(struct job *j)
 	free(j->save);
 	loop_timer_free(j->patience);
 	snapshot_free(j->snapshot);
+	pause_free(j->pause);
 	free(j);
 }
 

@@ -366,6 +366,7 @@ void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg)
 	job_add(v, JOB_STOP, "", done, arg);
 	v->is_stopping = true;
 	group_hurry(v);
+	pause_hurry(v);
 }
 
 /* --- without a process */

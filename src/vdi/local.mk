@@ -18,7 +18,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c src/vdi/remember.c \
 	src/vdi/settle.c \
-	src/vdi/resize.c src/vdi/snapshot.c \
+	src/vdi/pause.c src/vdi/resize.c src/vdi/snapshot.c \
 	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \
 	src/vdi/take.c \

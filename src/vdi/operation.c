@@ -214,7 +214,8 @@ static void take_out(struct vdi *v)
 	mirror_status(op->mirror, &op->last);
 	gate_set_below(v->gate, stack_base(v));
 	layer_close(take_ptr(&op->mirror));
-	stack_wake(v);
+	if (v->disk) /* else it could not be opened after a pause, and the process goes */
+		stack_wake(v);
 	end(v, op);
 }
 

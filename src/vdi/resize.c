@@ -99,7 +99,7 @@ static void quiet(struct vdi *v)
 }
 
 /* Of a mirror that goes on when the disk is active the next time. */
-static void look_for_journal(struct vdi *v)
+void resize_look_for_journal(struct vdi *v)
 {
 	CLEANUP_FREE char *journal = NULL;
 	struct stat st;
@@ -122,9 +122,20 @@ static void looked(struct vdi *v)
 		stack_quiet(v, quiet);
 }
 
-static void opened(struct vdi *v)
+int resize_check(const struct vdi *v, struct error *e)
 {
 	const enum commit_state state = v->owner.record.state;
+
+	if (v->op)
+		return error_set(e, EBUSY, "%s %s of it is running; wait for it, or cancel it, and resize then",
+				 v->op->is_copy ? "copy" : "mirror", v->op->id);
+	if (state == COMMIT_RECEIVING || state == COMMIT_ELIGIBLE || far_is_linked(v))
+		return error_set(e, EBUSY, "it is the far side of a mirror; it can be resized when a guest has taken it");
+	return 0;
+}
+
+static void opened(struct vdi *v)
+{
 	uint64_t bytes = v->job->bytes, now_bytes;
 	struct error e = v->step;
 
@@ -143,13 +154,13 @@ static void opened(struct vdi *v)
 		error_set(&e, ERANGE, "it has %llu bytes, and a disk can only grow: making it %llu bytes would cut data off",
 			  (unsigned long long)now_bytes, (unsigned long long)bytes);
 	else if (strcmp(disk_engine_name(v->disk), "nbd") == 0)
-		error_set(&e, EOPNOTSUPP, "it is another server's disk, and is grown there");
-	else if (state == COMMIT_RECEIVING || state == COMMIT_ELIGIBLE || far_is_linked(v))
-		error_set(&e, EBUSY, "it is the far side of a mirror; it can be resized when a guest has taken it");
+		error_set(&e, EOPNOTSUPP, "another server has its bytes: it is grown there (a qcow2 image while paused)");
+	else
+		resize_check(v, &e);
 	if (e.err)
 		failed(v, &e);
 	else
-		stack_work(v, look_for_journal, looked);
+		stack_work(v, resize_look_for_journal, looked);
 }
 
 void resize_begin(struct vdi *v)
@@ -157,8 +168,8 @@ void resize_begin(struct vdi *v)
 	struct error e = { 0 };
 
 	if (v->op) {
-		error_set(&e, EBUSY, "resize of %s: %s %s of it is running; wait for it, or cancel it, and resize then", v->path,
-			  v->op->is_copy ? "copy" : "mirror", v->op->id);
+		resize_check(v, &e);
+		error_prefix(&e, "resize of %s", v->path);
 		job_fail(v, &e);
 		return;
 	}
