@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/printable.h"
+
 /* The numbers that cross a border by name: the control socket's and the records'. */
 static const struct {
 	int number;
@@ -35,9 +37,7 @@ static const struct {
 /* A sentence is one line, whatever its parts were. */
 static void flatten(char *text)
 {
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			*text = ' ';
+	printable_make(text, ' ');
 }
 
 int error_set(struct error *e, int err, const char *fmt, ...)

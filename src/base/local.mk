@@ -6,6 +6,7 @@ libbase_la_SOURCES = \
 	src/base/error.c src/base/error.h \
 	src/base/iobuf.c src/base/iobuf.h \
 	src/base/log.c src/base/log.h \
+	src/base/printable.c src/base/printable.h \
 	src/base/proc.c src/base/proc.h \
 	src/base/range.h \
 	src/base/size.c src/base/size.h

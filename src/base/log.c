@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/printable.h"
+
 #define LINE_MAX_BYTES 1024
 #define WINDOW_NS (10 * NS_PER_S)
 
@@ -41,13 +43,6 @@ void log_vdi(const char *vdi)
 	snprintf(sink.vdi, sizeof(sink.vdi), "%s", vdi ? vdi : "");
 }
 
-static void make_printable(char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			*text = '?';
-}
-
 void log_line(enum log_level level, const char *fmt, ...)
 {
 	char text[LINE_MAX_BYTES];
@@ -58,7 +53,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	make_printable(text);
+	printable_make(text, '?');
 	if (sink.is_stderr)
 		dprintf(STDERR_FILENO, "<%d>%s: [%d] %s%s%s%s\n", (int)level, sink.tag, (int)getpid(), *sink.vdi ? "[" : "",
 			sink.vdi, *sink.vdi ? "] " : "", text);

@@ -7,11 +7,15 @@ UNIT_TESTS += \
 	tests/unit/test-jsonspec-scan \
 	tests/unit/test-jsonspec-wire \
 	tests/unit/test-log-limit \
+	tests/unit/test-printable \
 	tests/unit/test-range \
 	tests/unit/test-size
 tests_unit_test_bitmap_SOURCES = tests/unit/test-bitmap.c
 tests_unit_test_bitmap_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_bitmap_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_printable_SOURCES = tests/unit/test-printable.c
+tests_unit_test_printable_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_printable_LDADD = libbase.la $(UNIT_LIBS)
 tests_unit_test_size_SOURCES = tests/unit/test-size.c
 tests_unit_test_size_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_size_LDADD = libbase.la $(UNIT_LIBS)
