@@ -13,6 +13,7 @@ libplugins_la_SOURCES = \
 	plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h plugins/volume.c plugins/volume-cbt.c \
 	plugins/volume-clone.c \
 	plugins/volume-compare.c plugins/volume.h
+libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h plugins/fsck-salvage.c plugins/fsck-volume.c
 libplugins_la_CFLAGS = $(AM_CFLAGS) $(UUID_CFLAGS) $(BLKID_CFLAGS)
 libplugins_la_LIBADD = libclient.la libcbtlog.la $(UUID_LIBS) $(BLKID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi

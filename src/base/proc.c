@@ -136,16 +136,11 @@ int proc_make_dir(const char *path, struct error *e)
 	return 0;
 }
 
-char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e)
+static char *read_all(int fd, const char *path, size_t max, size_t *bytes, struct error *e)
 {
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* what should be a file may be a FIFO */
 	CLEANUP_FREE char *text = NULL;
 	size_t used = 0, capacity = 0;
 
-	if (fd < 0) {
-		error_errno(e, errno, "open %s", path);
-		return NULL;
-	}
 	for (;;) {
 		ssize_t n;
 
@@ -177,6 +172,32 @@ char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *
 	if (bytes)
 		*bytes = used;
 	return take_ptr(&text);
+}
+
+char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* what should be a file may be a FIFO */
+
+	if (fd >= 0)
+		return read_all(fd, path, max, bytes, e);
+	error_errno(e, errno, "open %s", path);
+	return NULL;
+}
+
+char *proc_read_own_file(const char *path, size_t max, size_t *bytes, struct error *e)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	struct stat st;
+
+	if (fd < 0 && errno == ELOOP)
+		error_set(e, EBADMSG, "%s is a symbolic link, not a file of ours", path);
+	else if (fd < 0)
+		error_errno(e, errno, "open %s", path);
+	else if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+		error_set(e, EBADMSG, "%s is no file", path);
+	else
+		return read_all(fd, path, max, bytes, e);
+	return NULL;
 }
 
 static int write_all(int fd, const char *text, size_t bytes)

@@ -23,6 +23,8 @@ int proc_make_dir(const char *path, struct error *e);
 
 /* Whole file, at most max bytes, NUL after it; heap; NULL + e. */
 char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *e);
+/* The same of a file that is ours: EBADMSG in e where it is a symbolic link, or anything but a file. */
+char *proc_read_own_file(const char *path, size_t max, size_t *bytes, struct error *e);
 /* write to a temporary, fsync, rename, fsync of the directory. mode as for open. */
 int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
 /* write to a temporary, rename: old or new, whoever reads it and whoever is killed. After a power loss it may be empty. */

@@ -3,14 +3,14 @@
 # The dependency law (HACKING.md): which room may include which, and which file may know which library.
 #
 #       base <- loop <- block <- { disk, cbt, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
-#       base <- { control/client, cbt/cbt-log } <- plugins
+#       base <- { control/client, cbt/cbt-log } <- plugins <- cmd
 #       base <- qcow2 <- { disk, plugins }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
 broken=0
 complain() { echo "$*" >&2; broken=1; }
 
-sources() { find src mirror plugins -name '*.[ch]' | sort; }
+sources() { find src mirror plugins cmd -name '*.[ch]' | sort; }
 
 # The room of a source, and the rooms it may include besides its own.
 allowed() {
@@ -29,6 +29,7 @@ allowed() {
 	src/keeper.*)          echo keeper.h base ;;
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
 	plugins/*)             echo plugins control cbt qcow2 base ;;
+	cmd/*)                 echo cmd plugins base ;;
 	src/cbt/cbt-log*)      echo cbt base ;;
 	src/cbt/*)             echo cbt block loop base ;;
 	*) return 1 ;;

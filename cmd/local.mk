@@ -1,0 +1,8 @@
+sbin_PROGRAMS = sxm
+sxm_SOURCES = cmd/main-sxm.c cmd/cmd.h cmd/cmd-fsck.c
+sxm_LDADD = libplugins.la
+if HAVE_POD2MAN
+man8_MANS += cmd/sxm.8
+endif
+EXTRA_DIST += cmd/README cmd/sxm.pod
+CLEANFILES += cmd/sxm.8
