@@ -125,7 +125,8 @@ static int check(const char *name, const char *uuid, enum answer answer)
 	struct talk talk = { .answer = answer };
 	struct error e = { 0 };
 	CLEANUP_FREE char *dir = find_sr(name, &e);
-	struct fsck f = { .dir = dir, .uuid = uuid, .found = on_found, .result = on_result, .arg = &talk };
+	struct fsck f = { .dir = dir, .uuid = uuid, .is_only_report = answer == NO, .found = on_found,
+			  .result = on_result, .arg = &talk };
 
 	if (dir && !uuid && mount_is_dir(dir))
 		f.uuid = strrchr(dir, '/') + 1;

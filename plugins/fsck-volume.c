@@ -188,14 +188,16 @@ struct fix {
 	int64_t bytes;
 };
 
-/* With the record's lock, read anew. */
+/* With the locks of the record, which is read anew, and of the image. */
 static int rewrite(struct fsck *f, const char *name, const char *key, const struct fix *fix, struct error *e)
 {
 	CLEANUP_LOCK int lock = fsck_lock(f, name, e);
+	CLEANUP_FREE char *image = name_of(key, ".", fix->image_format);
+	CLEANUP_LOCK int image_lock = lock < 0 ? -1 : image ? fsck_lock(f, image, e) : out_of_memory(e);
 	struct meta_volume m;
 	int r = 0;
 
-	if (lock < 0 || meta_volume_read(f->dir, key, &m, e) == -1)
+	if (image_lock < 0 || meta_volume_read(f->dir, key, &m, e) == -1)
 		return -1;
 	if (fix->uuid) {
 		free(m.uuid);
@@ -237,19 +239,20 @@ static void check_members(struct fsck *f, const char *name, const char *key, con
 	fix.bytes = virtual_bytes(f, image, format);
 	fix.uuid = strcmp(m->uuid, key) != 0;
 	if (fix.uuid && fsck_found(f, "write the volume's key", "%s says that the volume's uuid is %s", name, m->uuid))
-		fsck_done(f, rewrite(f, name, key, &(struct fix) { .uuid = true }, &e), &e);
+		fsck_done(f, rewrite(f, name, key, &(struct fix) { .uuid = true, .image_format = format }, &e), &e);
 	fix.format = strcmp(m->format, format) != 0;
 	if (fix.format && fsck_found(f, "write the format of the image that is there",
 				     "%s says that the volume's format is %s, and its image is %s", name, m->format, image))
 		fsck_done(f, rewrite(f, name, key, &(struct fix) { .format = true, .image_format = format }, &e), &e);
 	if ((!content_id || !*content_id) && fsck_found(f, "write a new one", "%s has no content_id", name))
-		fsck_done(f, rewrite(f, name, key, &(struct fix) { .content_id = true }, &e), &e);
+		fsck_done(f, rewrite(f, name, key, &(struct fix) { .content_id = true, .image_format = format }, &e), &e);
 	fix.size = fix.bytes >= 0 && m->virtual_size != fix.bytes;
 	if (fix.bytes < 0)
 		fsck_found(f, NULL, "%s is damaged: its size cannot be read", image);
 	else if (fix.size && fsck_found(f, "write the image's size", "%s says that the disk has %lld bytes, and it has %lld",
 					name, (long long)m->virtual_size, (long long)fix.bytes))
-		fsck_done(f, rewrite(f, name, key, &(struct fix) { .size = true, .bytes = fix.bytes }, &e), &e);
+		fsck_done(f, rewrite(f, name, key,
+				     &(struct fix) { .size = true, .bytes = fix.bytes, .image_format = format }, &e), &e);
 }
 
 static void check_damaged(struct fsck *f, const char *name, const char *key, const char *format, const struct error *why)

@@ -45,7 +45,7 @@ bool fsck_found(struct fsck *f, const char *remedy, const char *fmt, ...)
 	va_end(args);
 	error_set(&what, EUCLEAN, "%s", text); /* one line, whatever was in it */
 	f->findings++;
-	if (f->found(f->arg, what.text, remedy) && remedy)
+	if (f->found(f->arg, what.text, remedy) && remedy && !f->is_only_report)
 		return true;
 	f->left++;
 	return false;
@@ -146,6 +146,8 @@ int fsck_lock(const struct fsck *f, const char *name, struct error *e)
 	CLEANUP_FREE char *path = fsck_path(f, name);
 	CLEANUP_CLOSE int fd = path ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
 
+	if (path && fd < 0 && errno == EROFS)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return path ? error_errno(e, errno, "open %s", path) : error_set(e, ENOMEM, "out of memory");
 	if (flock(fd, LOCK_EX | LOCK_NB) == -1)
@@ -307,21 +309,23 @@ static bool is_an_sr(const struct fsck *f)
 	return has_volumes;
 }
 
-/* Whoever makes a volume is waited for. NONE of it where the lock cannot be a lock. */
+/* Whoever makes a volume is waited for. */
 static int lock_sr(struct fsck *f, struct error *e)
 {
 	struct stat st;
+	bool has_lock;
 	int fd = -1;
 
 	if (fsck_look(f, "sxm-sr.lock", &st) && !S_ISREG(st.st_mode))
 		fsck_aside(f, "sxm-sr.lock", "sxm-sr.lock is %s, so no volume can be made", fsck_type(st.st_mode));
-	if (!fsck_look(f, "sxm-sr.lock", &st)) {
+	has_lock = fsck_look(f, "sxm-sr.lock", &st);
+	if (!has_lock && !f->is_only_report) {
 		CLEANUP_FREE char *path = meta_sr_lock_path(f->dir);
 
 		return path ? lock_make(path, LOCK_EXCLUSIVE, e) : error_set(e, ENOMEM, "out of memory");
 	}
-	if (!S_ISREG(st.st_mode))
-		return open("/dev/null", O_RDONLY | O_CLOEXEC); /* left as it is: nobody can lock it */
+	if (!has_lock || !S_ISREG(st.st_mode))
+		return open("/dev/null", O_RDONLY | O_CLOEXEC); /* left as it is: nobody can have locked it */
 	for (unsigned tries = 0; tries < LOCK_TRIES; tries++) {
 		fd = fsck_lock(f, "sxm-sr.lock", e);
 		if (fd >= 0 || e->err != EBUSY)

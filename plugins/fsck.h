@@ -16,6 +16,7 @@
 struct fsck {
 	const char *dir;  /* borrowed */
 	const char *uuid; /* borrowed: the SR's, where its record does not tell; NULL: not known */
+	bool is_only_report; /* nothing is made or changed, whatever found() says */
 	/* What was found, in a sentence. remedy: what would be done, NULL where only a person can. Shall it be done? */
 	bool (*found)(void *arg, const char *what, const char *remedy);
 	/* How a remedy went, or why it was left. */

@@ -109,11 +109,17 @@ class Host:
         self.devices.append(device)
         return device
 
+    def in_memory(self, name):
+        """A directory of that name, in memory where that can be: for tests in which nobody loses power."""
+        directory = os.path.join(self.dir, name)
+        os.mkdir(directory)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", directory], stderr=subprocess.DEVNULL)
+        return directory
+
     def run(self, verb, stdin, args=("--json",), **options):
         """verb: "datapath/sxm/Data.ls"; stdin: text. The finished process."""
-        options.setdefault("timeout", 60)
-        done = subprocess.run([*self.prefix, os.path.join(self.root, verb), *args], input=stdin.encode(), capture_output=True,
-                              env=self.env, **options)
+        options = {"timeout": 60, "env": self.env, "input": stdin.encode(), **options}
+        done = subprocess.run([*self.prefix, os.path.join(self.root, verb), *args], capture_output=True, **options)
         assert done.returncode >= 0, f"{verb}: killed by signal {-done.returncode}: {done.stderr}"
         return done
 

@@ -18,6 +18,7 @@ CLEAN, REPAIRED, LEFT, NOT_DONE, USAGE = 0, 1, 4, 8, 16
 ASIDE = "sxm-lost+found"
 NEW_KEY = "00000000-aaaa-bbbb-cccc-dddddddddddd"
 host = Host()
+memory = host.in_memory("memory")
 if os.geteuid() != 0:
     skip("only root can do this")
 
@@ -30,8 +31,8 @@ class Sr:
     """An SR with two volumes, and files outside it that nobody may touch."""
 
     def __init__(self, name):
-        self.name, self.dir = name, os.path.join(host.dir, name)
-        self.handle = host.make_sr(name)
+        self.dir = os.path.join(memory, name)
+        self.handle = host.make_sr("memory/" + name)
         self.keys = []
         for i in range(2):
             key = host.call("Volume.create", sr=self.handle, name=f"disk {i}", description="d", size=65536, sharable=False)["key"]
@@ -39,7 +40,7 @@ class Sr:
                 f.write(bytes([i + 1]) * 4096)
             host.call("Volume.set", sr=self.handle, key=key, k="vdi-type", v="user")
             self.keys.append(key)
-        self.outside = os.path.join(host.dir, name + "-outside")
+        self.outside = os.path.join(memory, name + "-outside")
         with open(self.outside, "wb") as f:
             f.write(b"o" * 65536)
 
@@ -214,7 +215,7 @@ def test_much_at_once():
 def test_what_is_in_use_is_left():
     sr = Sr("used")
     image, record = sr.path(sr.keys[0], ".raw"), sr.path(sr.keys[0], ".json")
-    for path, plant in ((image, lambda: os.chmod(image, 0o644)), (image, lambda: cut(record)), (record, lambda: sr.edit(uuid="x")),
+    for path, plant in ((image, lambda: os.chmod(image, 0o644)), (image, lambda: cut(record)), (record, lambda: sr.edit(uuid="x")), (image, lambda: sr.edit(uuid="x")),
                         (sr.path(NEW_KEY, ".raw"), lambda: write(sr.path(NEW_KEY, ".raw"), "z" * 4096))):
         plant()
         before = {p: what for p, what in sr.files().items() if sr.keys[0] in p or p == path}
@@ -252,7 +253,7 @@ def test_whose_a_disk_is_only_a_person_knows():
 def test_an_sr_is_named_in_three_ways():
     sr = Sr("named")
     for name in (sr.dir, sr.handle, SR_UUID):
-        host.call("SR.detach", sr="file://" + os.path.join(host.dir, "named"))
+        host.call("SR.detach", sr="file://" + os.path.join(memory, "named"))
         host.call("SR.attach", configuration={"uri": sr.handle})
         if name == SR_UUID:
             for other in host.call("Plugin.ls"):
@@ -275,6 +276,13 @@ def test_an_sr_without_its_record_comes_back():
     assert fsck("-y", "--uuid", SR_UUID, sr.dir).returncode == REPAIRED
     is_itself(sr, None)
     assert fsck(sr.dir).returncode == CLEAN
+
+
+def test_nothing_is_made_unasked():
+    sr = Sr("unasked")
+    os.unlink(sr.path("sxm-sr.lock"))
+    before = sr.files()
+    assert fsck(sr.dir).returncode == CLEAN and sr.files() == before
 
 
 def test_asking():
