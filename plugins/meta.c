@@ -73,7 +73,7 @@ static int read_record(const char *path, const struct jsonspec *spec, void *reco
 
 	if (!path)
 		return out_of_memory(e);
-	text = proc_read_file(path, RECORD_MAX_BYTES, &bytes, e);
+	text = proc_read_own_file(path, RECORD_MAX_BYTES, &bytes, e);
 	if (!text)
 		return -1;
 	if (jsonspec_decode(spec, text, bytes, record, e) == 0)
@@ -83,12 +83,18 @@ static int read_record(const char *path, const struct jsonspec *spec, void *reco
 	return -1;
 }
 
-static int write_record(const char *path, const struct jsonspec *spec, const void *record, struct error *e)
+/* lock: see proc_replace_locked_file(); NULL: none is held on. */
+static int write_record(const char *path, const struct jsonspec *spec, const void *record, int *lock, struct error *e)
 {
 	CLEANUP_FREE char *text = jsonspec_encode(spec, record);
 
 	if (!path || !text)
 		return out_of_memory(e);
+	if (strlen(text) > RECORD_MAX_BYTES)
+		return error_set(e, EFBIG, "%s would have %zu bytes, and more than %u are not read: a name, a description or the "
+				 "keys are too long", path, strlen(text), RECORD_MAX_BYTES);
+	if (lock)
+		return proc_replace_locked_file(path, text, strlen(text), 0600, lock, e);
 	return proc_replace_file(path, text, strlen(text), 0600, e);
 }
 
@@ -113,7 +119,7 @@ int meta_sr_write(const char *dir, const struct meta_sr *m, struct error *e)
 {
 	CLEANUP_FREE char *path = meta_sr_path(dir);
 
-	return write_record(path, &sr_spec, m, e);
+	return write_record(path, &sr_spec, m, NULL, e);
 }
 
 int meta_sr_remove(const char *dir, struct error *e)
@@ -148,6 +154,11 @@ int meta_volume_read(const char *dir, const char *key, struct meta_volume *m, st
 
 int meta_volume_write(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
 {
+	return meta_volume_rewrite(dir, key, m, NULL, e);
+}
+
+int meta_volume_rewrite(const char *dir, const char *key, const struct meta_volume *m, int *lock, struct error *e)
+{
 	CLEANUP_FREE char *path = meta_volume_path(dir, key);
 	CLEANUP_FREE char *damaged = join(dir, key, ".json.damaged");
 	struct meta_volume old;
@@ -159,7 +170,7 @@ int meta_volume_write(const char *dir, const char *key, const struct meta_volume
 		meta_volume_clear(&old);
 	else if (why.err == EBADMSG && link(path, damaged) == -1 && errno != EEXIST)
 		return error_errno(e, errno, "keep the damaged record of volume %s", key);
-	return write_record(path, &volume_spec, m, e);
+	return write_record(path, &volume_spec, m, lock, e);
 }
 
 int meta_volume_guess(const char *key, struct meta_volume *m)

@@ -44,6 +44,9 @@ struct meta_volume {
 int meta_volume_read(const char *dir, const char *key, struct meta_volume *m, struct error *e);
 /* A record that cannot be understood is kept beside the new one, as <key>.json.damaged. */
 int meta_volume_write(const char *dir, const char *key, const struct meta_volume *m, struct error *e);
+/* The same, and what is read, changed and written after it is so under the lock of the record still: *lock becomes that of the
+ * new one. For who writes it more than once. */
+int meta_volume_rewrite(const char *dir, const char *key, const struct meta_volume *m, int *lock, struct error *e);
 /* What can be said of a volume whose record is damaged: never nothing, or xapi would forget the disk. -1: out of memory. */
 int meta_volume_guess(const char *key, struct meta_volume *m);
 void meta_volume_clear(struct meta_volume *m);

@@ -193,6 +193,7 @@ static int write_first_record(struct smapi_call *call, const char *dir, struct f
 static int create_in(struct smapi_call *call, const struct sr_place *place, struct failure *f)
 {
 	CLEANUP_FREE char *lock_path = meta_sr_lock_path(place->dir);
+	CLEANUP_FREE char *record = meta_sr_path(place->dir);
 	CLEANUP_LOCK int lock = -1;
 	struct error e;
 
@@ -203,8 +204,8 @@ static int create_in(struct smapi_call *call, const struct sr_place *place, stru
 		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 	if (write_first_record(call, place->dir, f) == 0)
 		return 0;
-	if (place->is_new)
-		unlink(lock_path);
+	if (record && access(record, F_OK) == -1 && errno == ENOENT)
+		unlink(lock_path); /* it is held, and there is no SR */
 	return -1;
 }
 
@@ -357,8 +358,7 @@ static bool is_destroyed(const char *dir)
 
 	if (!lock_path || !is_empty(dir))
 		return false;
-	lock = lock_take(lock_path, LOCK_EXCLUSIVE, &e);
-	if (lock < 0)
+	if ((lock = lock_take(lock_path, LOCK_EXCLUSIVE, &e)) < 0)
 		return e.err == ENOENT;
 	return is_empty(dir) && meta_sr_remove(dir, &e) == 0; /* nobody has made one meanwhile */
 }

@@ -318,11 +318,11 @@ static int replace(struct taking *t, struct error *e)
 }
 
 /* Before it has other bytes: whoever is killed in between leaves no two contents of one name. */
-static int renew_content_id(const struct taking *t, struct meta_volume *m, struct error *e)
+static int renew_content_id(const struct taking *t, struct meta_volume *m, int *lock, struct error *e)
 {
 	if (set_content_id(&m->keys, false) == -1)
 		return error_set(e, ENOMEM, "out of memory");
-	return meta_volume_write(t->to_dir, t->to_key, m, e);
+	return meta_volume_rewrite(t->to_dir, t->to_key, m, lock, e);
 }
 
 static int write_reverted(const struct taking *t, const struct meta_volume *snapshot, struct meta_volume *m, struct error *e)
@@ -338,7 +338,8 @@ static int write_reverted(const struct taking *t, const struct meta_volume *snap
 	return meta_volume_write(t->to_dir, t->to_key, m, e);
 }
 
-static int revert_locked(struct taking *t, struct failure *f)
+/* lock: of the record of what is reverted. */
+static int revert_locked(struct taking *t, int *lock, struct failure *f)
 {
 	CLEANUP_FREE char *image = image_path(t->to_dir, t->to_key);
 	struct meta_volume m, snapshot;
@@ -353,7 +354,7 @@ static int revert_locked(struct taking *t, struct failure *f)
 		meta_volume_clear(&snapshot);
 		return -1;
 	}
-	r = renew_content_id(t, &m, &e);
+	r = renew_content_id(t, &m, lock, &e);
 	if (r == 0)
 		r = replace(t, &e);
 	if (r == 0)
@@ -376,7 +377,7 @@ static int revert_in(const struct sr *sr, const char *snapshot, const char *key,
 	CLEANUP_LOCK int other = one < 0 ? -1 : volume_lock(sr->dir, second, is_first ? LOCK_EXCLUSIVE : LOCK_SHARED, f);
 	struct taking t = { .dir = sr->dir, .key = snapshot, .to_dir = sr->dir, .to_key = key, .may_copy = true };
 
-	return other < 0 ? -1 : revert_locked(&t, f);
+	return other < 0 ? -1 : revert_locked(&t, is_first ? &other : &one, f);
 }
 
 int volume_revert(struct smapi_call *call, char **result, struct failure *f)

@@ -148,10 +148,14 @@ int volume_stat(struct smapi_call *call, char **result, struct failure *f)
 
 int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
 {
+	CLEANUP_FREE char *record = meta_volume_path(dir, key);
+
 	if (meta_volume_write(dir, key, m, e) == 0) {
 		image_settle(dir, key);
 		return 0;
 	}
+	if (record)
+		unlink(record); /* it may be there, and only not durable */
 	image_unlink(dir, key, &(struct error) { 0 });
 	return -1;
 }
@@ -274,8 +278,8 @@ int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
 /* 1: changed; 0: it is like that already; -1: out of memory. */
 typedef int change_fn(struct smapi_args *a, struct meta_volume *m);
 
-/* With the record's lock held. */
-static int edit_locked(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
+/* With the record's lock, which is held on. */
+static int edit_locked(const char *dir, struct smapi_args *a, change_fn *change, int *lock, struct failure *f)
 {
 	struct meta_volume m;
 	struct error e;
@@ -287,7 +291,7 @@ static int edit_locked(const char *dir, struct smapi_args *a, change_fn *change,
 	if (r == -1)
 		error_set(&e, ENOMEM, "out of memory");
 	else if (r == 1)
-		r = meta_volume_write(dir, a->key, &m, &e);
+		r = meta_volume_rewrite(dir, a->key, &m, lock, &e);
 	meta_volume_clear(&m);
 	return r == -1 ? failure_from(f, FAILURE_VDI_UNAVAILABLE, &e) : 0;
 }
@@ -336,7 +340,7 @@ static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, str
 {
 	CLEANUP_LOCK int lock = volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
 
-	return lock < 0 ? -1 : edit_locked(dir, a, change, f);
+	return lock < 0 ? -1 : edit_locked(dir, a, change, &lock, f);
 }
 
 static int edit(struct smapi_call *call, change_fn *change, char **result, struct failure *f)
@@ -475,9 +479,9 @@ static int resize_in(struct smapi_call *call, const char *dir, struct failure *f
 		return failure_from(f, FAILURE_VDI_SIZE, &e);
 	a->new_size = bytes;
 	if (image_look(dir, a->key, &image, &e) == 0 && bytes > image.virtual_bytes &&
-	    edit_locked(dir, a, change_content_id, f) == -1)
+	    edit_locked(dir, a, change_content_id, &lock, f) == -1)
 		return -1;
-	return grow(dir, a->key, bytes, f) == 0 ? edit_locked(dir, a, change_size, f) : -1;
+	return grow(dir, a->key, bytes, f) == 0 ? edit_locked(dir, a, change_size, &lock, f) : -1;
 }
 
 int volume_resize(struct smapi_call *call, char **result, struct failure *f)

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -240,7 +241,7 @@ int proc_sync_dir(const char *path, struct error *e)
 	return err ? error_errno(e, err, "make %s durable", path) : 0;
 }
 
-/* Its name in *temporary, heap. -1 + e: nothing is left. */
+/* A descriptor, and its name in *temporary, heap. -1 + e: nothing is left. */
 static int write_temporary(const char *path, const char *text, size_t bytes, unsigned mode, bool is_durable, char **temporary,
 			   struct error *e)
 {
@@ -258,42 +259,54 @@ static int write_temporary(const char *path, const char *text, size_t bytes, uns
 	if (!err && is_durable && fsync(fd) == -1)
 		err = errno;
 	if (!err)
-		return 0;
+		return take_fd(&fd);
 	unlink(*temporary);
 	return error_errno(e, err, "write %s", path);
 }
 
-static int replace(const char *path, const char *text, size_t bytes, unsigned mode, bool is_durable, struct error *e)
+/* lock: NULL, or the old file's, which becomes the new one's. */
+static int replace(const char *path, const char *text, size_t bytes, unsigned mode, bool is_durable, int *lock, struct error *e)
 {
 	CLEANUP_FREE char *temporary = NULL;
+	CLEANUP_CLOSE int fd = write_temporary(path, text, bytes, mode, is_durable, &temporary, e);
 	int err;
 
-	if (write_temporary(path, text, bytes, mode, is_durable, &temporary, e) == -1)
+	if (fd < 0)
 		return -1;
-	if (rename(temporary, path) == -1) {
+	if ((lock && flock(fd, LOCK_EX | LOCK_NB) == -1) || rename(temporary, path) == -1) {
 		err = errno;
 		unlink(temporary);
 		return error_errno(e, err, "write %s", path);
+	}
+	if (lock) {
+		close(*lock);
+		*lock = take_fd(&fd);
 	}
 	return is_durable ? proc_sync_dir(path, e) : 0;
 }
 
 int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
 {
-	return replace(path, text, bytes, mode, true, e);
+	return replace(path, text, bytes, mode, true, NULL, e);
+}
+
+int proc_replace_locked_file(const char *path, const char *text, size_t bytes, unsigned mode, int *lock, struct error *e)
+{
+	return replace(path, text, bytes, mode, true, lock, e);
 }
 
 int proc_swap_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
 {
-	return replace(path, text, bytes, mode, false, e);
+	return replace(path, text, bytes, mode, false, NULL, e);
 }
 
 int proc_create_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e)
 {
 	CLEANUP_FREE char *temporary = NULL;
+	CLEANUP_CLOSE int fd = write_temporary(path, text, bytes, mode, true, &temporary, e);
 	int err = 0;
 
-	if (write_temporary(path, text, bytes, mode, true, &temporary, e) == -1)
+	if (fd < 0)
 		return -1;
 	if (link(temporary, path) == -1) /* what is written, under its name or not at all */
 		err = errno;

@@ -27,6 +27,9 @@ char *proc_read_file(const char *path, size_t max, size_t *bytes, struct error *
 char *proc_read_own_file(const char *path, size_t max, size_t *bytes, struct error *e);
 /* write to a temporary, fsync, rename, fsync of the directory. mode as for open. */
 int proc_replace_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
+/* As proc_replace_file(), by whoever has the old file locked (flock) with *lock: the new one is locked before it has its name,
+ * and *lock is then its. Without that others may lock the new file while the old one's lock is still held. */
+int proc_replace_locked_file(const char *path, const char *text, size_t bytes, unsigned mode, int *lock, struct error *e);
 /* write to a temporary, rename: old or new, whoever reads it and whoever is killed. After a power loss it may be empty. */
 int proc_swap_file(const char *path, const char *text, size_t bytes, unsigned mode, struct error *e);
 /* fsync of the directory that path is in. */

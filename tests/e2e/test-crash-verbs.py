@@ -4,6 +4,8 @@
 each kill: what SR.ls shows is the state before or the state after, whole, every volume with its bytes; the verb, called again,
 does its work; and then nothing lies in the SR that does not belong there, nor if the SR was only attached anew.
 
+And once more with a file system that is full from its 1st, 2nd, 3rd... change on: that is said, and nothing is left.
+
 A verb is a row in CASES. SXM_CRASH_LONG=1: also the rows that take long."""
 import collections
 import dataclasses
@@ -18,7 +20,7 @@ import sys
 import typing
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import DATAPATH, Host, Refused, say, skip  # noqa: E402
+from smapi import DATAPATH, Host, Refused, check, say, skip  # noqa: E402
 
 CRASH = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash")
 KILLED = 137
@@ -40,6 +42,7 @@ class Case:
     kinds: tuple = ("reflink", "plain")
     prepare: typing.Callable = lambda w: None  # before the verb, each time
     finish: typing.Callable = lambda w: None  # when all was looked at
+    srs: tuple = ("sr",)  # which of the world's SRs it is about
     is_of_sr: bool = False  # before or after it there is no SR to be attached
     is_long: bool = False
 
@@ -54,8 +57,12 @@ class World:
     def copy(self, name):
         w = World(os.path.dirname(self.dir), name)
         subprocess.run(["cp", "-a", "--reflink=auto", self.dir, w.dir], check=True)
-        w.key, w.known = self.key, self.known
+        w.key, w.known, w.names = self.key, self.known, self.names
         return w
+
+    @property
+    def looked_at(self):
+        return [getattr(self, name) for name in self.names]
 
     def remove(self):
         shutil.rmtree(self.dir)
@@ -92,7 +99,7 @@ class World:
         return name, v["name"], v["description"], v["read_write"], v["sharable"], v["virtual_size"], digest, sorted(keys.items())
 
     def state(self):
-        return [self.sr_state(handle) for handle in (self.sr, self.other, self.fresh)]
+        return [self.sr_state(handle) for handle in self.looked_at]
 
     def files(self):
         """The names of all that is there; what has a new key has none."""
@@ -111,7 +118,7 @@ class World:
             for name in names:
                 if name.endswith(".tmp"):
                     os.utime(os.path.join(directory, name), HOURS_AGO)
-        for handle in (self.sr, self.other, self.fresh):
+        for handle in self.looked_at:
             if os.path.exists(handle.removeprefix("file://") + "/sxm-sr.json"):
                 host.call("SR.attach", configuration={"uri": handle})
 
@@ -119,7 +126,7 @@ class World:
 def make_base(place, can_share):
     w = World(place, "base")
     os.mkdir(w.dir)
-    w.key, w.known = {}, {}
+    w.key, w.known, w.names = {}, {}, ("sr",)
     for i, name in enumerate(("sr", "other")):
         host.make_sr(f"{os.path.relpath(w.dir, host.dir)}/{name}", uuid=f"0a0b0c0d-1111-2222-3333-44445555000{i}")
     os.mkdir(os.path.join(w.dir, "fresh"))
@@ -171,7 +178,7 @@ def check_killed(case, w, expected, listings):
     if not case.is_of_sr:
         swept = w.copy(w.name + "-swept")
         swept.attach_all()
-        assert swept.sr_state(swept.sr) == now[0], "the sweep changed something that is seen"
+        assert swept.state() == now, "the sweep changed something that is seen"
         left = swept.files() - (listings[0] if now == after else files_before)
         assert not left, f"not swept away: {dict(left)}"
         swept.remove()
@@ -183,9 +190,40 @@ def check_killed(case, w, expected, listings):
     assert not left, f"left behind: {dict(left)}"
 
 
+def call_full(case, w, n):
+    """The SR's file system is full from the n-th change on. False: it never came so far."""
+    log = os.path.join(host.dir, "changes")
+    plugin = DATAPATH if case.verb.startswith("Data") else host.volume
+    host.prefix = (CRASH, "-f", "-o", log, "-u", w.dir, str(n))
+    try:
+        done = host.run(f"{plugin}/{case.verb}", json.dumps({**case.args(w), "dbg": "full"}))
+    finally:
+        host.prefix = ()
+    with open(log) as f:
+        changes = len(f.readlines())
+    if changes < n:
+        return None
+    if done.returncode:
+        report = json.loads(done.stdout)
+        check("error_report", report)
+        assert report["code"] == "SR_BACKEND_FAILURE_44", report
+    return done
+
+
+def check_full(case, w, done, expected, listings):
+    now = w.state()
+    assert now in expected[:2], f"neither the old nor the new state: {now}\nold: {expected[0]}\nnew: {expected[1]}"
+    # What could not be made durable is there all the same, and said to have failed: a second call finds it done.
+    assert now == expected[1] or done.returncode, "said to be done"
+    left = w.files() - listings[1 if now == expected[1] else 0]
+    assert not left, f"left behind: {dict(left)}"
+    call(case, w)
+
+
 def run_case(case, base):
     def fresh():
         w = base.copy(f"w{next(numbers)}")
+        w.names = case.srs
         case.prepare(w)
         return w
 
@@ -197,6 +235,18 @@ def run_case(case, base):
         listings.append(whole.files())
     case.finish(whole)
     whole.remove()
+    for n in range(1, 1000):
+        w = fresh()
+        done = call_full(case, w, n)
+        if done:
+            try:
+                check_full(case, w, done, expected, listings)
+            except (AssertionError, Refused) as e:
+                raise AssertionError(f"{case.name}, full from change {n} on: {e}") from e
+        case.finish(w)
+        w.remove()
+        if not done:
+            break
     for n in range(1, 1000):
         w = fresh()
         what = call_killed(case, w, n)
@@ -242,7 +292,7 @@ def deactivate(w):
 
 CASES = [
     Case("SR.create", "SR.create", lambda w: {"uuid": "0a0b0c0d-1111-2222-3333-444455550009", "name": "n", "description": "d",
-                                              "configuration": {"uri": w.fresh}}, kinds=("plain",), is_of_sr=True),
+                                              "configuration": {"uri": w.fresh}}, kinds=("plain",), srs=("fresh",), is_of_sr=True),
     Case("SR.attach", "SR.attach", lambda w: {"configuration": {"uri": w.sr}}, kinds=("plain",)),
     Case("SR.detach", "SR.detach", lambda w: {"sr": w.sr}, kinds=("plain",),
          prepare=lambda w: host.call("SR.attach", configuration={"uri": w.sr})),
@@ -261,7 +311,7 @@ CASES = [
     Case("Volume.snapshot", "Volume.snapshot", of("a"), kinds=("reflink",)),
     Case("Volume.clone", "Volume.clone", of("s"), kinds=("reflink",)),
     Case("Volume.copy", "Volume.copy", of("a", dest_sr=lambda w: w.sr)),
-    Case("Volume.copy, to another SR", "Volume.copy", of("a", dest_sr=lambda w: w.other), kinds=("reflink",)),
+    Case("Volume.copy, to another SR", "Volume.copy", of("a", dest_sr=lambda w: w.other), kinds=("reflink",), srs=("sr", "other")),
     Case("Volume.revert", "Volume.revert", lambda w: {"sr": w.sr, "snapshot": w.key["s"], "key": w.key["a"]}),
     Case("Volume.snapshot, in use", "Volume.snapshot", of("a"), kinds=("reflink",), prepare=activate, finish=deactivate),
     Case("Volume.resize, in use", "Volume.resize", of("a", new_size=4 * BLOCK), kinds=("plain",), prepare=activate, finish=deactivate),
@@ -272,11 +322,10 @@ CASES = [
 
 def make_place(kind):
     """A directory of that kind. None: not to be had here. All is in memory where that can be, as nobody loses power here."""
+    if kind == "plain":
+        return host.in_memory(kind)
     place = os.path.join(host.dir, kind)
     os.mkdir(place)
-    if kind == "plain":
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], stderr=subprocess.DEVNULL)  # or as it is
-        return place
     if os.geteuid() != 0 or not shutil.which("mkfs.xfs") or not shutil.which("losetup"):
         return None
     device = host.make_device("plain/xfs.img", 512 << 20)

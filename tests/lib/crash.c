@@ -3,6 +3,7 @@
  * crash - runs a command, and kills it and all it started just before its n-th change of a file system
  *
  *      crash [-o FILE] [-u DIR]... N COMMAND...        N = 0: it runs to its end
+ *      crash -f [-o FILE] [-u DIR]... N COMMAND...     from the n-th change on the file system is full, instead
  *
  *      fork -> traced: every system call stops it on its way in -> is this one a change? -> the n-th: SIGKILL to all, nothing of
  *      it is done                                                 -> else it goes on
@@ -10,6 +11,9 @@
  * A change is a call that makes, fills, moves, removes or mounts something that has a path, or makes it durable; with -u only
  * what is below DIR.  Reads, sockets, pipes and /dev/null are none.  Of many writes to one descriptor the 1st, 2nd, 4th,
  * 8th... count.  Each change is a line in FILE: its number, its call, its path.
+ *
+ * Full: calls that need room (they make, fill, lengthen or link something, or make it durable) fail with ENOSPC; what takes
+ * away still works, as it does on a real one.
  *
  * Exit status: the command's; 137 when it was killed here; 125 when crash itself failed.
  * A datapath (sxm-datapath) is let go: it outlives the verb that starts it.
@@ -25,6 +29,7 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -116,6 +121,7 @@ static struct {
 	const char *dir[DIRS_MAX];
 	size_t dirs;
 	unsigned long kill_at, changes;
+	bool is_full; /* nobody is killed */
 	FILE *log;
 } crash;
 
@@ -249,6 +255,40 @@ static bool counts(struct task *t, const struct call *call, int fd)
 	return (t->run & (t->run - 1)) == 0;
 }
 
+/* Does it need room? */
+static bool needs_room(const struct call *call, const char *path)
+{
+	static const long none[] = {
+#ifdef SYS_unlink
+		SYS_unlink, SYS_rmdir, SYS_chmod, SYS_chown,
+#endif
+		SYS_unlinkat, SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_utimensat, SYS_umount2, SYS_mount,
+	};
+
+	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+		if (none[i] == call->number)
+			return false;
+	return call->flags == NONE || access(path, F_OK) == -1; /* one that is there is only opened */
+}
+
+/* Instead of what it is about to do. */
+static void fail_call(const struct task *t)
+{
+#ifdef __x86_64__
+	struct user_regs_struct regs;
+
+	if (ptrace(PTRACE_GETREGS, t->pid, NULL, &regs) == -1)
+		return;
+	regs.orig_rax = (unsigned long long)-1;
+	regs.rax = (unsigned long long)-ENOSPC;
+	ptrace(PTRACE_SETREGS, t->pid, NULL, &regs);
+#else
+	(void)t;
+	errno = ENOSYS;
+	fail("a full file system on this processor");
+#endif
+}
+
 /* Is what the task is about to do the change it is not to live to? */
 static bool is_the_end(struct task *t, const unsigned long long number, const unsigned long long *args)
 {
@@ -265,7 +305,11 @@ static bool is_the_end(struct task *t, const unsigned long long number, const un
 	crash.changes++;
 	if (crash.log)
 		fprintf(crash.log, "%lu %s %s\n", crash.changes, call->name, path);
-	return crash.changes == crash.kill_at;
+	if (!crash.is_full)
+		return crash.changes == crash.kill_at;
+	if (crash.kill_at && crash.changes >= crash.kill_at && needs_room(call, path))
+		fail_call(t);
+	return false;
 }
 
 /* --- the tasks */
@@ -366,7 +410,7 @@ static pid_t start(char **argv)
 
 static int explain(void)
 {
-	fprintf(stderr, "usage: crash [-o FILE] [-u DIR]... N COMMAND...\n");
+	fprintf(stderr, "usage: crash [-f] [-o FILE] [-u DIR]... N COMMAND...\n");
 	return STATUS_FAILED;
 }
 
@@ -375,8 +419,10 @@ int main(int argc, char **argv)
 	char *end;
 	int c;
 
-	while ((c = getopt(argc, argv, "+o:u:")) != -1) {
-		if (c == 'u' && crash.dirs < DIRS_MAX)
+	while ((c = getopt(argc, argv, "+fo:u:")) != -1) {
+		if (c == 'f')
+			crash.is_full = true;
+		else if (c == 'u' && crash.dirs < DIRS_MAX)
 			crash.dir[crash.dirs++] = optarg;
 		else if (c == 'o' && !crash.log && (crash.log = fopen(optarg, "we")))
 			continue;
