@@ -91,6 +91,8 @@ if [ "$is_long" = yes ]; then
 	step "long: killed under load, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-life-kill.sh
 	step "long: branches of the core that are tested" in_dir build-check ./run ../tests/sim/coverage.sh
 	step "long: a disk moves while everything goes wrong, 200 times" in_dir build-check ./run ../tests/e2e/stress.py --rounds 200
+	step "long: verbs killed at every change of a device" in_dir build-check env SXM_CRASH_LONG=1 SXM_CROWD_ROUNDS=50 \
+		bash -c './run ../tests/e2e/test-sr-device.py && ./run ../tests/e2e/test-crash-verbs.py && ./run ../tests/e2e/test-sr-crowd.py'
 	step "long: mirrors under faults, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-mirror-faults.sh
 	step "long: disks lose what they had not flushed, ten times" in_dir build-check env SXM_POWER_ROUNDS=10 \
 		./run ../tests/e2e/test-power-loss.sh

@@ -133,6 +133,20 @@ int datapath_close(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- attach, activate */
 
+/* Whoever may put a link into an SR's directory must not make us serve what is elsewhere. */
+static bool is_link_in_sr(const char *path)
+{
+	CLEANUP_FREE char *dir = strdup(path);
+	CLEANUP_FREE char *record = NULL;
+	struct stat st;
+
+	if (!dir || lstat(path, &st) == -1 || !S_ISLNK(st.st_mode))
+		return false;
+	*strrchr(dir, '/') = '\0';
+	record = meta_sr_path(dir);
+	return !record || access(record, F_OK) == 0;
+}
+
 static int check_image(const char *path, struct failure *f)
 {
 	struct stat st;
@@ -141,6 +155,9 @@ static int check_image(const char *path, struct failure *f)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENODATA,
 				   "the data of %s was destroyed (Volume.data_destroy); what changed up to it can still be "
 				   "listed, and it can be removed", path);
+	if (is_link_in_sr(path))
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ELOOP, "image %s is a symbolic link, not a file of the SR's; "
+				   "`sxm fsck` moves it out of the way", path);
 	if (stat(path, &st) == -1)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, errno, "image %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
@@ -291,7 +308,7 @@ static bool read_owner(const char *path, struct owner *owner, struct error *e)
 		error_set(e, ENOMEM, "out of memory");
 		return false;
 	}
-	text = proc_read_file(file, OWNER_MAX_BYTES, &bytes, e);
+	text = proc_read_own_file(file, OWNER_MAX_BYTES, &bytes, e);
 	if (text)
 		return jsonspec_decode(&owner_spec, text, bytes, owner, e) == 0;
 	*owner = (struct owner) { .state = strdup("owned") };

@@ -84,7 +84,7 @@ int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e)
 
 	if (!path)
 		return out_of_memory(e);
-	if (stat(path, &st) == 0 && st.st_size == bytes)
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == bytes)
 		return 0; /* a repeated call, perhaps with the disk in use meanwhile */
 	fd = lock_try(path, e);
 	if (fd < 0)
@@ -149,8 +149,10 @@ int image_look(const char *dir, const char *key, struct image_info *out, struct 
 
 	if (!path)
 		return out_of_memory(e);
-	if (stat(path, &st) == -1)
+	if (lstat(path, &st) == -1)
 		return error_errno(e, errno, "look at %s", path);
+	if (!S_ISREG(st.st_mode))
+		return error_set(e, EINVAL, "%s is no file; `sxm fsck` moves it out of the way", path);
 	out->virtual_bytes = st.st_size;
 	out->allocated_bytes = (int64_t)st.st_blocks * 512;
 	return 0;

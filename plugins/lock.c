@@ -31,14 +31,28 @@ static bool is_current(int fd, const char *path)
 	       locked.st_dev == named.st_dev;
 }
 
+/* Only a file is opened: whatever else lies there was put there by others. */
+static int open_file(const char *path, int flags, struct error *e)
+{
+	CLEANUP_CLOSE int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	struct stat st;
+
+	if (fd < 0 && errno != ELOOP)
+		return error_errno(e, errno, "open %s", path);
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		return take_fd(&fd);
+	return error_set(e, ELOOP, "%s is %s, not a file of the SR's; `sxm fsck` moves it out of the way", path,
+			 fd < 0 ? "a symbolic link" : "something else");
+}
+
 static int take(const char *path, int flags, enum lock_mode mode, struct error *e)
 {
 	for (;;) {
 		/* For writing: network file systems grant an exclusive lock on nothing less. */
-		CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+		CLEANUP_CLOSE int fd = open_file(path, O_RDWR | flags, e);
 
 		if (fd < 0)
-			return error_errno(e, errno, "open %s to lock it", path);
+			return -1;
 		if (wait_for(fd, mode) == -1)
 			return error_errno(e, errno, "lock %s", path);
 		if (is_current(fd, path))
@@ -58,10 +72,10 @@ int lock_make(const char *path, enum lock_mode mode, struct error *e)
 
 static int try(const char *path, int flags, int how, struct error *e)
 {
-	CLEANUP_CLOSE int fd = open(path, flags | O_CLOEXEC);
+	CLEANUP_CLOSE int fd = open_file(path, flags, e);
 
 	if (fd < 0)
-		return error_errno(e, errno, "open %s", path);
+		return -1;
 	if (flock(fd, how | LOCK_NB) == -1)
 		return errno == EWOULDBLOCK ? error_set(e, EBUSY, "%s is in use", path) : error_errno(e, errno, "lock %s", path);
 	return take_fd(&fd);

@@ -62,7 +62,7 @@ int journal_load(const char *file, struct journal *j, struct error *e)
 	struct text t;
 
 	*j = (struct journal){ 0 };
-	json = proc_read_file(file, FILE_MAX, &bytes, e);
+	json = proc_read_own_file(file, FILE_MAX, &bytes, e);
 	if (!json)
 		return -1;
 	if (jsonspec_decode(&spec, json, bytes, &t, e) == -1)

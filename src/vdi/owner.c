@@ -126,7 +126,7 @@ static int read_file(const char *path, struct commit_record *r, struct error *e)
 	size_t bytes = 0;
 	bool is_good;
 
-	text = proc_read_file(path, FILE_MAX, &bytes, &why);
+	text = proc_read_own_file(path, FILE_MAX, &bytes, &why);
 	if (!text && why.err == ENOENT)
 		return 0;
 	if (!text)

@@ -34,6 +34,6 @@ EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/machine.sh tests/e2e/machine-ini
 SMAPI_TESTS = tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-snapshots.py \
 	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py \
 	tests/e2e/test-crash-verbs.py tests/e2e/test-far.py tests/e2e/test-records.py tests/e2e/test-sr-device.py tests/e2e/test-sr-nfs.py
-SMAPI_TESTS += tests/e2e/test-fsck.py
+SMAPI_TESTS += tests/e2e/test-fsck.py tests/e2e/test-hostile-sr.py tests/e2e/test-sr-crowd.py
 TESTS += $(SMAPI_TESTS)
 EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/stress.py tests/e2e/vectors.json

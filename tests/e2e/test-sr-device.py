@@ -21,6 +21,7 @@ if os.geteuid() != 0 or not shutil.which("losetup"):
 types = [t for t in ("ext4-ng", "xfs-ng") if shutil.which("mkfs." + t[:-3])]
 if not types:
     skip("neither mkfs.ext4 nor mkfs.xfs is here")
+CRASH = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash")
 host = Host()
 device = host.make_device()
 name = ""  # of the type
@@ -259,16 +260,28 @@ def test_a_full_disk_is_said_and_leaves_nothing():
     wipe()
 
 
-def begin(verb, **args):
-    child = subprocess.Popen([os.path.join(host.root, host.volume, verb), "--json"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+def begin(verb, *before, **args):
+    child = subprocess.Popen([*before, os.path.join(host.root, host.volume, verb), "--json"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL, env=host.env)
     child.stdin.write(json.dumps({**args, "dbg": ""}).encode())
     child.stdin.close()
     return child
 
 
+def kill_at_each_change(verb, again, **args):
+    """Just before its 1st, 2nd, 3rd... change of a file system or a device, with all it started: mkfs, mount."""
+    for n in range(1, 10000):
+        if begin(verb, CRASH, str(n), **args).wait() != 137:
+            break
+        again(n)
+    again(0)
+    say(f"  {verb}: killed at {n - 1} places")
+
+
 def kill_at_each_point(verb, again, steps, **args):
     """again() after it has ended by itself, and after it was killed ever later. The time it takes differs: not each kill hits."""
+    if os.environ.get("SXM_CRASH_LONG") == "1":
+        return kill_at_each_change(verb, again, **args)
     begun = time.monotonic()
     assert begin(verb, **args).wait() == 0
     longest = time.monotonic() - begun
