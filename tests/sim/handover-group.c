@@ -186,7 +186,7 @@ static void follow(struct world *w, unsigned link)
 {
 	if (w->must_fail || (link == NO_LINK && !world_roll(w, 10)))
 		over(w);
-	else if (link != NO_LINK && !source_is_asking(w))
+	else if (link != NO_LINK && !source_is_asking(w) && w->base == w->offered_base) /* else something came in between */
 		ask_commit(w, link);
 }
 

@@ -85,6 +85,7 @@ void source_begin(struct world *w)
 	w->is_complete = w->is_cancelled = w->is_off = w->was_raised = w->is_success = w->wants_end = w->must_fail = false;
 	w->is_called_off = w->must_tell = false;
 	w->acked = w->base = 0;
+	w->target = w->volumes;
 	world_decide(w, &w->a, &v, begun, BUG_NONE);
 }
 
@@ -118,7 +119,7 @@ static void connected(struct world *w)
 	if (w->has_lied) /* the digest is of one generation: it cannot say what an older one lost */
 		w->acked = 0;
 	w->has_lied = false;
-	if (i != NO_LINK)
+	if (i != NO_LINK && w->target == w->volumes)
 		open_link(w, i, &name, false);
 }
 
@@ -128,7 +129,7 @@ void source_connect(struct world *w, bool is_twin)
 	struct commit_link name;
 	struct commit_verdict v;
 
-	if (i == NO_LINK || !w->b.exists || !commit_is_source(&w->a.rec))
+	if (i == NO_LINK || !w->b.exists || w->target != w->volumes || !commit_is_source(&w->a.rec))
 		return;
 	if (is_twin) {
 		if (w->primary != NO_LINK && w->links[w->primary].is_helloed && !source_is_asking(w))

@@ -156,6 +156,7 @@ static void make_new(struct world *w)
 {
 	if (!w->b.exists && w->a.rec.state == COMMIT_OWNED) {
 		w->b = (struct volume){ .exists = true };
+		w->volumes++;
 		commit_record_init(&w->b.rec);
 		w->b.durable = w->b.rec;
 		w->cache_b = w->disk_b = 0;

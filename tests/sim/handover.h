@@ -10,6 +10,8 @@
  *
  * A disk is one number, its last write.  The guest's last acknowledged write, wherever it runs, is `truth`.
  *
+ * An address names one volume: one that is made when B's was destroyed is reached by the next operation only.
+ *
  * What is assumed of the orchestrator, and nothing more: it starts the guest on B only after a deactivation on A that succeeded,
  * none before it in this move having raised or been lost; and one that ignores errors may try to start B at any other time,
  * except while B is eligible and A's offer of it was not kept (the one known way to two writers).
@@ -105,7 +107,7 @@ struct world {
 	uint64_t acked, base;        /* what B has, and since which generation */
 	uint64_t boot_seen;
 	uint64_t offered;            /* the highest epoch that was durably offered */
-	unsigned mirrors;
+	unsigned mirrors, target;    /* the operation's volume on B: an address names one for good */
 	char seen_mirror[COMMIT_MIRROR_MAX]; /* the oracle's: generations of one mirror never go back */
 	uint64_t seen_generation;
 	enum commit_meaning meaning;
@@ -117,6 +119,7 @@ struct world {
 	bool is_in_group, was_prepared; /* the oracle's: offered with it, and nothing has become of it yet */
 
 	/* B's process */
+	unsigned volumes;            /* made so far */
 	bool is_starting;            /* an activation of B is under way: */
 	bool is_right, is_try;       /* it may; it ignores errors; neither: nobody waits for it any more */
 	bool is_destroying;
