@@ -53,16 +53,25 @@ may_skip() { local status=0; "$@" || status=$?; [ "$status" = 0 ] || [ "$status"
 repeat() { local i; for ((i = 0; i < $1; i++)); do "${@:2}" || return; done; }
 # Both in a shell of their own: each step starts at the top.
 in_dir() ( cd "$1" && shift && "$@" )
-# What tests/e2e/test-power.sh needs, as far as it is to be had; it skips itself where it is not.
+# What tests/e2e/machine.sh's machine needs, as far as it is to be had; the tests skip themselves where it is not. The server's programs
+# are unpacked beside the kernel, not installed: this host is to serve nothing.
 fetch_machine() {
+	local kernel
+
 	apt-get --version >/dev/null || return 0
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends qemu-system-x86 busybox-static || :
 	[ ! -d kernel ] || return 0
-	package=$(apt-cache depends --no-recommends --no-suggests linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p') || :
-	[ -n "$package" ] || return 0
-	rm -f linux-image-*.deb
-	apt-get -q download "$package" && dpkg-deb -x linux-image-*.deb kernel || :
-	rm -f linux-image-*.deb
+	kernel=$(apt-cache depends --no-recommends --no-suggests linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\)$/\1/p') || :
+	unpack_packages kernel "$kernel" || :
+	unpack_packages kernel nfs-kernel-server nfs-common rpcbind libtirpc3 libwrap0 libnfsidmap1 || :
+}
+unpack_packages() {
+	local dir=$PWD/$1 package
+
+	mkdir -p packages
+	(cd packages && apt-get -q download "${@:2}") && mkdir -p "$dir" &&
+		for package in packages/*.deb; do dpkg-deb -x "$package" "$dir" || break; done
+	rm -rf packages
 }
 # What distcheck does not see, as it runs a part of the tests only.
 tarball_is_whole() {
@@ -99,5 +108,6 @@ if [ "$is_long" = yes ]; then
 	step "long: a machine to be emulated" in_dir build-check fetch_machine
 	[ ! -d build-check/kernel ] || export SXM_TEST_KERNEL=$top/build-check/kernel
 	step "long: an emulated machine loses its power" in_dir build-check may_skip ./run ../tests/e2e/test-power.sh
+	step "long: disks on an NFS server, in an emulated machine" in_dir build-check may_skip ./run ../tests/e2e/test-nfs.sh
 fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -37,7 +37,8 @@ goes_on() {
 	[ "$(of copied_bytes)" -le "$1" ] || die "too much was copied again: at most $1 bytes"
 }
 
-make_initramfs
+add_to_machine() { copy_program "$SXM_BUILDDIR/tests/lib/relay" bin/relay; }
+make_initramfs "$SXM_SRCDIR/tests/e2e/machine-power" failover net_failover virtio_net virtio_blk crc16 mbcache jbd2 ext4
 mkdir -p "$tmp/sr"
 head -c $data /dev/urandom >"$tmp/sr/a.raw"
 truncate -s $size "$tmp/sr/a.raw" "$tmp/b.raw"
