@@ -357,8 +357,8 @@ static void note_loss(struct engine_nbd *g)
 	g->lost_err = EIO;
 	n->was_lost = true;
 	log_error("%s: what was written there and not flushed may be lost, since the server may have died: flushes fail from "
-		  "here on, until the disk is activated anew. If the server keeps its writes, the file that names it can say so",
-		  n->uri);
+		  "here on, until the disk is activated anew%s", n->uri,
+		  n->server ? "" : ". If the server keeps its writes, the file that names it can say so");
 }
 
 static void on_lost(struct disk_nbd_link *k)

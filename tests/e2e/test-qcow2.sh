@@ -119,6 +119,15 @@ activate "$uri" 1
 must_fail qemu-io -f raw -c 'read -P 5 0 64k' -c 'write 0 4k' -c flush "$nbd" >"$dir/out" 2>&1
 stop_disk || :
 
+say "the datapath is killed, and later the server: its successor owes the flush that the dead one owed"
+use "$dir/b.qcow2"
+"$guest" write --uri "$nbd" --log "$dir/log4" --region 1M:8M --count 50 >/dev/null
+kill -9 "$(control --get pid "$socket_dir/control" hello)"
+activate "$uri" 1
+kill -9 "$(server)"
+must_fail qemu-io -f raw -c 'write 0 4k' -c flush "$nbd" >"$dir/out" 2>&1
+stop_disk || :
+
 say "the server is killed: a new one is started, what was flushed is there, and no flush lies"
 use "$dir/b.qcow2"
 io -c 'write -P 6 0 64k' -c flush
@@ -172,6 +181,25 @@ mirrored "${raw#sxm://}" "sxm://$dir/d.qcow2" 2
 qemu-img compare -U -f raw -F qcow2 "${raw#sxm://}" "$dir/d.qcow2" >/dev/null || die "the qcow2 far side differs"
 use "$dir/d.qcow2"
 stop_disk
+
+if [ -x /usr/bin/qemu-nbd ]; then
+	say "qemu-nbd serves it, too"
+	export SXM_QCOW2_SERVER=/usr/bin/qemu-nbd
+	make_chain n 3
+	use "$dir/n.qcow2"
+	pid=$(server)
+	[[ $(readlink "/proc/$pid/exe") == */qemu-nbd ]] || die "another program"
+	io -c 'write -P 4 5M 64k' -c flush
+	kill -9 "$(control --get pid "$socket_dir/control" hello)"
+	activate "$uri" 1
+	[ "$(server)" = "$pid" ] || die "another server"
+	io -c flush
+	kill -9 "$pid"
+	io -c 'read -P 4 5M 64k' -c 'write -P 5 5M 64k' -c flush
+	stop_disk
+	qemu-io -c 'read -P 5 5M 64k' "$image" >/dev/null
+	unset SXM_QCOW2_SERVER
+fi
 
 say "images that name what they must not are refused, each with a sentence"
 refused() { # refused IMAGE WORDS
