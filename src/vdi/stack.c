@@ -251,7 +251,10 @@ void stack_drain_gate(struct vdi *v, step_fn *next)
 void stack_drain_disk(struct vdi *v, step_fn *next)
 {
 	stack_step_begin(v, next);
-	layer_drain(v->disk, on_quiet, v);
+	if (v->disk)
+		layer_drain(v->disk, on_quiet, v);
+	else
+		stack_step_end(v); /* it could not be opened after a pause, and the process goes */
 }
 
 void stack_wake(struct vdi *v)

@@ -93,7 +93,7 @@ static const struct layer_ops disk_ops = { .name = "fake disk", .submit = submit
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
 {
 	struct layer *d = calloc(1, sizeof(*d));
-	const struct geometry g = { .size_bytes = MiB, .block_bytes = 4096, .is_read_only = f->is_read_only };
+	const struct geometry g = { .size_bytes = fake.size_bytes ? fake.size_bytes : MiB, .block_bytes = 4096, .is_read_only = f->is_read_only };
 
 	(void)l;
 	(void)e;
