@@ -37,9 +37,12 @@ static bool is_barrier(enum call c)
 	return c == CALL_DEACTIVATE || c == CALL_SETTLE || c == CALL_PREPARE;
 }
 
+/* Only CALL_PREPARE's barrier goes on with a disk that is in doubt; other verbs look at it anew. */
 static enum phase between_questions(const struct world *w)
 {
-	return is_barrier(w->call) ? PHASE_SYNC : PHASE_BEGIN;
+	bool is_over = w->call != CALL_PREPARE && commit_is_in_doubt(&w->a.rec);
+
+	return is_barrier(w->call) && !is_over ? PHASE_SYNC : PHASE_BEGIN;
 }
 
 static void link_gone(struct world *w, unsigned link)
@@ -119,7 +122,7 @@ static void connected(struct world *w)
 	if (w->has_lied) /* the digest is of one generation: it cannot say what an older one lost */
 		w->acked = 0;
 	w->has_lied = false;
-	if (i != NO_LINK && w->target == w->volumes)
+	if (i != NO_LINK && w->b.exists && w->target == w->volumes)
 		open_link(w, i, &name, false);
 }
 
