@@ -301,6 +301,8 @@ void fsck_record(struct fsck *f, const char *name)
 	}
 	if (format)
 		check_members(f, name, key, &m, format);
+	else if (m.is_data_destroyed)
+		; /* it is to have none */
 	else if (is_known_format(m.format))
 		fsck_aside(f, name, "%s describes a volume that has no image", name);
 	else

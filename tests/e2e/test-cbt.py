@@ -23,6 +23,7 @@ if os.geteuid() != 0:
 if not shutil.which("mkfs.xfs"):
     skip("this needs: mkfs.xfs")
 GUEST = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/guest")
+SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
 BLOCK = 65536
 MIB = 1 << 20
 host = Host()
@@ -385,6 +386,8 @@ def test_data_destroyed():
     host.refused("was destroyed", "Datapath.attach", uri=uri, domain="2")
     host.refused("was destroyed", "Datapath.activate_readonly", uri=uri, domain="2")
     disk.deactivate()
+    done = subprocess.run([SXM, "fsck", MOUNT], capture_output=True, text=True, env=host.env)
+    assert done.returncode == 0, done.stdout + done.stderr
     host.refused("data of volume", "Volume.revert", sr=sr, snapshot=a, key=key)
     plain = host.make_volume(sr, MIB)["key"]
     s = call("snapshot", plain)["key"]
