@@ -326,19 +326,32 @@ static bool is_old(const char *path)
 	return lstat(path, &st) == 0 && time(NULL) - st.st_mtime > HALF_WRITTEN_S;
 }
 
-/* The image it is another name of, or was: that one goes, too, with what lies beside it, when it has no record. */
+/* Where it cannot be known, it does. */
+static bool has_image(const char *dir, const char *key)
+{
+	struct meta_volume m;
+	struct error e;
+	bool has_data;
+
+	if (meta_volume_read(dir, key, &m, &e) == -1)
+		return e.err != ENOENT;
+	has_data = !m.is_data_destroyed;
+	meta_volume_clear(&m);
+	return has_data;
+}
+
+/* The image it is another name of, or was: that one goes, too, with what lies beside it, when no record says that it is there. */
 static void sweep_image(const char *dir, const char *passing, const char *stem)
 {
 	CLEANUP_FREE char *image = image_path(dir, stem);
-	CLEANUP_FREE char *record = meta_volume_path(dir, stem);
 	struct stat a, b;
 	struct error e;
 	bool is_gone;
 
-	if (!image || !record)
+	if (!image)
 		return;
 	is_gone = lstat(image, &b) == -1 && errno == ENOENT;
-	if (lstat(passing, &a) == 0 && (is_gone || a.st_ino == b.st_ino) && access(record, F_OK) == -1 && errno == ENOENT) {
+	if (lstat(passing, &a) == 0 && (is_gone || a.st_ino == b.st_ino) && !has_image(dir, stem)) {
 		log_warn("%s has no record: whoever made or destroyed it was killed; it is removed", image);
 		if (image_unlink(dir, stem, &e) == -1)
 			log_warn("%s", e.text);

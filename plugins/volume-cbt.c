@@ -120,9 +120,12 @@ static int drop_data(const char *dir, const char *key, struct meta_volume *m, st
 	if (image_look(dir, key, &info, &e) == 0)
 		m->virtual_size = info.virtual_bytes;
 	m->is_data_destroyed = true;
-	if (meta_volume_write(dir, key, m, &e) == -1 || image_unlink(dir, key, &e) == -1)
+	image_retire(dir, key);
+	if (meta_volume_write(dir, key, m, &e) == -1) {
+		image_settle(dir, key);
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	return 0;
+	}
+	return image_unlink(dir, key, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_DELETE, &e);
 }
 
 static int destroy_data_in(const struct sr *sr, const char *key, struct failure *f)

@@ -252,8 +252,11 @@ static int destroy_in(const char *dir, const char *key, struct failure *f)
 	if (image < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
 	image_retire(dir, key);
-	if (r == 0 && unlink(record) == -1 && errno != ENOENT)
-		return failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
+	if (r == 0 && unlink(record) == -1 && errno != ENOENT) {
+		failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
+		image_settle(dir, key);
+		return -1;
+	}
 	if (image_unlink(dir, key, &e) == -1)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
 	if (chain_has(dir, key))
