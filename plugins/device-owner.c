@@ -28,9 +28,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/host-id.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
-#include "plugins/host-id.h"
 
 #define BLOCK_BYTES 4096u
 #define SECTOR_BYTES 512u

@@ -32,6 +32,7 @@ static const struct {
 	{ ECONNREFUSED, "ECONNREFUSED" }, { EHOSTUNREACH, "EHOSTUNREACH" }, { EALREADY, "EALREADY" },
 	{ EINPROGRESS, "EINPROGRESS" }, { ESTALE, "ESTALE" },   { EDQUOT, "EDQUOT" },
 	{ ECANCELED, "ECANCELED" }, { ENOLINK, "ENOLINK" },     { ENOTSOCK, "ENOTSOCK" },
+	{ EREMOTE, "EREMOTE" },
 };
 
 /* A sentence is one line, whatever its parts were. */

@@ -4,12 +4,15 @@ libbase_la_SOURCES = \
 	src/base/bytes.c src/base/bytes.h \
 	src/base/cleanup.h src/base/compiler.h \
 	src/base/error.c src/base/error.h \
+	src/base/host-id.c src/base/host-id.h \
 	src/base/iobuf.c src/base/iobuf.h \
+	src/base/lease.c src/base/lease.h \
 	src/base/log.c src/base/log.h \
 	src/base/printable.c src/base/printable.h \
 	src/base/proc.c src/base/proc.h \
 	src/base/range.h \
-	src/base/size.c src/base/size.h
+	src/base/size.c src/base/size.h \
+	src/base/tenure.c src/base/tenure.h src/base/tenure-plant.h
 # Apart, so that a program without JSON does not link json-c.
 libjson_la_SOURCES = \
 	src/base/decision.c src/base/decision.h \

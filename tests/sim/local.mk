@@ -22,6 +22,11 @@ tests_sim_sim_commit_SOURCES = tests/sim/sim-commit.c tests/sim/handover.c tests
 	tests/sim/handover-group.c tests/sim/handover-oracle.c tests/sim/handover-source.c $(libcommit_la_SOURCES)
 tests_sim_sim_commit_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
 tests_sim_sim_commit_LDADD = libbase.la
+# The lease between hosts, with the tenure's planted bugs.
+SIM_TESTS += tests/sim/sim-lease
+tests_sim_sim_lease_SOURCES = tests/sim/sim-lease.c src/base/tenure.c src/base/tenure.h src/base/tenure-plant.h
+tests_sim_sim_lease_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
+tests_sim_sim_lease_LDADD = libbase.la
 check_PROGRAMS += $(SIM_TESTS)
 TESTS += $(SIM_TESTS)
 EXTRA_DIST += tests/sim/coverage.sh

@@ -6,6 +6,7 @@ UNIT_TESTS += \
 	tests/unit/test-jsonspec \
 	tests/unit/test-jsonspec-scan \
 	tests/unit/test-jsonspec-wire \
+	tests/unit/test-lease \
 	tests/unit/test-log-limit \
 	tests/unit/test-printable \
 	tests/unit/test-range \
@@ -47,3 +48,6 @@ UNIT_TESTS += tests/unit/test-decision
 tests_unit_test_decision_SOURCES = tests/unit/test-decision.c
 tests_unit_test_decision_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_decision_LDADD = libjson.la libbase.la $(UNIT_LIBS)
+tests_unit_test_lease_SOURCES = tests/unit/test-lease.c
+tests_unit_test_lease_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_lease_LDADD = libbase.la $(UNIT_LIBS)

@@ -5,7 +5,7 @@
  * /etc/xensource-inventory has a line INSTALLATION_UUID='...', which is the host's uuid in the pool; /etc/machine-id is the one
  * other systems have.  Hosts that were cloned without a new machine-id would be one to us; xapi's never are.
  */
-#include "plugins/host-id.h"
+#include "base/host-id.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  *
  * host-id - which host this is, and which boot of it
  */
-#ifndef SXM_PLUGINS_HOST_ID_H
-#define SXM_PLUGINS_HOST_ID_H
+#ifndef SXM_BASE_HOST_ID_H
+#define SXM_BASE_HOST_ID_H
 
 #include "base/error.h"
 
