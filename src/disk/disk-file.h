@@ -5,6 +5,8 @@
 #ifndef SXM_DISK_DISK_FILE_H
 #define SXM_DISK_DISK_FILE_H
 
+#include <stdatomic.h>
+
 #include "disk/disk.h"
 
 struct disk_file {
@@ -23,6 +25,8 @@ struct disk_file {
 	bool is_block_device;      /* is_nbd too: it behaves like one */
 	bool is_nbd;               /* fd is the file that names the export, and carries the lock */
 	struct disk_nbd *nbd;      /* owned; the engine's, once there is one */
+	bool is_leased;
+	_Atomic uint64_t lease_until_ns;
 	bool can_punch;            /* PUNCH_HOLE is there: bytes can be given back, and read as zero then */
 	enum disk_engine engine;   /* as the spec asked */
 };

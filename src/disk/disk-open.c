@@ -123,13 +123,22 @@ static bool is_current(const struct disk_file *f, const struct stat *st)
 	return f->is_block_device || (stat(f->path, &named) == 0 && named.st_ino == st->st_ino && named.st_dev == st->st_dev);
 }
 
+/* The lock is a dead host's, which its server has not taken away, or a stopped process', which will not write any more. */
+static bool skip_lock(const struct disk_file *f, struct error *e)
+{
+	log_error("%s: its lock is held by somebody whose lease is over; it is used without the lock", f->path);
+	error_clear(e);
+	return true;
+}
+
 static int open_and_lock(struct disk_file *f, const struct disk_spec *spec, struct stat *st, struct error *e)
 {
 	for (unsigned tries = 0; tries < REPLACED_MAX; tries++) {
 		if (open_descriptor(f, spec, st, e) == -1)
 			return -1;
 		f->is_block_device = S_ISBLK(st->st_mode);
-		if (disk_file_lock(f->fd, f->path, f->is_read_only, spec->lock_wait_ms, e) == -1)
+		if (disk_file_lock(f->fd, f->path, f->is_read_only || spec->is_sharable, spec->lock_wait_ms, e) == -1 &&
+		    !(e->err == EBUSY && spec->may_skip_lock && skip_lock(f, e)))
 			return -1;
 		if (is_current(f, st))
 			return 0;
@@ -328,6 +337,7 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 	}
 	f->fd = f->tail_fd = -1;
 	f->is_read_only = spec->is_read_only;
+	f->is_leased = spec->is_leased;
 	f->engine = spec->engine;
 	if (disk_nbd_is_named(f->path)) {
 		if (disk_nbd_open(f, spec, e) == -1)
@@ -341,6 +351,11 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 	}
 	if (open_and_lock(f, spec, &st, e) == -1 || learn(f, &st, e) == -1)
 		goto fail;
+	if (f->is_leased && !f->is_direct) {
+		error_set(e, EINVAL, "%s is on storage that several hosts share, and does not take O_DIRECT (or is told not to): "
+			  "what the page cache keeps would be written when another host has the disk", f->path);
+		goto fail;
+	}
 	return f;
 fail:
 	disk_file_close(f);

@@ -98,7 +98,10 @@ static void finish(struct disk_op *op, int err)
 	if (op->bounce)
 		give_bounce_back(op);
 	TAILQ_INSERT_HEAD(&d->free, op, link);
-	req_complete(r, err);
+	if (UNLIKELY(err == ENGINE_LATE))
+		disk_lease_park(d, r);
+	else
+		req_complete(r, err);
 	if (LIKELY(TAILQ_EMPTY(&d->order.waiting)))
 		return;
 	while ((slot = disk_order_next(&d->order)))
@@ -138,6 +141,10 @@ static void keep_sync_error(struct disk *d, int err)
 
 static void on_failed(struct disk_op *op, int err)
 {
+	if (err == ENGINE_LATE) {
+		finish(op, err);
+		return;
+	}
 	if (op->move == DISK_MOVE_FALLOCATE && disk_zero_learn(op, err)) {
 		step(op);
 		return;
@@ -339,10 +346,12 @@ static void flush(struct disk *d, struct req *r)
 	disk_op_issue(op, DISK_MOVE_SYNC, d->file->fd, (struct range){ 0, 0 }, NULL);
 }
 
-static void submit(struct layer *l, struct req *r)
+void disk_submit(struct layer *l, struct req *r)
 {
 	struct disk *d = disk_of(l);
 
+	if (UNLIKELY(d->file->is_leased) && disk_lease_parks(d, r))
+		return;
 	switch (r->op) {
 	case REQ_READ:
 	case REQ_WRITE:
@@ -373,6 +382,7 @@ static void release(struct layer *l)
 	struct disk *d = disk_of(l);
 	struct disk_step *s;
 
+	assert(TAILQ_EMPTY(&d->parked));
 	d->engine->ops->free(d->engine);
 	disk_file_close(d->file);
 	while ((s = SLIST_FIRST(&d->steps))) {
@@ -383,7 +393,7 @@ static void release(struct layer *l)
 	free(d);
 }
 
-static const struct layer_ops raw_ops = { .name = "disk", .submit = submit, .close = release };
+static const struct layer_ops raw_ops = { .name = "disk", .submit = disk_submit, .close = release };
 
 static bool make_bounces(struct disk *d)
 {
@@ -415,6 +425,8 @@ struct layer *disk_layer_over(struct loop *l, struct disk_file *f, struct engine
 	disk_order_init(&d->order);
 	TAILQ_INIT(&d->free);
 	TAILQ_INIT(&d->wants_bounce);
+	TAILQ_INIT(&d->parked);
+	g->until_ns = f->is_leased ? &f->lease_until_ns : NULL;
 	SLIST_INIT(&d->steps);
 	if (!make_bounces(d) || !add_ops(d))
 		goto fail;
@@ -442,7 +454,7 @@ static struct engine *choose_engine(struct loop *l, struct disk_file *f, struct 
 		choice = DISK_ENGINE_POOL;
 	if (choice == DISK_ENGINE_AUTO && asked && strcmp(asked, "uring") == 0)
 		choice = DISK_ENGINE_URING;
-	if (choice == DISK_ENGINE_POOL)
+	if (choice == DISK_ENGINE_POOL || f->is_leased) /* what io_uring has queued cannot be called back */
 		return engine_pool_new(l, e);
 	g = engine_uring_new(l, &why);
 	if (g || choice == DISK_ENGINE_URING) {

@@ -58,6 +58,7 @@ struct disk {
 	bool no_punch, no_zero_range; /* the kernel said so */
 	bool is_cached;           /* the page cache may hold bytes of ours */
 	int lost_err;             /* see disk-raw.c: what a failed sync lost is lost */
+	struct req_list parked;   /* the lease is over: until it is renewed */
 };
 
 static inline struct disk *disk_of(const struct layer *l)
@@ -67,6 +68,12 @@ static inline struct disk *disk_of(const struct layer *l)
 
 /* Makes the layer over this engine. Takes f and g, also when it fails. */
 struct layer *disk_layer_over(struct loop *l, struct disk_file *f, struct engine *g, struct error *e);
+
+/* disk-lease.c. True: r waits for the lease. */
+bool disk_lease_parks(struct disk *d, struct req *r);
+void disk_lease_park(struct disk *d, struct req *r);
+/* disk-raw.c: as layer_forward() does. */
+void disk_submit(struct layer *l, struct req *r);
 
 /* For disk-zero.c: a piece from the cursor on, at most to end; memory is where the byte at the cursor lies. */
 void disk_op_move(struct disk_op *op, void *memory, uint64_t end);

@@ -19,6 +19,9 @@ struct disk_spec {
 	enum disk_engine engine;  /* AUTO: what SXM_ENGINE=pool|uring says; else io_uring where the kernel, asked now, has it */
 	bool no_direct;           /* do not use O_DIRECT though the file allows it. SXM_DIRECT=0 too */
 	unsigned lock_wait_ms;    /* how long another holder of the image may take to let go */
+	bool is_sharable;         /* several hosts are meant to write to it: the lock is a shared one */
+	bool is_leased;           /* nothing is read or written but while disk_set_lease() says so; O_DIRECT, or EINVAL */
+	bool may_skip_lock;       /* who holds it after lock_wait_ms is dead, as the lease says: it is opened all the same */
 };
 
 /* Opens, locks (flock LOCK_EX, or LOCK_SH when read-only, on the very description that does the I/O, for life), returns the
@@ -41,6 +44,9 @@ bool disk_is_direct(const struct layer *disk);
  * file of the same file system. A positive errno: EOPNOTSUPP, EXDEV, EINVAL: they cannot be shared. Blocks: it is for the pool,
  * and the disk must stay open. */
 int disk_clone(const struct layer *disk, int to, struct range r, uint64_t align, uint64_t *end);
+/* is_leased: requests go to the image until then, by lease_now_ns(); those that come later, or are still on their way in this
+ * process, wait for the next call. */
+void disk_set_lease(struct layer *disk, uint64_t until_ns);
 /* The image grew: takes the new size from the file. */
 int disk_refresh_size(struct layer *disk, struct error *e);
 

@@ -6,6 +6,8 @@
  *
  * Used where io_uring is absent or switched off (dom0 kernels before 5.6, kernel.io_uring_disabled).  As many operations run
  * at once as the pool has threads (UV_THREADPOOL_SIZE); the others wait inside it in order.
+ * Under a lease each call is preceded by a look at the clock, in the thread that makes it: who was stopped, or stood behind
+ * calls that hang, does not write late.
  * Fails: out of memory for a job ends that operation with ENOMEM, from the deferred queue.
  */
 #include <errno.h>
@@ -14,6 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/lease.h"
 #include "base/log.h"
 #include "disk/engine.h"
 #include "loop/offload.h"
@@ -45,13 +48,21 @@ static ssize_t transfer(const struct engine_op *op)
 	return pwritev2(op->fd, &iov, 1, offset, op->is_fua ? RWF_DSYNC : 0);
 }
 
+static bool is_late(const struct engine *g)
+{
+	return UNLIKELY(g->until_ns != NULL) && lease_now_ns() >= atomic_load(g->until_ns);
+}
+
 /* Nothing moved: a read met the end of the file inside what was its size, it shrank under us.  To answer zeroes would be to
  * make data up: EIO. */
-static int move_all(struct engine_op *op)
+static int move_all(const struct engine *g, struct engine_op *op)
 {
 	while (op->moved < op->length) {
-		ssize_t n = transfer(op);
+		ssize_t n;
 
+		if (is_late(g))
+			return ENGINE_LATE;
+		n = transfer(op);
 		if (n < 0 && errno != EINTR)
 			return errno;
 		if (n == 0)
@@ -62,13 +73,15 @@ static int move_all(struct engine_op *op)
 	return 0;
 }
 
-static int run(struct engine_op *op)
+static int run(const struct engine *g, struct engine_op *op)
 {
 	int rc;
 
 	if (op->opcode == ENGINE_READ || op->opcode == ENGINE_WRITE)
-		return move_all(op);
+		return move_all(g, op);
 	do {
+		if (is_late(g))
+			return ENGINE_LATE;
 		if (op->opcode == ENGINE_FLUSH)
 			rc = fdatasync(op->fd);
 		else
@@ -81,7 +94,7 @@ static void on_work(struct offload *o)
 {
 	struct job *job = container_of(o, struct job, offload);
 
-	job->err = run(job->op);
+	job->err = run(&job->pool->engine, job->op);
 }
 
 static void on_done(struct offload *o)

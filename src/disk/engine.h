@@ -8,6 +8,7 @@
 #ifndef SXM_DISK_ENGINE_H
 #define SXM_DISK_ENGINE_H
 
+#include <stdatomic.h>
 #include <sys/queue.h>
 
 #include "base/compiler.h"
@@ -42,7 +43,10 @@ struct engine_ops {
 };
 struct engine {
 	const struct engine_ops *ops;
+	/* Borrowed from disk-file; NULL: no lease. What is not with the kernel by then (lease_now_ns()) ends with ENGINE_LATE. */
+	const _Atomic uint64_t *until_ns;
 };
+#define ENGINE_LATE EOWNERDEAD
 
 /* NULL + e where the kernel or the build has none. */
 struct engine *engine_uring_new(struct loop *l, struct error *e);

@@ -4,6 +4,7 @@ libdisk_la_SOURCES = \
 	src/disk/disk-clone.c \
 	src/disk/disk-extents.c src/disk/disk-extents.h \
 	src/disk/disk-file.h src/disk/disk-open.c \
+	src/disk/disk-lease.c \
 	src/disk/disk-nbd.c src/disk/disk-nbd.h src/disk/disk-nbd-fence.c \
 	src/disk/disk-nbd-link.c src/disk/disk-nbd-open.c \
 	src/disk/disk-order.c src/disk/disk-order.h \

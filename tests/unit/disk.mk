@@ -34,3 +34,8 @@ tests_unit_test_disk_nbd_loss_SOURCES = tests/unit/test-disk-nbd-loss.c tests/un
 	tests/unit/disk-rig.c tests/unit/disk-rig.h tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_disk_nbd_loss_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_nbd_loss_LDADD = libdisk.la $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/test-disk-lease
+tests_unit_test_disk_lease_SOURCES = tests/unit/test-disk-lease.c tests/unit/disk-rig.c tests/unit/disk-rig.h
+tests_unit_test_disk_lease_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_lease_LDADD = libdisk.la $(UNIT_LIBS)
