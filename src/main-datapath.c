@@ -75,6 +75,13 @@ static void on_empty(void *arg)
 	end_if_empty(p);
 }
 
+/* Nothing is flushed, closed in order or written down: it is all another host's. */
+static void on_lost(void *arg UNUSED)
+{
+	log_error("the process ends, as another host has the disk");
+	_exit(1);
+}
+
 /* Whoever only asked (a status, a detach of nobody) leaves no job whose end would tell: look again in a while. */
 static void on_quiet(void *arg)
 {
@@ -128,7 +135,8 @@ static int start(struct process *p, const struct keeper_spec *k, struct error *e
 {
 	const struct options *o = p->options;
 	const struct vdi_spec vdi = {
-		.loop = p->loop, .id = o->id, .path = o->path, .run_dir = k->run_dir, .on_empty = on_empty, .arg = p
+		.loop = p->loop, .id = o->id, .path = o->path, .run_dir = k->run_dir, .on_empty = on_empty,
+		.on_lost = on_lost, .arg = p
 	};
 	const struct server_spec server = {
 		.loop = p->loop, .fd = k->fd, .on_line = dispatch_line, .on_quiet = on_quiet, .on_gone = dispatch_gone,

@@ -33,7 +33,7 @@ static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
 	v->path = strdup(spec->path);
 	v->run_dir = strdup(spec->run_dir);
 	v->pool = iobuf_pool_new(VDI_POOL_BYTES);
-	if (!v->id || !v->path || !v->run_dir || !v->pool)
+	if (!v->id || !v->path || !v->run_dir || !v->pool || tenancy_init(v) == -1)
 		return error_set(e, ENOMEM, "out of memory");
 	if (strlen(v->id) > VDI_ID_MAX || !*v->id || strchr(v->id, '/') || *v->id == '.')
 		return error_set(e, EINVAL, "%.60s is no id: 1 to %d bytes, no slash, no leading dot", v->id, VDI_ID_MAX);
@@ -53,6 +53,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 		log_warn("no place yet for records of operations that end: %s", no_dir.text);
 	v->loop = spec->loop;
 	v->on_empty = spec->on_empty;
+	v->on_lost = spec->on_lost;
 	v->arg = spec->arg;
 	TAILQ_INIT(&v->domains);
 	TAILQ_INIT(&v->operations);
@@ -81,6 +82,7 @@ void vdi_free(struct vdi *v)
 	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
 	loop_timer_free(v->far.linger);
+	tenancy_fini(v);
 	owner_clear(&v->owner);
 	while ((op = TAILQ_FIRST(&v->operations)))
 		record_free(v, op);
@@ -365,6 +367,7 @@ void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg)
 {
 	job_add(v, JOB_STOP, "", done, arg);
 	v->is_stopping = true;
+	v->tenancy.is_cancelled = true;
 	group_hurry(v);
 	pause_hurry(v);
 }

@@ -22,6 +22,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/source.c src/vdi/source-news.c \
 	src/vdi/stack.c \
 	src/vdi/take.c \
+	src/vdi/tenancy.c src/vdi/tenancy.h \
 	src/vdi/tracking.c \
 	src/vdi/verification.c \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h

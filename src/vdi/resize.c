@@ -44,7 +44,8 @@ static void grow_file(struct vdi *v)
 	CLEANUP_CLOSE int fd = open_file(v, &v->step);
 	uint64_t bytes = v->job->bytes;
 
-	if (fd < 0 || (v->cbt && cbt_grow(v->cbt, bytes, &v->step) == -1) || ftruncate(fd, (off_t)bytes) == 0)
+	if (fd < 0 || tenancy_check(&v->tenancy, &v->step) == -1 ||
+	    (v->cbt && cbt_grow(v->cbt, bytes, &v->step) == -1) || ftruncate(fd, (off_t)bytes) == 0)
 		return;
 	if (errno == EFBIG || errno == EINVAL)
 		error_set(&v->step, EFBIG, "its file system cannot hold a file of %llu bytes", (unsigned long long)bytes);

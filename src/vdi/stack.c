@@ -2,7 +2,7 @@
  *
  * stack - opens, changes and closes the pile of layers, step by step
  *
- *      clients -> gate -> [mirror] -> [cbt] -> disk -> the image's descriptor, locked for as long as it is open
+ *      clients -> gate -> [mirror] -> [cbt] -> disk -> the image's descriptor, locked for as long as it is open, and leased
  *
  * The only file that calls disk and gate constructors and that makes and frees NBD servers.  Each function is one step of
  * the running job: it starts something and ends in `next`, with v->step saying how it went.
@@ -10,7 +10,7 @@
  * Upgrade (opened read-only, now somebody writes): hold, drain, close the disk, open it anew for writing, put it under the
  * same gate, release.  Where that fails the disk is opened read-only again; where that fails too the gate refuses.
  *
- * Can fail: opening (no file, a lock held elsewhere), flushing (the medium), writing a record (disk full).
+ * Can fail: opening (no file, a lock or a lease held elsewhere), flushing (the medium), writing a record (disk full).
  * Invariant: gate and disk are both open or both closed, except inside an upgrade, where the gate is held.
  */
 #include <errno.h>
@@ -25,6 +25,8 @@
 #include "base/proc.h"
 #include "block/gate.h"
 #include "vdi/vdi-private.h"
+
+#define LEASE_TRIES 5u
 
 /* --- steps */
 
@@ -76,21 +78,40 @@ void stack_work(struct vdi *v, void (*work)(struct vdi *v), step_fn *next)
 
 /* --- open */
 
-static void open_image(struct vdi *v)
+/* The lock before the lease: what a killed process of this host had under way is over then. */
+static bool try_to_open(struct vdi *v, struct error *e)
 {
-	const struct disk_spec spec = {
+	struct disk_spec spec = {
 		.path = v->path,
 		.run_dir = v->run_dir,
 		.is_read_only = v->open_read_only,
 		.lock_wait_ms = VDI_LOCK_WAIT_MS,
 	};
 
-	v->opened = disk_open(&spec, &v->step);
-	if (!v->opened || (tracking_open(v, &v->step) == 0 && owner_load(v->path, &v->loaded, &v->step) == 0))
-		return;
+	error_clear(e);
+	if (tenancy_wait(&v->tenancy, v->path, &spec, e) == -1)
+		return false;
+	v->opened = disk_open(&spec, e);
+	if (!v->opened)
+		return false;
+	if (tenancy_take(&v->tenancy, v->path, &spec, e) == 0 && tracking_open(v, e) == 0 &&
+	    owner_load(v->path, &v->loaded, e) == 0)
+		return true;
 	cbt_live_free(take_ptr(&v->tracked)); /* its file says that it was not closed, no more */
 	disk_file_close(take_ptr(&v->opened));
 	disk_settle(v->run_dir, NULL);
+	tenancy_undo(&v->tenancy, v->path);
+	return false;
+}
+
+static void open_image(struct vdi *v)
+{
+	struct error e = { .err = ESTALE };
+
+	for (unsigned tries = 0; e.err == ESTALE && tries < LEASE_TRIES; tries++) /* somebody changed the lease under us */
+		if (try_to_open(v, &e))
+			return;
+	v->step = e;
 }
 
 /* v->disk of what open_image() brought. */
@@ -113,6 +134,7 @@ static void make_disk(struct vdi *v)
 	owner_clear(&v->owner);
 	v->owner = v->loaded;
 	v->loaded = (struct owner){ 0 };
+	tenancy_begin(v);
 }
 
 /* ... under the gate. */
@@ -322,10 +344,15 @@ static void settle(struct vdi *v)
 		log_error("after closing: %s", e.text);
 }
 
+static void on_settled(struct offload *o)
+{
+	tenancy_end(container_of(o, struct vdi, offload));
+}
+
 static void untracked(struct vdi *v)
 {
 	close_layers(v);
-	offload(v, settle, on_worked);
+	offload(v, settle, on_settled);
 }
 
 static void on_close_quiet(struct layer *gate UNUSED, void *arg)
@@ -438,6 +465,8 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 
 static void write_file(struct vdi *v)
 {
+	if (!v->is_for_host && tenancy_check(&v->tenancy, &v->step) == -1)
+		return;
 	if (v->is_for_host) {
 		proc_swap_file(v->file, v->text, strlen(v->text), 0600, &v->step);
 		return;
@@ -454,6 +483,8 @@ static void work_on_file(struct vdi *v)
 {
 	if (v->text)
 		write_file(v);
+	else if (tenancy_check(&v->tenancy, &v->step) == -1)
+		return;
 	else if (unlink(v->file) == -1 && errno != ENOENT && errno != ENOTDIR)
 		error_errno(&v->step, errno, "remove %s", v->file);
 }

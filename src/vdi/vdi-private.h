@@ -21,6 +21,7 @@
 #include "vdi/domains.h"
 #include "vdi/journal.h"
 #include "vdi/owner.h"
+#include "vdi/tenancy.h"
 #include "vdi/vdi.h"
 
 #define VDI_ID_MAX 48                  /* bytes; an operation's id is it, a dot and 14 digits */
@@ -285,7 +286,7 @@ TAILQ_HEAD(job_list, job);
 struct vdi {
 	struct loop *loop;     /* borrowed */
 	char *id, *path, *run_dir; /* owned */
-	void (*on_empty)(void *arg);
+	void (*on_empty)(void *arg), (*on_lost)(void *arg);
 	void *arg;
 
 	TAILQ_HEAD(, domain) domains;
@@ -301,6 +302,7 @@ struct vdi {
 	struct layer *cbt;         /* owned; NULL: changes are not tracked */
 	struct layer *lower;       /* owned: a gate under op's mirror, while the disk is paused */
 	bool is_read_only;         /* the disk is open so */
+	struct tenancy tenancy;
 	bool is_refusing;          /* the gate, after a handover */
 	struct iobuf_pool *pool;   /* owned */
 
@@ -378,6 +380,12 @@ void stack_save(struct vdi *v, step_fn *next);    /* domains.json as things are 
 void stack_write(struct vdi *v, char *file, char *text, step_fn *next); /* takes both; text NULL: unlink file */
 /* Makes it durable that the disk is so owned; then it is in force, and everybody whom it concerns hears. */
 void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after);
+
+/* --- tenancy.c; -1: out of memory */
+int tenancy_init(struct vdi *v);
+void tenancy_fini(struct vdi *v);
+void tenancy_begin(struct vdi *v); /* v->disk is there */
+void tenancy_end(struct vdi *v);   /* ... no more: ends the running step */
 
 /* --- vdi.c */
 void vdi_begin_resume(struct vdi *v);

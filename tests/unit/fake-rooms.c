@@ -53,6 +53,9 @@ struct disk_file *disk_open(const struct disk_spec *spec, struct error *e)
 		return NULL;
 	}
 	f->is_read_only = spec->is_read_only;
+	fake.was_sharable = spec->is_sharable;
+	fake.was_leased = spec->is_leased;
+	fake.could_skip_lock = spec->may_skip_lock;
 	return f;
 }
 
@@ -123,6 +126,12 @@ int disk_clone(const struct layer *disk, int to, struct range r, uint64_t align,
 		return fake.clone_err;
 	*end = MIN(r.end, r.start + fake.clone_granules * align);
 	return 0;
+}
+
+void disk_set_lease(struct layer *disk, uint64_t until_ns)
+{
+	(void)disk;
+	fake.lease_until_ns = until_ns;
 }
 
 int disk_refresh_size(struct layer *disk, struct error *e)

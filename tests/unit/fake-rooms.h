@@ -21,6 +21,8 @@ struct fake {
 	unsigned clones, clone_err_at; /* so many were asked for; from that one on they end with clone_err; 0: none does. On pool threads */
 	int clone_err;
 	uint64_t clone_granules; /* how much one does, at most */
+	bool was_sharable, was_leased, could_skip_lock; /* the disk that was opened last */
+	uint64_t lease_until_ns;
 	uint64_t size_bytes;    /* what disk_refresh_size() finds */
 	struct layer *mirror;   /* the living one */
 	struct mirror_status status;

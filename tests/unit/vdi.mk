@@ -45,3 +45,7 @@ UNIT_TESTS += tests/unit/test-snapshot
 tests_unit_test_snapshot_SOURCES = tests/unit/test-snapshot.c $(VDI_RIG)
 tests_unit_test_snapshot_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_snapshot_LDADD = $(VDI_LIBS)
+UNIT_TESTS += tests/unit/test-tenancy
+tests_unit_test_tenancy_SOURCES = tests/unit/test-tenancy.c $(VDI_RIG)
+tests_unit_test_tenancy_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_tenancy_LDADD = $(VDI_LIBS)
