@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/image.h"
+#include "plugins/ownership.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 #include "plugins/volume.h"
@@ -175,7 +176,7 @@ static char *ask_started(struct smapi_call *call, const char *verb, bool is_read
 	struct error e;
 	char *ok;
 
-	if (!path || check_image(path, f) == -1)
+	if (!path || check_image(path, f) == -1 || (!is_read_only && ownership_prepare(path, f) == -1))
 		return NULL;
 	if (!text) {
 		failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
@@ -183,7 +184,7 @@ static char *ask_started(struct smapi_call *call, const char *verb, bool is_read
 	}
 	ok = process_by_path(&p, path, &e) == 0 ? process_call(&p, verb, text, PROCESS_START, 0, &e) : NULL;
 	if (!ok)
-		failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+		ownership_explain(path, f, FAILURE_VDI_UNAVAILABLE, &e);
 	return ok;
 }
 

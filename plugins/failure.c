@@ -35,6 +35,7 @@ static const struct kind {
 	[FAILURE_SR_DOES_NOT_EXIST]     = { "SR_BACKEND_FAILURE", "SR_does_not_exist", true },
 	[FAILURE_SR_NOT_ATTACHED]       = { "SR_BACKEND_FAILURE", "Sr_not_attached", true },
 	[FAILURE_VOLUME_DOES_NOT_EXIST] = { "SR_BACKEND_FAILURE", "Volume_does_not_exist", true },
+	[FAILURE_ELSEWHERE]             = { "SR_BACKEND_FAILURE", "Activated_on_another_host", true },
 	[FAILURE_UNIMPLEMENTED]         = { "SR_BACKEND_FAILURE", "Unimplemented", true },
 };
 

@@ -28,6 +28,7 @@ enum failure_kind {
 	FAILURE_SR_DOES_NOT_EXIST,
 	FAILURE_SR_NOT_ATTACHED,
 	FAILURE_VOLUME_DOES_NOT_EXIST,
+	FAILURE_ELSEWHERE,      /* Activated_on_another_host, its argument the host's uuid */
 	FAILURE_UNIMPLEMENTED,
 };
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lease.h"
 #include "base/log.h"
 #include "plugins/lock.h"
 
@@ -137,6 +138,8 @@ int image_unlink(const char *dir, const char *key, struct error *e)
 	for (const char *const *suffix = image_beside; *suffix; suffix++)
 		if (unlink_beside(path, *suffix, e) == -1)
 			return -1;
+	if (lease_remove(path, e) == -1)
+		return -1;
 	image_settle(dir, key);
 	err = image_sync_dir(dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;

@@ -4,7 +4,7 @@ libplugins_la_SOURCES = \
 	plugins/chain.c plugins/chain.h plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
 	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h \
 	plugins/image.c plugins/image-clone.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
-	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/plugin.c \
+	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/ownership.c plugins/ownership.h plugins/plugin.c \
 	plugins/probe.c plugins/probe.h \
 	plugins/process.c plugins/process.h plugins/records.c plugins/records.h plugins/smapi.h plugins/spawn.c plugins/spawn.h \
 	plugins/sr.c plugins/sr.h plugins/sr-filebased.c plugins/sr-device.c plugins/sr-device.h plugins/sr-ext4.c plugins/sr-xfs.c \

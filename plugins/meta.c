@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lease.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/chain.h"
@@ -35,6 +36,7 @@ static const struct jsonspec_field sr_fields[] = {
 	{ "name", JS_STRING, offsetof(struct meta_sr, name) },
 	{ "description", JS_STRING, offsetof(struct meta_sr, description) },
 	{ "format", JS_STRING, offsetof(struct meta_sr, format) },
+	{ "shared", JS_BOOL, offsetof(struct meta_sr, is_shared), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec sr_spec = { "SR record", sizeof(struct meta_sr), sr_fields };
@@ -262,7 +264,7 @@ static bool is_record(const char *dir UNUSED, const char *name, char *key)
 /* Has it, in its middle, the name of what is replaced by rename? */
 static bool is_half_written(const char *name)
 {
-	if (strstr(name, ".json.") || strstr(name, ".cbt."))
+	if (strstr(name, ".json.") || strstr(name, ".cbt.") || strstr(name, LEASE_SUFFIX "."))
 		return true;
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
 		const char *at = strstr(name, *suffix);
@@ -276,6 +278,8 @@ static bool is_half_written(const char *name)
 /* Is name that of a file beside an image? Then key holds the image's. */
 static bool split_beside(const char *name, char key[static META_KEY_MAX + 1])
 {
+	if (meta_split_name(name, ".raw" LEASE_SUFFIX, key))
+		return true;
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
 		char tail[32];
 
@@ -373,7 +377,8 @@ static void sweep_one(const char *dir, const char *name)
 		sweep_image(dir, path, stem);
 	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
 		log_info("%s is removed", path);
-		unlink(path);
+		if (unlink(path) == -1 && errno == EISDIR)
+			lease_drop(path);
 	}
 }
 

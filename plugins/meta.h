@@ -6,6 +6,7 @@
  *      DIR/sxm-sr.lock         held shared while a volume is made, exclusively while the SR is made or removed
  *      DIR/<key>.json          a volume's record: its presence makes the volume
  *      DIR/<key>.raw           its image
+ *      DIR/<key>.raw.lease/    where the SR is shared: which host has it active (base/lease.h)
  *      DIR/.<key>.raw.new      another name of it while the volume is made
  *      DIR/<key>.cbt           what changed in it, where that is tracked (chain.h); also when its image was destroyed
  *
@@ -20,6 +21,7 @@
 struct meta_sr {
 	char *uuid, *name, *description; /* owned */
 	char *format;                    /* owned; of new volumes */
+	bool is_shared;                  /* several hosts have it attached: volumes are leased */
 };
 
 /* ENOENT in e: no SR here. EBADMSG: there is a record, but it cannot be understood. */

@@ -57,6 +57,15 @@ static const char *name_of(const char *dir)
 
 /* --- the configuration */
 
+bool sr_is_forced(const struct jsonspec_map *configuration)
+{
+	const char *force = jsonspec_map_get(configuration, "force");
+
+	return force && strcmp(force, "true") == 0;
+}
+
+/* --- the configuration */
+
 int sr_device_check(struct jsonspec_map *configuration, struct failure *f)
 {
 	const char *path = jsonspec_map_get(configuration, "device"), *force = jsonspec_map_get(configuration, "force");

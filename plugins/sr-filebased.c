@@ -4,6 +4,7 @@
  *
  *      uri = file:///srv/sr    where
  *      format = auto | raw     of new volumes
+ *      shared = true | false   several hosts have the directory
  *
  * The directory itself is made if its parent is there; a missing parent is more likely a file system that is not mounted.
  */
@@ -20,6 +21,7 @@
 
 static const struct sr_option options[] = {
 	{ "uri", "file:///directory, absolute; its parent must exist" },
+	{ "shared", "true: several hosts have this directory, as on a cluster's file system; false (default)" },
 	SR_OPTION_FORMAT,
 	{ NULL, NULL },
 };
@@ -31,7 +33,7 @@ static int out_of_memory(struct failure *f)
 
 static int filebased_check(struct jsonspec_map *configuration, struct failure *f)
 {
-	const char *uri = jsonspec_map_get(configuration, "uri");
+	const char *uri = jsonspec_map_get(configuration, "uri"), *shared = jsonspec_map_get(configuration, "shared");
 	CLEANUP_FREE char *path = NULL;
 	struct error e;
 
@@ -48,6 +50,8 @@ static int filebased_check(struct jsonspec_map *configuration, struct failure *f
 	path = uri_path(uri, "file", &e);
 	if (!path)
 		return failure_from(f, FAILURE_CONFIGURATION, &e);
+	if (shared && strcmp(shared, "true") != 0 && strcmp(shared, "false") != 0)
+		return failure_set(f, FAILURE_CONFIGURATION, EINVAL, "shared is %s; it is true or false", shared);
 	return sr_check_format(configuration, f);
 }
 

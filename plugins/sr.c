@@ -24,6 +24,7 @@
 #include "base/proc.h"
 #include "plugins/child.h"
 #include "plugins/lock.h"
+#include "plugins/ownership.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 #include "plugins/vdi-id.h"
@@ -186,7 +187,8 @@ static int write_first_record(struct smapi_call *call, const char *dir, struct f
 	if (e.err != ENOENT)
 		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 	meta = (struct meta_sr) { .uuid = a->uuid, .name = a->name, .description = a->description,
-				  .format = (char *)(uintptr_t)jsonspec_map_get(&a->configuration, "format") };
+				  .format = (char *)(uintptr_t)jsonspec_map_get(&a->configuration, "format"),
+				  .is_shared = ownership_is_shared(call->sr_type->is_shared, &a->configuration) };
 	return meta_sr_write(dir, &meta, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
@@ -207,13 +209,6 @@ static int create_in(struct smapi_call *call, const struct sr_place *place, stru
 	if (record && access(record, F_OK) == -1 && errno == ENOENT)
 		unlink(lock_path); /* it is held, and there is no SR */
 	return -1;
-}
-
-bool sr_is_forced(const struct jsonspec_map *configuration)
-{
-	const char *force = jsonspec_map_get(configuration, "force");
-
-	return force && strcmp(force, "true") == 0;
 }
 
 static int create_now(struct smapi_call *call, char **result, struct failure *f)
@@ -278,7 +273,7 @@ static int attach_now(struct smapi_call *call, char **result, struct failure *f)
 		return -1;
 	if (type->attach && type->attach(type, configuration, dir, f) == -1)
 		return -1;
-	if (check_identity(configuration, dir, f) == -1) {
+	if (check_identity(configuration, dir, f) == -1 || ownership_share(dir, type->is_shared, configuration, f) == -1) {
 		if (type->detach)
 			type->detach(type, dir, &ignored);
 		return -1;
@@ -423,7 +418,7 @@ static int stat_now(struct smapi_call *call, char **result, struct failure *f)
 
 	if (sr_open(&sr, call->args.sr, f) == -1)
 		return -1;
-	fill_stat(&sr, call->sr_type->is_shared, &stat);
+	fill_stat(&sr, call->sr_type->is_shared || sr.meta.is_shared, &stat);
 	text = jsonspec_encode(&types_sr_stat, &stat);
 	sr_close(&sr);
 	return smapi_result(text, result, f);

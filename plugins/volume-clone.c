@@ -185,7 +185,7 @@ static int say_not_shared(const struct taking *t, bool is_snapshot, struct error
 
 static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is_snapshot, struct failure *f)
 {
-	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
+	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_SHARED, f);
 	struct taking t = { .dir = sr->dir, .key = key, .to_dir = sr->dir, .to_key = new_key, .is_snapshot = is_snapshot };
 	struct meta_volume m;
@@ -234,7 +234,7 @@ int volume_clone(struct smapi_call *call, char **result, struct failure *f)
 /* Only the image is locked while data is copied: it may take long, and the volume's name may be changed meanwhile. */
 static int copy_in(const struct sr *from, const char *key, const struct sr *to, const char *new_key, struct failure *f)
 {
-	CLEANUP_LOCK int making = volume_hold_sr(to, f);
+	CLEANUP_LOCK int making = volume_check_here(from->dir, key, f) == -1 ? -1 : volume_hold_sr(to, f);
 	struct taking t = { .dir = from->dir, .key = key, .to_dir = to->dir, .to_key = new_key, .may_copy = true };
 	struct meta_volume m;
 	struct error e;
@@ -372,7 +372,7 @@ static int revert_in(const struct sr *sr, const char *snapshot, const char *key,
 {
 	bool is_first = strcmp(snapshot, key) < 0;
 	const char *first = is_first ? snapshot : key, *second = is_first ? key : snapshot;
-	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
+	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int one = making < 0 ? -1 : volume_lock(sr->dir, first, is_first ? LOCK_SHARED : LOCK_EXCLUSIVE, f);
 	CLEANUP_LOCK int other = one < 0 ? -1 : volume_lock(sr->dir, second, is_first ? LOCK_EXCLUSIVE : LOCK_SHARED, f);
 	struct taking t = { .dir = sr->dir, .key = snapshot, .to_dir = sr->dir, .to_key = key, .may_copy = true };

@@ -24,6 +24,7 @@
 #include "plugins/datapath.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
+#include "plugins/ownership.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 #include "plugins/volume.h"
@@ -235,6 +236,8 @@ static int destroy_in(const char *dir, const char *key, struct failure *f)
 
 	if (!record || !path)
 		return out_of_memory(f);
+	if (ownership_check(path, f) == -1)
+		return -1;
 	lock = lock_take(record, LOCK_EXCLUSIVE, &e);
 	if (lock < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
@@ -274,6 +277,13 @@ int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
 	r = destroy_in(sr.dir, call->args.key, f);
 	sr_close(&sr);
 	return r == 0 ? smapi_unit(result, f) : -1;
+}
+
+int volume_check_here(const char *dir, const char *key, struct failure *f)
+{
+	CLEANUP_FREE char *path = image_path(dir, key);
+
+	return path ? ownership_check(path, f) : out_of_memory(f);
 }
 
 /* --- changes of the record */
@@ -469,7 +479,7 @@ static int grow(const char *dir, const char *key, int64_t bytes, struct failure 
 static int resize_in(struct smapi_call *call, const char *dir, struct failure *f)
 {
 	struct smapi_args *a = &call->args;
-	CLEANUP_LOCK int lock = volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
+	CLEANUP_LOCK int lock = volume_check_here(dir, a->key, f) == -1 ? -1 : volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
 	struct image_info image;
 	struct meta_volume m;
 	struct error e;

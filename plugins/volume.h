@@ -24,6 +24,8 @@ int volume_answer(const char *dir, const char *key, char **result, struct failur
 int volume_hold_sr(const struct sr *sr, struct failure *f);
 /* A descriptor: the record's lock. */
 int volume_lock(const char *dir, const char *key, enum lock_mode mode, struct failure *f);
+/* It is active on no other host: see ownership_check(). Before locks are taken, as it may wait. */
+int volume_check_here(const char *dir, const char *key, struct failure *f);
 /* The record, or what can be said where it is damaged; meta_volume_clear() frees. */
 int volume_read(const char *dir, const char *key, struct meta_volume *m, struct failure *f);
 /* ... of one whose data is there: -1 + f for others. */

@@ -209,7 +209,7 @@ static int fill(const char *dir, bool is_sharable, struct error *e)
 	return -1;
 }
 
-static void empty(const char *dir)
+void lease_drop(const char *dir)
 {
 	DIR *d = opendir(dir);
 	struct dirent *entry;
@@ -219,6 +219,7 @@ static void empty(const char *dir)
 			unlinkat(dirfd(d), entry->d_name, 0);
 	if (d)
 		closedir(d);
+	rmdir(dir);
 }
 
 int lease_make(const char *image, bool is_sharable, struct error *e)
@@ -241,8 +242,7 @@ int lease_make(const char *image, bool is_sharable, struct error *e)
 		return proc_sync_dir(dir, e);
 	if (r == 0 && errno != ENOTEMPTY && errno != EEXIST)
 		r = error_errno(e, errno, "make the lease %s", dir);
-	empty(passing);
-	rmdir(passing);
+	lease_drop(passing);
 	return r;
 }
 
@@ -276,7 +276,7 @@ int lease_remove(const char *image, struct error *e)
 
 	if (join(&dir, image, "", e) == -1)
 		return -1;
-	empty(dir);
+	lease_drop(dir);
 	return rmdir(dir) == -1 && errno != ENOENT && errno != ENOTDIR ? error_errno(e, errno, "remove %s", dir) : 0;
 }
 

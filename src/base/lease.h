@@ -54,6 +54,8 @@ int lease_make(const char *image, bool is_sharable, struct error *e);
 int lease_change(const char *image, const struct lease *from, const struct lease *to, struct error *e);
 /* The image goes, and it with it. Good when it is not there. */
 int lease_remove(const char *image, struct error *e);
+/* What lease_make() was killed over: that directory, and what is in it. */
+void lease_drop(const char *dir);
 
 /* A clock that runs on while the machine sleeps, and that nobody sets. */
 uint64_t lease_now_ns(void);

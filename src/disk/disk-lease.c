@@ -7,8 +7,9 @@
  *                  '----------> parked <---------'     disk_set_lease() -> from the beginning
  *
  * Whether it is in time is asked twice: here, and by the engine just before its call, since between the two a process may be
- * stopped for an hour.  What waits is not failed: as a rule the storage does not answer, and a guest on such storage waits anyway;
- * when it answers again and nobody has taken the lease, nothing has happened.  If somebody has, this process ends (vdi/tenancy).
+ * stopped for an hour.  What waits is not failed: as a rule the storage does not answer, and a guest on such storage waits
+ * anyway; when it answers again and nobody has taken the lease, nothing has happened.  If somebody has, this process ends
+ * (vdi/tenancy).
  *
  * A request that was on its way begins anew, whatever pieces of it were written: its bytes are the same.
  * Reads wait, too: another host may be writing.

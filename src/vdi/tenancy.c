@@ -84,7 +84,7 @@ int tenancy_wait(struct tenancy *t, const char *image, struct disk_spec *spec, s
 	spec->is_leased = t->seen.kind != LEASE_ABSENT;
 	spec->may_skip_lock = t->was_dead;
 	if (t->was_dead)
-		spec->lock_wait_ms = MAX(spec->lock_wait_ms, (unsigned)(t->spec.lock_ns / NS_PER_MS));
+		spec->lock_wait_ms = (unsigned)(t->spec.lock_ns / NS_PER_MS);
 	return 0;
 }
 
