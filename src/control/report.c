@@ -336,8 +336,8 @@ static struct owner_report owner_of(const struct vdi_status *s, struct owner_tex
 }
 
 struct status_report {
-	char *version, *id, *path, *engine, *owed;
-	int64_t pid, size, in_flight, buffers, rss;
+	char *version, *id, *path, *engine, *owed, *lease;
+	int64_t lease_left_ms, pid, size, in_flight, buffers, rss;
 	bool is_open, is_direct, is_read_only, is_tracked;
 	struct owner_report owner;
 	struct jsonspec_records domains, operations, verifications;
@@ -349,7 +349,7 @@ static const struct jsonspec_field status_fields[] = {
 	STATUS("direct", JS_BOOL, is_direct), STATUS("read_only", JS_BOOL, is_read_only), STATUS("cbt", JS_BOOL, is_tracked),
 	STATUS("size_bytes", JS_INT64, size),
 	STATUS("in_flight", JS_INT64, in_flight), STATUS("buffer_bytes", JS_INT64, buffers), STATUS("rss_bytes", JS_INT64, rss),
-	STATUS("owed", JS_STRING, owed),
+	STATUS("owed", JS_STRING, owed), STATUS("lease", JS_STRING, lease), STATUS("lease_left_ms", JS_INT64, lease_left_ms),
 	{ .name = "owner", .type = JS_RECORD, .offset = offsetof(struct status_report, owner), .sub = &owner_spec },
 	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct status_report, domains), .sub = &domain_spec },
 	{ .name = "operations", .type = JS_RECORDS, .offset = offsetof(struct status_report, operations),
@@ -402,11 +402,15 @@ char *report_status(const struct vdi *v, const char *id, const char *path)
 	struct vdi_status s;
 	struct owner_texts texts;
 	struct status_report r;
+	char lease[LEASE_NAME_MAX] = "";
 
 	if (!l || !o || !n)
 		return NULL;
 	vdi_status(v, &s);
+	if (s.lease.kind != LEASE_ABSENT)
+		lease_name(&s.lease, lease);
 	r = (struct status_report){
+		.lease = lease, .lease_left_ms = number(s.lease_left_ms),
 		.version = borrow(PACKAGE_VERSION), .id = borrow(id), .path = borrow(path), .engine = borrow(s.engine),
 		.owed = borrow(s.owed ? s.owed : ""), .pid = getpid(), .size = number(s.size_bytes), .in_flight = s.in_flight,
 		.buffers = number(s.buffer_bytes), .rss = resident_bytes(), .is_open = s.is_open, .is_direct = s.is_direct,

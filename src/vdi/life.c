@@ -432,6 +432,7 @@ void vdi_status(const struct vdi *v, struct vdi_status *out)
 		.owed = v->owed,
 		.owner = v->owner.file ? v->owner.record : (struct commit_record){ 0 },
 	};
+	tenancy_status(&v->tenancy, out);
 	TAILQ_FOREACH(l, &v->far.links, entry)
 		out->links += l->is_admitted;
 }

@@ -29,4 +29,4 @@ libvdiroom_la_SOURCES = \
 libvdi_la_SOURCES =
 libvdiroom_la_LIBADD = libcbt.la
 libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la
-EXTRA_DIST += src/vdi/README
+EXTRA_DIST += src/vdi/README src/vdi/OWNERSHIP

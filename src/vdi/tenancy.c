@@ -257,6 +257,16 @@ static void act(struct vdi *v)
 	}
 }
 
+void tenancy_status(const struct tenancy *t, struct vdi_status *out)
+{
+	uint64_t now_ns = lease_now_ns(), until_ns = t->until_ns;
+
+	if (!t->is_taken)
+		return;
+	out->lease = t->tenure.lease;
+	out->lease_left_ms = until_ns > now_ns ? (until_ns - now_ns) / NS_PER_MS : 0;
+}
+
 /* --- for stack.c */
 
 int tenancy_init(struct vdi *v)

@@ -38,6 +38,8 @@ int tenancy_wait(struct tenancy *t, const char *image, struct disk_spec *spec, s
 int tenancy_take(struct tenancy *t, const char *image, const struct disk_spec *spec, struct error *e);
 /* Blocks. It could not be opened after all. */
 void tenancy_undo(struct tenancy *t, const char *image);
+struct vdi_status;
+void tenancy_status(const struct tenancy *t, struct vdi_status *out);
 /* From the pool: writing beside the image is allowed now. -1 + e. */
 int tenancy_check(const struct tenancy *t, struct error *e);
 

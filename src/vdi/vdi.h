@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/jsonspec.h"
+#include "base/lease.h"
 #include "loop/loop.h"
 #include "mirror/commit.h"
 #include "mirror/mirror.h"
@@ -164,6 +165,8 @@ struct vdi_status {
 	size_t domains;
 	const char *owed;           /* borrowed until the next turn; NULL: nothing */
 	struct commit_record owner; /* whose it is; state 0: was never open here */
+	struct lease lease;         /* this host's; absent: none is needed, or had */
+	uint64_t lease_left_ms;     /* until reads and writes wait, if it is not renewed */
 	unsigned links;             /* of a mirror's source, admitted */
 };
 void vdi_status(const struct vdi *v, struct vdi_status *out);
