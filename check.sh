@@ -17,6 +17,7 @@ case ${1-} in
 *) echo "usage: $0 [--long]" >&2; exit 2 ;;
 esac
 jobs=$(nproc)
+waiting=$((jobs + 1)) # tests at once: they wait a lot
 [ "$is_long" = no ] || export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000} FUZZ_RUNS=${FUZZ_RUNS:-1000000}
 
 # "  41 passed, 2 skipped" of a log of make check.
@@ -89,11 +90,11 @@ touch build-check/started
 step "bootstrap" ./bootstrap
 step "configure" configured build-check --enable-werror
 step "build, warnings are errors" in_dir build-check make -j"$jobs"
-step "unit, simulation, lint, end to end" in_dir build-check make -j"$jobs" check
+step "unit, simulation, lint, end to end" in_dir build-check make -j"$waiting" check
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
-step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$jobs" check
-step "make distcheck" in_dir build-check make -j"$jobs" distcheck 'TESTS=$(TARBALL_TESTS)' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$waiting" check
+step "make distcheck" in_dir build-check make -j"$waiting" distcheck 'TESTS=$(TARBALL_TESTS)' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
 step "all files are in the tarball" tarball_is_whole
 if [ "$is_long" = yes ]; then
 	step "long: a disk of 3 GiB moves" in_dir build-check env SXM_DEMO_MB=2048 ./run ../tests/e2e/test-demo.sh
