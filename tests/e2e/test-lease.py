@@ -3,6 +3,7 @@
 """Two hosts and one directory: a volume is active for writing on one of them. The other one gets it at once when it was
 deactivated, in bounded time when the first one is dead, and never while that one may still write."""
 import concurrent.futures
+import json
 import os
 import shutil
 import signal
@@ -298,6 +299,23 @@ def test_readers_and_sharable_volumes_are_everybodys():
     assert disks[0].read(4096) == bytes([2]) * 4096
     for host in (a, b):
         let_go(host, uri)
+
+
+def test_a_pause_keeps_it():
+    """The image is closed for a moment, for what is done to its files; the lease stays, and is renewed."""
+    uri, key = volume()
+    backend = activate(a, uri)
+    before = lease(key).split(".")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(os.path.join(os.path.dirname(nbd_of(backend)[0]), "control"))
+        s.sendall(json.dumps({"id": 1, "verb": "pause", "args": {}}).encode() + b"\n")
+        assert "ok" in json.loads(s.makefile().readline())
+        time.sleep(2 * HOLD)
+        elsewhere(b, "host-a", "Volume.destroy", sr=sr, key=key)
+    until_true("it to serve again", lambda: can_write(backend))
+    after = lease(key).split(".")
+    assert after[0] == before[0] and int(after[1]) > int(before[1]), (before, after)
+    let_go(a, uri)
 
 
 def test_what_is_not_shared_pays_nothing():
