@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,6 +41,8 @@ static struct medium {
 	size_t bytes;
 } medium[MEDIA];
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
 static struct medium *medium_of(ino_t file)
 {
 	for (unsigned i = 0; i < MEDIA; i++)
@@ -52,6 +55,7 @@ static int take(int fd)
 {
 	struct medium *m;
 	struct stat st;
+	int r;
 
 	syncs++;
 	if (sync_err) {
@@ -60,11 +64,14 @@ static int take(int fd)
 	}
 	if (fstat(fd, &st) == -1 || !S_ISREG(st.st_mode))
 		return 0;
+	pthread_mutex_lock(&lock); /* it is a pool's thread */
 	m = medium_of(st.st_ino);
 	m->file = st.st_ino;
 	m->bytes = (size_t)st.st_size;
 	m->data = realloc(m->data, m->bytes + 1);
-	return pread(fd, m->data, m->bytes, 0) == st.st_size ? 0 : -1;
+	r = pread(fd, m->data, m->bytes, 0) == st.st_size ? 0 : -1;
+	pthread_mutex_unlock(&lock);
+	return r;
 }
 
 int fdatasync(int fd)
@@ -94,12 +101,16 @@ static bool is_noted(uint64_t block)
 	const struct medium *m;
 	const uint8_t *page;
 	struct stat st;
+	bool is_noted;
 
 	assert_int_equal(stat(in_dir(noted_in), &st), 0);
+	pthread_mutex_lock(&lock);
 	m = medium_of(st.st_ino);
 	assert_true(m->bytes >= (n + 2) * CBT_PAGE_BYTES);
 	page = m->data + (n + 1) * CBT_PAGE_BYTES;
-	return (page[at / 8] >> at % 8 & 1) || (page[16 + at * 32 + block % 256 / 8] >> block % 8 & 1);
+	is_noted = (page[at / 8] >> at % 8 & 1) || (page[16 + at * 32 + block % 256 / 8] >> block % 8 & 1);
+	pthread_mutex_unlock(&lock);
+	return is_noted;
 }
 
 /* The power was lost, and what is in SXM_RUN_DIR with it. */
