@@ -200,7 +200,7 @@ int chain_walk(const char *dir, const char *from, const char *to, struct cbt_log
 struct node {
 	char key[CBT_KEY_MAX];
 	struct cbt_header header;
-	bool is_next, is_gone;
+	bool is_next, is_gone, is_damaged;
 };
 struct nodes {
 	struct node *item; /* owned */
@@ -224,7 +224,7 @@ static int find_nodes(const char *dir, struct nodes *found)
 	while (r == 0 && (errno = 0, entry = readdir(d))) {
 		struct node n = { .key = "" }, *more;
 		CLEANUP_FREE char *path = NULL;
-		struct error e;
+		struct error e = { 0 };
 
 		if (!take_name(entry->d_name, &n))
 			continue;
@@ -235,10 +235,10 @@ static int find_nodes(const char *dir, struct nodes *found)
 			break;
 		}
 		found->item = more;
-		if (cbt_log_read_header(path, &n.header, &e) == 0)
+		if (cbt_log_read_header(path, &n.header, &e) == -1)
+			n.is_damaged = e.err == EBADMSG; /* whatever it came after, its chain is broken */
+		if (n.is_damaged || !e.err)
 			found->item[found->count++] = n;
-		else if (e.err == EBADMSG)
-			log_warn("%s", e.text); /* whatever it came after, its chain is broken */
 		else if (e.err != ENOENT)
 			r = -1;
 	}
@@ -294,7 +294,7 @@ static void merge_node(const char *dir, struct nodes *nodes, struct node *n)
 	for (size_t i = 0; i < nodes->count; i++) {
 		struct node *child = &nodes->item[i];
 
-		if (child->is_gone || strcmp(child->header.parent, n->key) != 0)
+		if (n->is_damaged || child->is_gone || strcmp(child->header.parent, n->key) != 0)
 			continue;
 		if (child->is_next) {
 			is_needed = true;

@@ -503,6 +503,7 @@ def test_a_damaged_log_is_no_answer():
     broken(a, c)
     disk.deactivate()
     destroy(a, b, c, key)
+    assert not [n for n in os.listdir(MOUNT) if ".cbt" in n], os.listdir(MOUNT)
 
 
 def test_a_process_killed_in_the_midst_of_a_snapshot():
