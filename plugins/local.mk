@@ -1,7 +1,7 @@
 # The verbs' binary links neither libnbd, GnuTLS nor libssh2: it starts in a millisecond.
 noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
-	plugins/chain.c plugins/chain.h plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
+	plugins/bounded.c plugins/bounded.h plugins/chain.c plugins/chain.h plugins/child.c plugins/child.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
 	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h \
 	plugins/image.c plugins/image-clone.c plugins/image.h plugins/lock.c plugins/lock.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
 	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/ownership.c plugins/ownership.h plugins/plugin.c \

@@ -120,6 +120,19 @@ bool mount_is_dir(const char *dir)
 	return base && strncmp(dir, base, bytes) == 0 && dir[bytes] == '/' && mount_is_name(dir + bytes + 1);
 }
 
+char *mount_above(const char *path)
+{
+	CLEANUP_FREE char *mnt = join(proc_run_dir(), "/", "mnt");
+	CLEANUP_FREE char *base = mnt ? realpath(mnt, NULL) : NULL;
+	CLEANUP_FREE char *dir = NULL;
+	size_t bytes = base ? strlen(base) : 0;
+
+	if (!base || strncmp(path, base, bytes) != 0 || path[bytes] != '/')
+		return NULL;
+	dir = strndup(path, bytes + 1 + strcspn(path + bytes + 1, "/"));
+	return dir && mount_is_name(dir + bytes + 1) ? take_ptr(&dir) : NULL;
+}
+
 int mount_lock(const char *dir, struct error *e)
 {
 	CLEANUP_FREE char *path = join(dir, "", ".lock");

@@ -47,5 +47,7 @@ char *mount_source(const char *dir, struct error *e);
 bool mount_is_up(const char *dir);
 /* Is dir one of mount_dir()'s? */
 bool mount_is_dir(const char *dir);
+/* The one of them that path is in, heap; NULL: none. Nothing below SXM_RUN_DIR/mnt is touched. */
+char *mount_above(const char *path);
 
 #endif

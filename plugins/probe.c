@@ -113,7 +113,7 @@ void probe_fini(struct probe *p)
 	*p = (struct probe) { 0 };
 }
 
-static int probe_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_probe(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct probe p = { 0 };
 	char *text;
@@ -125,9 +125,4 @@ static int probe_now(struct smapi_call *call, char **result, struct failure *f)
 	text = jsonspec_array(&types_probe_result, p.item, p.count);
 	probe_fini(&p);
 	return smapi_result(text, result, f);
-}
-
-int sr_probe(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(probe_now, call, call->sr_type->patience_ms, result, f);
 }

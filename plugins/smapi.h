@@ -41,8 +41,6 @@ int smapi_result(char *text, char **result, struct failure *f);
 smapi_fn plugin_query, plugin_ls, plugin_diagnostics;
 /* sr.c */
 smapi_fn sr_probe, sr_create, sr_attach, sr_detach, sr_destroy, sr_stat, sr_set_name, sr_set_description, sr_ls;
-/* fn, in a child that is given up after wait_ms (ETIMEDOUT) where the type of SR is one whose server may not answer. */
-int sr_bounded(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char **result, struct failure *f);
 /* volume.c */
 smapi_fn volume_create, volume_destroy, volume_stat, volume_set, volume_unset, volume_set_name, volume_set_description,
 	volume_resize;

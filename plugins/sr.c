@@ -22,7 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
-#include "plugins/child.h"
+#include "plugins/bounded.h"
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
@@ -211,7 +211,7 @@ static int create_in(struct smapi_call *call, const struct sr_place *place, stru
 	return -1;
 }
 
-static int create_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_create(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct jsonspec_map *configuration = &call->args.configuration;
 	const struct sr_ops *type = call->sr_type;
@@ -258,7 +258,7 @@ static int check_identity(const struct jsonspec_map *configuration, const char *
 	return r;
 }
 
-static int attach_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_attach(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct jsonspec_map *configuration = &call->args.configuration;
 	const struct sr_ops *type = call->sr_type;
@@ -286,7 +286,7 @@ static int attach_now(struct smapi_call *call, char **result, struct failure *f)
 	return smapi_result(jsonspec_string(handle), result, f);
 }
 
-static int detach_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_detach(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *handle = call->args.sr;
 	const struct sr_ops *type = call->sr_type;
@@ -358,7 +358,7 @@ static bool is_destroyed(const char *dir)
 	return is_empty(dir) && meta_sr_remove(dir, &e) == 0; /* nobody has made one meanwhile */
 }
 
-static int destroy_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
 {
 	const char *handle = call->args.sr;
 	const struct sr_ops *type = call->sr_type;
@@ -428,7 +428,7 @@ int sr_stat(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct types_sr_stat stat;
 
-	if (sr_bounded(stat_now, call, STAT_PATIENCE_MS, result, f) == 0)
+	if (bounded_call(stat_now, call, STAT_PATIENCE_MS, result, f) == 0)
 		return 0;
 	if (f->kind == FAILURE_SR_NOT_ATTACHED)
 		return -1;
@@ -515,7 +515,7 @@ static int list_volumes(const char *dir, char **text, struct error *e)
 	return r;
 }
 
-static int ls_now(struct smapi_call *call, char **result, struct failure *f)
+int sr_ls(struct smapi_call *call, char **result, struct failure *f)
 {
 	struct error e;
 	struct sr sr;
@@ -526,70 +526,4 @@ static int ls_now(struct smapi_call *call, char **result, struct failure *f)
 	r = list_volumes(sr.dir, result, &e);
 	sr_close(&sr);
 	return r == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
-}
-
-/* --- bounded: a type across a network may have to be given up */
-
-struct bounded_ask {
-	smapi_fn *fn;
-	struct smapi_call *call;
-};
-
-/* In the child. The answer: a failure, and the text of the result. */
-static int answer_in_child(void *arg, int fd, struct error *e)
-{
-	const struct bounded_ask *ask = arg;
-	CLEANUP_FREE char *text = NULL;
-	struct failure f = { 0 };
-	bool is_good = ask->fn(ask->call, &text, &f) == 0;
-
-	if (is_good)
-		f.e.err = 0;
-	if (child_write(fd, &f, sizeof(f)) == 0 && (!is_good || child_write(fd, text, strlen(text) + 1) == 0))
-		return 0;
-	return error_errno(e, errno, "answer");
-}
-
-int sr_bounded(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char **result, struct failure *f)
-{
-	struct bounded_ask ask = { fn, call };
-	CLEANUP_FREE char *answer = NULL;
-	struct error e;
-
-	if (!call->sr_type->patience_ms)
-		return fn(call, result, f);
-	if (child_call(answer_in_child, &ask, wait_ms, sizeof(*f) + JSONSPEC_MAX_BYTES, &answer, &e) == 0) {
-		memcpy(f, answer, sizeof(*f));
-		return f->e.err ? -1 : smapi_result(strdup(answer + sizeof(*f)), result, f);
-	}
-	if (e.err != ETIMEDOUT)
-		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
-	return failure_set(f, FAILURE_SR_UNAVAILABLE, ETIMEDOUT, "%s was given up after %u s: the server does not answer",
-			   call->verb,
-			   wait_ms / 1000);
-}
-
-int sr_create(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(create_now, call, call->sr_type->patience_ms, result, f);
-}
-
-int sr_attach(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(attach_now, call, call->sr_type->patience_ms, result, f);
-}
-
-int sr_detach(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(detach_now, call, call->sr_type->patience_ms, result, f);
-}
-
-int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(destroy_now, call, call->sr_type->patience_ms, result, f);
-}
-
-int sr_ls(struct smapi_call *call, char **result, struct failure *f)
-{
-	return sr_bounded(ls_now, call, call->sr_type->patience_ms, result, f);
 }

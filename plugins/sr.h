@@ -34,7 +34,7 @@ struct sr_ops {
 		const char *key, *description; /* ends with a NULL key */
 	} *options;
 	bool is_shared;                 /* several hosts may have it attached */
-	unsigned patience_ms;           /* how long its verbs may take before they are given up; 0: for ever */
+	unsigned patience_ms;           /* how long its verbs may take before they are given up (bounded.h); 0: for ever */
 	const struct sr_device *device; /* of a type that is one file system on a block device (sr-device.h) */
 
 	/* Pure: is the configuration complete and sensible? Puts it in its one final form (old names replaced, defaults

@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "plugins/bounded.h"
 #include "plugins/smapi.h"
 
 #define AT(member) offsetof(struct smapi_args, member)
@@ -34,60 +35,65 @@
 #define OPERATION { "operation", JS_VARIANT, AT(operation) }
 
 enum side { ANY, VOLUMES, DATAPATHS };
+/* Where a server may not answer: the verb sees to it; it is given up with its type's patience; it takes as long as it takes, once
+ * the server has been seen to answer. */
+enum patience { OWN, GIVEN_UP, LOOKS };
 
 static const struct verb {
 	const char *name;
 	enum side side;
 	bool is_change; /* of something: gets a line in the log */
+	enum patience patience;
 	smapi_fn *run;
 	const struct jsonspec_field *parameters;
 } verbs[] = {
-	{ "Plugin.Query", ANY, false, plugin_query, PARAMETERS() },
-	{ "Plugin.ls", VOLUMES, false, plugin_ls, PARAMETERS() },
-	{ "Plugin.diagnostics", VOLUMES, false, plugin_diagnostics, PARAMETERS() },
-	{ "SR.probe", VOLUMES, false, sr_probe, PARAMETERS(CONFIGURATION) },
-	{ "SR.create", VOLUMES, true, sr_create, PARAMETERS(TEXT(uuid), CONFIGURATION, TEXT(name), TEXT(description)) },
-	{ "SR.attach", VOLUMES, true, sr_attach, PARAMETERS(CONFIGURATION) },
-	{ "SR.detach", VOLUMES, true, sr_detach, PARAMETERS(TEXT(sr)) },
-	{ "SR.destroy", VOLUMES, true, sr_destroy, PARAMETERS(TEXT(sr)) },
-	{ "SR.stat", VOLUMES, false, sr_stat, PARAMETERS(TEXT(sr)) },
-	{ "SR.set_name", VOLUMES, true, sr_set_name, PARAMETERS(TEXT(sr), TEXT(new_name)) },
-	{ "SR.set_description", VOLUMES, true, sr_set_description, PARAMETERS(TEXT(sr), TEXT(new_description)) },
-	{ "SR.ls", VOLUMES, false, sr_ls, PARAMETERS(TEXT(sr)) },
-	{ "Volume.create", VOLUMES, true, volume_create, PARAMETERS(TEXT(sr), TEXT(name), TEXT(description),
+	{ "Plugin.Query", ANY, false, OWN, plugin_query, PARAMETERS() },
+	{ "Plugin.ls", VOLUMES, false, OWN, plugin_ls, PARAMETERS() },
+	{ "Plugin.diagnostics", VOLUMES, false, OWN, plugin_diagnostics, PARAMETERS() },
+	{ "SR.probe", VOLUMES, false, GIVEN_UP, sr_probe, PARAMETERS(CONFIGURATION) },
+	{ "SR.create", VOLUMES, true, GIVEN_UP, sr_create, PARAMETERS(TEXT(uuid), CONFIGURATION, TEXT(name), TEXT(description)) },
+	{ "SR.attach", VOLUMES, true, GIVEN_UP, sr_attach, PARAMETERS(CONFIGURATION) },
+	{ "SR.detach", VOLUMES, true, GIVEN_UP, sr_detach, PARAMETERS(TEXT(sr)) },
+	{ "SR.destroy", VOLUMES, true, GIVEN_UP, sr_destroy, PARAMETERS(TEXT(sr)) },
+	{ "SR.stat", VOLUMES, false, OWN, sr_stat, PARAMETERS(TEXT(sr)) },
+	{ "SR.set_name", VOLUMES, true, GIVEN_UP, sr_set_name, PARAMETERS(TEXT(sr), TEXT(new_name)) },
+	{ "SR.set_description", VOLUMES, true, GIVEN_UP, sr_set_description, PARAMETERS(TEXT(sr), TEXT(new_description)) },
+	{ "SR.ls", VOLUMES, false, GIVEN_UP, sr_ls, PARAMETERS(TEXT(sr)) },
+	{ "Volume.create", VOLUMES, true, GIVEN_UP, volume_create, PARAMETERS(TEXT(sr), TEXT(name), TEXT(description),
 		{ "size", JS_INT64, AT(size) }, { "sharable", JS_BOOL, AT(sharable) }) },
-	{ "Volume.destroy", VOLUMES, true, volume_destroy, PARAMETERS(VOLUME) },
-	{ "Volume.stat", VOLUMES, false, volume_stat, PARAMETERS(VOLUME) },
-	{ "Volume.set", VOLUMES, true, volume_set, PARAMETERS(VOLUME, TEXT(k), TEXT(v)) },
-	{ "Volume.unset", VOLUMES, true, volume_unset, PARAMETERS(VOLUME, TEXT(k)) },
-	{ "Volume.set_name", VOLUMES, true, volume_set_name, PARAMETERS(VOLUME, TEXT(new_name)) },
-	{ "Volume.set_description", VOLUMES, true, volume_set_description, PARAMETERS(VOLUME, TEXT(new_description)) },
-	{ "Volume.snapshot", VOLUMES, true, volume_snapshot, PARAMETERS(VOLUME) },
-	{ "Volume.clone", VOLUMES, true, volume_clone, PARAMETERS(VOLUME) },
-	{ "Volume.copy", VOLUMES, true, volume_copy, PARAMETERS(VOLUME, TEXT(dest_sr)) },
-	{ "Volume.revert", VOLUMES, true, volume_revert, PARAMETERS(TEXT(sr), TEXT(snapshot), TEXT(key)) },
-	{ "Volume.compare", VOLUMES, false, volume_compare, PARAMETERS(VOLUME, TEXT(key2)) },
-	{ "Volume.similar_content", VOLUMES, false, volume_similar_content, PARAMETERS(VOLUME) },
-	{ "Volume.enable_cbt", VOLUMES, true, volume_enable_cbt, PARAMETERS(VOLUME) },
-	{ "Volume.disable_cbt", VOLUMES, true, volume_disable_cbt, PARAMETERS(VOLUME) },
-	{ "Volume.data_destroy", VOLUMES, true, volume_data_destroy, PARAMETERS(VOLUME) },
-	{ "Volume.list_changed_blocks", VOLUMES, false, volume_list_changed_blocks, PARAMETERS(VOLUME, TEXT(key2),
+	{ "Volume.destroy", VOLUMES, true, GIVEN_UP, volume_destroy, PARAMETERS(VOLUME) },
+	{ "Volume.stat", VOLUMES, false, GIVEN_UP, volume_stat, PARAMETERS(VOLUME) },
+	{ "Volume.set", VOLUMES, true, GIVEN_UP, volume_set, PARAMETERS(VOLUME, TEXT(k), TEXT(v)) },
+	{ "Volume.unset", VOLUMES, true, GIVEN_UP, volume_unset, PARAMETERS(VOLUME, TEXT(k)) },
+	{ "Volume.set_name", VOLUMES, true, GIVEN_UP, volume_set_name, PARAMETERS(VOLUME, TEXT(new_name)) },
+	{ "Volume.set_description", VOLUMES, true, GIVEN_UP, volume_set_description, PARAMETERS(VOLUME, TEXT(new_description)) },
+	{ "Volume.snapshot", VOLUMES, true, GIVEN_UP, volume_snapshot, PARAMETERS(VOLUME) },
+	{ "Volume.clone", VOLUMES, true, GIVEN_UP, volume_clone, PARAMETERS(VOLUME) },
+	{ "Volume.copy", VOLUMES, true, LOOKS, volume_copy, PARAMETERS(VOLUME, TEXT(dest_sr)) },
+	{ "Volume.revert", VOLUMES, true, GIVEN_UP, volume_revert, PARAMETERS(TEXT(sr), TEXT(snapshot), TEXT(key)) },
+	{ "Volume.compare", VOLUMES, false, LOOKS, volume_compare, PARAMETERS(VOLUME, TEXT(key2)) },
+	{ "Volume.similar_content", VOLUMES, false, GIVEN_UP, volume_similar_content, PARAMETERS(VOLUME) },
+	{ "Volume.enable_cbt", VOLUMES, true, GIVEN_UP, volume_enable_cbt, PARAMETERS(VOLUME) },
+	{ "Volume.disable_cbt", VOLUMES, true, GIVEN_UP, volume_disable_cbt, PARAMETERS(VOLUME) },
+	{ "Volume.data_destroy", VOLUMES, true, GIVEN_UP, volume_data_destroy, PARAMETERS(VOLUME) },
+	{ "Volume.list_changed_blocks", VOLUMES, false, GIVEN_UP, volume_list_changed_blocks, PARAMETERS(VOLUME, TEXT(key2),
 		{ "offset", JS_INT64, AT(offset) }, { "length", JS_INT64, AT(length) }) },
-	{ "Volume.resize", VOLUMES, true, volume_resize, PARAMETERS(VOLUME, { "new_size", JS_INT64, AT(new_size) }) },
-	{ "Datapath.open", DATAPATHS, true, datapath_open, PARAMETERS(TEXT(uri), { "persistent", JS_BOOL, AT(persistent) }) },
-	{ "Datapath.attach", DATAPATHS, true, datapath_attach, PARAMETERS(DATAPATH) },
-	{ "Datapath.activate", DATAPATHS, true, datapath_activate, PARAMETERS(DATAPATH) },
-	{ "Datapath.activate_readonly", DATAPATHS, true, datapath_activate_readonly, PARAMETERS(DATAPATH) },
-	{ "Datapath.deactivate", DATAPATHS, true, datapath_deactivate, PARAMETERS(DATAPATH) },
-	{ "Datapath.detach", DATAPATHS, true, datapath_detach, PARAMETERS(DATAPATH) },
-	{ "Datapath.close", DATAPATHS, true, datapath_close, PARAMETERS(TEXT(uri)) },
-	{ "Data.copy", DATAPATHS, true, data_copy, PARAMETERS(DATAPATH, TEXT(remote),
+	{ "Volume.resize", VOLUMES, true, GIVEN_UP, volume_resize, PARAMETERS(VOLUME, { "new_size", JS_INT64, AT(new_size) }) },
+	{ "Datapath.open", DATAPATHS, true, LOOKS, datapath_open, PARAMETERS(TEXT(uri),
+		{ "persistent", JS_BOOL, AT(persistent) }) },
+	{ "Datapath.attach", DATAPATHS, true, LOOKS, datapath_attach, PARAMETERS(DATAPATH) },
+	{ "Datapath.activate", DATAPATHS, true, LOOKS, datapath_activate, PARAMETERS(DATAPATH) },
+	{ "Datapath.activate_readonly", DATAPATHS, true, LOOKS, datapath_activate_readonly, PARAMETERS(DATAPATH) },
+	{ "Datapath.deactivate", DATAPATHS, true, LOOKS, datapath_deactivate, PARAMETERS(DATAPATH) },
+	{ "Datapath.detach", DATAPATHS, true, LOOKS, datapath_detach, PARAMETERS(DATAPATH) },
+	{ "Datapath.close", DATAPATHS, true, LOOKS, datapath_close, PARAMETERS(TEXT(uri)) },
+	{ "Data.copy", DATAPATHS, true, LOOKS, data_copy, PARAMETERS(DATAPATH, TEXT(remote),
 		{ "blocklist", JS_RECORD, AT(blocklist), .sub = &types_blocklist }) },
-	{ "Data.mirror", DATAPATHS, true, data_mirror, PARAMETERS(DATAPATH, TEXT(remote)) },
-	{ "Data.stat", DATAPATHS, false, data_stat, PARAMETERS(OPERATION) },
-	{ "Data.cancel", DATAPATHS, true, data_cancel, PARAMETERS(OPERATION) },
-	{ "Data.destroy", DATAPATHS, true, data_destroy, PARAMETERS(OPERATION) },
-	{ "Data.ls", DATAPATHS, false, data_ls, PARAMETERS() },
+	{ "Data.mirror", DATAPATHS, true, LOOKS, data_mirror, PARAMETERS(DATAPATH, TEXT(remote)) },
+	{ "Data.stat", DATAPATHS, false, OWN, data_stat, PARAMETERS(OPERATION) },
+	{ "Data.cancel", DATAPATHS, true, OWN, data_cancel, PARAMETERS(OPERATION) },
+	{ "Data.destroy", DATAPATHS, true, OWN, data_destroy, PARAMETERS(OPERATION) },
+	{ "Data.ls", DATAPATHS, false, OWN, data_ls, PARAMETERS() },
 };
 
 #define VOLUME_PREFIX "org.xen.xapi.storage."
@@ -269,6 +275,19 @@ static void note(const struct smapi_call *call, uint64_t started_ns, const struc
 		 a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0, a->dbg ? a->dbg : "");
 }
 
+static int do_it(const struct verb *verb, struct smapi_call *call, char **result, struct failure *f)
+{
+	const struct smapi_args *a = &call->args;
+
+	if (verb->patience == GIVEN_UP)
+		return bounded_call(verb->run, call, call->sr_type->patience_ms, result, f);
+	if (verb->patience == LOOKS &&
+	    ((a->uri && bounded_look(a->uri, DATAPATH_SCHEME, f) == -1) || (a->sr && bounded_look(a->sr, "file", f) == -1) ||
+	     (a->dest_sr && bounded_look(a->dest_sr, "file", f) == -1)))
+		return -1;
+	return verb->run(call, result, f);
+}
+
 static int run(const struct verb *verb, struct smapi_call *call, char **args, char **result, struct failure *f)
 {
 	const struct jsonspec spec = { verb->name, sizeof(struct smapi_args), verb->parameters };
@@ -283,7 +302,7 @@ static int run(const struct verb *verb, struct smapi_call *call, char **args, ch
 				   "%s: --json stands alone, the parameters come on standard input", verb->name);
 	if ((is_json ? decode_input(&spec, &call->args, &e) : decode_arguments(&spec, args, &call->args, &e)) == -1)
 		return failure_from(f, FAILURE_REQUEST, &e);
-	r = verb->run(call, result, f);
+	r = do_it(verb, call, result, f);
 	if (verb->is_change || r == -1)
 		note(call, (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec, r == -1 ? f : NULL);
 	jsonspec_clear(&spec, &call->args);
