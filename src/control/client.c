@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
@@ -203,28 +204,62 @@ static enum client_outcome read_answer(const char *path, const char *line, size_
 	return outcome;
 }
 
-enum client_outcome client_ask(const char *socket_path, const char *verb, const char *args, unsigned wait_ms, char **ok,
-			       struct error *e)
+/* --- */
+
+enum client_outcome client_connect(struct client *c, const char *socket_path, unsigned wait_ms, struct error *e)
 {
-	uint64_t deadline_ms = wait_ms ? now_ms() + wait_ms : 0;
+	enum client_outcome outcome;
+
+	*c = (struct client) { .fd = -1, .deadline_ms = wait_ms ? now_ms() + wait_ms : 0 };
+	if (strlen(socket_path) < sizeof(c->path))
+		strcpy(c->path, socket_path);
+	outcome = reach(socket_path, c->deadline_ms, &c->fd, e);
+	if (outcome != CLIENT_ANSWERED)
+		client_close(c);
+	return outcome;
+}
+
+void client_close(struct client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+enum client_outcome client_send(struct client *c, const char *verb, const char *args, struct error *e)
+{
 	CLEANUP_FREE char *name = jsonspec_string(verb);
 	CLEANUP_FREE char *request = NULL;
-	CLEANUP_FREE char *line = NULL;
-	CLEANUP_CLOSE int fd = -1;
-	enum client_outcome outcome;
-	size_t bytes = 0;
 
 	if (!name || asprintf(&request, "{\"id\":1,\"verb\":%s,\"args\":%s}\n", name, args ? args : "{}") < 0) {
 		request = NULL;
 		error_set(e, ENOMEM, "out of memory");
 		return CLIENT_BROKEN;
 	}
-	outcome = reach(socket_path, deadline_ms, &fd, e);
+	return send_line(c->fd, c->path, request, strlen(request), c->deadline_ms, e);
+}
+
+enum client_outcome client_receive(struct client *c, char **ok, struct error *e)
+{
+	CLEANUP_FREE char *line = NULL;
+	size_t bytes = 0;
+	enum client_outcome outcome = receive_line(c->fd, c->path, c->deadline_ms, &line, &bytes, e);
+
+	return outcome == CLIENT_ANSWERED ? read_answer(c->path, line, bytes, ok, e) : outcome;
+}
+
+enum client_outcome client_ask(const char *socket_path, const char *verb, const char *args, unsigned wait_ms, char **ok,
+			       struct error *e)
+{
+	struct client c;
+	enum client_outcome outcome = client_connect(&c, socket_path, wait_ms, e);
+
 	if (outcome == CLIENT_ANSWERED)
-		outcome = send_line(fd, socket_path, request, strlen(request), deadline_ms, e);
+		outcome = client_send(&c, verb, args, e);
 	if (outcome == CLIENT_ANSWERED)
-		outcome = receive_line(fd, socket_path, deadline_ms, &line, &bytes, e);
-	return outcome == CLIENT_ANSWERED ? read_answer(socket_path, line, bytes, ok, e) : outcome;
+		outcome = client_receive(&c, ok, e);
+	client_close(&c);
+	return outcome;
 }
 
 char *client_call(const char *socket_path, const char *verb, const char *args, unsigned wait_ms, struct error *e)
