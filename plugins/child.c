@@ -26,7 +26,6 @@
 
 #include "base/cleanup.h"
 
-#define OUTPUT_MAX 65536u
 #define NOT_STARTED 127
 #define FAILED 126 /* a function's: its error ends the answer */
 
@@ -118,12 +117,13 @@ static bool take_some(int from, struct output *o)
 	ssize_t n;
 
 	if (has_room) {
-		more = realloc(o->text, MIN(o->used + OUTPUT_MAX, o->max) + 1);
+		more = realloc(o->text, MIN(o->used + CHILD_OUTPUT_BYTES, o->max) + 1);
 		if (!more)
 			return false;
 		o->text = more;
 	}
-	n = read(from, has_room ? o->text + o->used : surplus, has_room ? MIN(o->max - o->used, OUTPUT_MAX) : sizeof(surplus));
+	n = read(from, has_room ? o->text + o->used : surplus,
+		 has_room ? MIN(o->max - o->used, CHILD_OUTPUT_BYTES) : sizeof(surplus));
 	if (n > 0 && has_room)
 		o->used += (size_t)n;
 	return n > 0 || (n < 0 && errno == EINTR);
@@ -241,9 +241,9 @@ static int judge(const char *name, int status, const struct output *o, struct er
 	return error_set(e, EIO, "%s failed with status %d and says nothing", name, WEXITSTATUS(status));
 }
 
-int child_run(const char *const *argv, unsigned wait_ms, char **output, struct error *e)
+int child_read(const char *const *argv, unsigned wait_ms, size_t max, char **output, struct error *e)
 {
-	struct output o = { .max = OUTPUT_MAX };
+	struct output o = { .max = max };
 	int from = -1, to, status, r;
 	pid_t pid = begin(&from, &to, true, e);
 
@@ -254,10 +254,17 @@ int child_run(const char *const *argv, unsigned wait_ms, char **output, struct e
 	r = collect(pid, from, wait_ms, argv[0], &o, &status, e);
 	if (r == 0)
 		r = judge(argv[0], status, &o, e);
+	if (r == 0 && output && o.used == max && max > CHILD_OUTPUT_BYTES)
+		r = error_set(e, EFBIG, "%s said %zu bytes or more", argv[0], max);
 	if (r == 0 && output)
 		*output = take_ptr(&o.text);
 	free(o.text);
 	return r;
+}
+
+int child_run(const char *const *argv, unsigned wait_ms, char **output, struct error *e)
+{
+	return child_read(argv, wait_ms, CHILD_OUTPUT_BYTES, output, e);
 }
 
 /* --- functions */

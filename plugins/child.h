@@ -17,7 +17,10 @@
 
 /* Runs argv[0], which is looked for in PATH; no shell. argv ends with NULL. *output: what it wrote to both its outputs (the first
  * 64 KiB), heap; may be NULL. -1 + e: ENOENT (there is no such program), ETIMEDOUT, or what it said, with EIO. */
+#define CHILD_OUTPUT_BYTES 65536u
 int child_run(const char *const *argv, unsigned wait_ms, char **output, struct error *e);
+/* The same with more of it: EFBIG where it says max bytes or more. */
+int child_read(const char *const *argv, unsigned wait_ms, size_t max, char **output, struct error *e);
 
 /* In the child. What it writes to fd is the answer. Its result becomes that of child_call(), its error too. */
 typedef int child_fn(void *arg, int fd, struct error *e);
