@@ -261,7 +261,8 @@ static int merge_one(const char *dir, const struct node *n, struct node *child, 
 {
 	CLEANUP_FREE char *path = cbt_log_path(dir, n->key, CBT_SUFFIX);
 	CLEANUP_FREE char *child_path = cbt_log_path(dir, child->key, CBT_SUFFIX);
-	CLEANUP_LOCK int image = child->header.is_sealed ? -1 : image_claim(dir, child->key, e);
+	const struct image of_child = image_of(dir, child->key, NULL);
+	CLEANUP_LOCK int image = child->header.is_sealed ? -1 : image_claim(&of_child, e);
 	struct cbt_log log, more;
 	int r;
 

@@ -115,13 +115,8 @@ static void take_over(char **to, char *found)
 
 int fsck_salvage_volume(const char *text, const char *key, const char *format, struct meta_volume *m)
 {
-	char *own_format = strdup(format);
-
-	if (!own_format || meta_volume_guess(key, m) == -1) {
-		free(own_format);
+	if (meta_volume_guess(key, format, m) == -1)
 		return -1;
-	}
-	take_over(&m->format, own_format);
 	take_over(&m->name, fsck_salvage_string(text, "name"));
 	take_over(&m->description, fsck_salvage_string(text, "description"));
 	take_over(&m->family, fsck_salvage_string(text, "family"));

@@ -29,7 +29,7 @@
 #include "plugins/volume.h"
 
 #define ASIDE_MAX 10000u
-#define LOCK_TRIES 500u /* with volume_pause(): 10 s */
+#define LOCK_TRIES 500u /* with image_pause(): 10 s */
 #define MEMBERS_MAX_BYTES (1u << 20)
 
 /* --- findings */
@@ -330,7 +330,7 @@ static int lock_sr(struct fsck *f, struct error *e)
 		fd = fsck_lock(f, "sxm-sr.lock", e);
 		if (fd >= 0 || e->err != EBUSY)
 			return fd;
-		volume_pause();
+		image_pause();
 	}
 	return error_set(e, EBUSY, "a verb has been changing %s for 10 s; try again when it has ended", f->dir);
 }

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * image-clone - an image is made from another one
- *
- *      .<key>.raw.new: made, filled, durable --image_publish--> <key>.raw beside it, the same file --record--> image_settle
- *
- * While both names are there the volume is being made, or whoever made it was killed: then meta_sweep() knows, by the passing
- * name, that an image without a record is nobody's, and takes both away.  One that is being removed has both names, too.
+ * image-clone - a file is made that shares another one's blocks
  *
  * Blocks are shared where the file system can (FICLONE); else, where that is wanted, the data is copied, holes left out.
  */
@@ -22,18 +17,6 @@
 #include "plugins/image.h"
 
 #define COPY_BYTES (1u << 20)
-
-char *image_passing_path(const char *dir, const char *key)
-{
-	char *path;
-
-	return asprintf(&path, "%s/.%s.raw.new", dir, key) < 0 ? NULL : path;
-}
-
-static int out_of_memory(struct error *e)
-{
-	return error_set(e, ENOMEM, "out of memory");
-}
 
 static bool is_not_shared(int err)
 {
@@ -107,13 +90,10 @@ static int fill(int from, const char *from_path, int to, bool may_copy, struct e
 
 int image_clone(int from, const char *from_path, const char *to_path, bool may_copy, struct error *e)
 {
-	CLEANUP_CLOSE int to = -1;
+	CLEANUP_CLOSE int to = image_open_new(to_path, e);
 
-	if (unlink(to_path) == -1 && errno != ENOENT)
-		return error_errno(e, errno, "replace %s", to_path);
-	to = open(to_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (to < 0)
-		return error_errno(e, errno, "make %s", to_path);
+		return -1;
 	if (fill(from, from_path, to, may_copy, e) == 0) {
 		if (fsync(to) == 0)
 			return 0;
@@ -121,51 +101,4 @@ int image_clone(int from, const char *from_path, const char *to_path, bool may_c
 	}
 	unlink(to_path);
 	return -1;
-}
-
-int image_publish(const char *dir, const char *key, struct error *e)
-{
-	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_FREE char *passing = image_passing_path(dir, key);
-	int err;
-
-	if (!path || !passing)
-		return out_of_memory(e);
-	/* Some file systems have no second names. */
-	if (link(passing, path) == -1 && (errno == EEXIST || rename(passing, path) == -1)) {
-		err = errno;
-		unlink(passing);
-		return error_errno(e, err, "make %s", path);
-	}
-	err = image_sync_dir(dir);
-	if (!err)
-		return 0;
-	unlink(path);
-	unlink(passing);
-	return error_errno(e, err, "make %s durable", path);
-}
-
-void image_settle(const char *dir, const char *key)
-{
-	CLEANUP_FREE char *passing = image_passing_path(dir, key);
-
-	if (passing)
-		unlink(passing);
-}
-
-int image_replace(const char *dir, const char *key, struct error *e)
-{
-	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_FREE char *passing = image_passing_path(dir, key);
-	int err;
-
-	if (!path || !passing)
-		return out_of_memory(e);
-	if (rename(passing, path) == -1) {
-		err = errno;
-		unlink(passing);
-		return error_errno(e, err, "replace %s", path);
-	}
-	err = image_sync_dir(dir);
-	return err ? error_errno(e, err, "make the new %s durable", path) : 0;
 }

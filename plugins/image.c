@@ -4,6 +4,11 @@
  *
  * Whoever does I/O on an image holds flock() on it; taking the same lock here is what keeps a resize or a removal off a disk
  * in use, on this host and, where the file system carries locks, on the others.
+ *
+ *      image-raw    a sparse file; two of them may share blocks            image-clone   how
+ *      image-qcow2  a leaf that stands on others (tree.h)
+ *
+ * From one format or directory to another data is copied: by qemu-img, unless both are raw.
  */
 #include "plugins/image.h"
 
@@ -11,28 +16,76 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/lease.h"
 #include "base/log.h"
+#include "plugins/datapath.h"
 #include "plugins/lock.h"
+#include "plugins/qemu-img.h"
 
 #define MAX_BYTES (INT64_C(1) << 62)
+#define PAUSE_MS 20u
 
 const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, IMAGE_JOURNAL_SUFFIX, NULL };
+static const struct image_ops *const formats[] = { &image_raw, &image_qcow2 };
 
 static int out_of_memory(struct error *e)
 {
 	return error_set(e, ENOMEM, "out of memory");
 }
 
-char *image_path(const char *dir, const char *key)
+void image_pause(void)
+{
+	const struct timespec pause = { .tv_nsec = PAUSE_MS * (long)NS_PER_MS };
+
+	nanosleep(&pause, NULL);
+}
+
+/* --- which */
+
+const struct image_ops *image_format_at(unsigned number)
+{
+	return number < ARRAY_LEN(formats) ? formats[number] : NULL;
+}
+
+const struct image_ops *image_by_format(const char *format)
+{
+	for (size_t i = 0; i < ARRAY_LEN(formats); i++)
+		if (strcmp(formats[i]->format, format) == 0)
+			return formats[i];
+	return NULL;
+}
+
+struct image image_of(const char *dir, const char *key, const char *format)
+{
+	struct image i = { dir, key, format ? image_by_format(format) : NULL };
+
+	for (size_t n = ARRAY_LEN(formats); !i.ops && n--;) {
+		CLEANUP_FREE char *path = NULL;
+
+		i.ops = formats[n];
+		path = image_path(&i);
+		if (n && path && access(path, F_OK) == -1)
+			i.ops = NULL;
+	}
+	return i;
+}
+
+char *image_path(const struct image *i)
 {
 	char *path;
 
-	return asprintf(&path, "%s/%s.raw", dir, key) < 0 ? NULL : path;
+	return asprintf(&path, "%s/%s.%s", i->dir, i->key, i->ops->format) < 0 ? NULL : path;
+}
+
+char *image_passing_path(const struct image *i)
+{
+	char *path;
+
+	return asprintf(&path, "%s/.%s.%s.new", i->dir, i->key, i->ops->format) < 0 ? NULL : path;
 }
 
 int image_round(int64_t bytes, int64_t *rounded, struct error *e)
@@ -45,6 +98,8 @@ int image_round(int64_t bytes, int64_t *rounded, struct error *e)
 	return 0;
 }
 
+/* --- made, and removed */
+
 int image_sync_dir(const char *dir)
 {
 	CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -52,58 +107,55 @@ int image_sync_dir(const char *dir)
 	return fd < 0 || fsync(fd) == -1 ? errno : 0;
 }
 
-static int set_size(int fd, const char *path, int64_t bytes, struct error *e)
+int image_open_new(const char *path, struct error *e)
 {
-	if (ftruncate(fd, bytes) == 0 && fsync(fd) == 0)
-		return 0;
-	if (errno == EFBIG || errno == EINVAL)
-		return error_set(e, EFBIG, "the file system of %s cannot hold a file of %lld bytes", path, (long long)bytes);
-	return error_errno(e, errno, "give %s a size of %lld bytes", path, (long long)bytes);
+	int fd;
+
+	if (unlink(path) == -1 && errno != ENOENT)
+		return error_errno(e, errno, "replace %s", path);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? error_errno(e, errno, "make %s", path) : fd;
 }
 
-int image_create(const char *dir, const char *key, int64_t bytes, struct error *e)
+int image_create(const struct image *i, int64_t bytes, struct error *e)
 {
-	CLEANUP_FREE char *passing = image_passing_path(dir, key);
-	CLEANUP_CLOSE int fd = -1;
+	CLEANUP_FREE char *passing = image_passing_path(i);
 
 	if (!passing)
 		return out_of_memory(e);
-	fd = open(passing, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return error_errno(e, errno, "make %s", passing);
-	if (set_size(fd, passing, bytes, e) == 0)
-		return image_publish(dir, key, e);
-	unlink(passing);
-	return -1;
+	return i->ops->make(passing, bytes, e) == 0 ? image_publish(i, e) : -1;
 }
 
-int image_grow(const char *dir, const char *key, int64_t bytes, struct error *e)
+/* *lock: -1 where none is needed. */
+static int lock_names(const struct image *i, int *lock, struct error *e)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_LOCK int fd = -1;
-	struct stat st;
+	*lock = i->ops->lock ? i->ops->lock(i->dir, e) : -1;
+	return i->ops->lock && *lock < 0 ? -1 : 0;
+}
+
+/* Those who hold an image for an instant, to give others names, do that under the names' lock. */
+static int claim(const struct image *i, int (*try_lock)(const char *path, struct error *e), struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_LOCK int names = -1;
+	int lock;
 
 	if (!path)
 		return out_of_memory(e);
-	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == bytes)
-		return 0; /* a repeated call, perhaps with the disk in use meanwhile */
-	fd = lock_try(path, e);
-	if (fd < 0)
-		return -1;
-	if (fstat(fd, &st) == -1)
-		return error_errno(e, errno, "look at %s", path);
-	if (st.st_size > bytes)
-		return error_set(e, ERANGE,
-				 "it has %lld bytes, and a disk can only grow: making it %lld bytes would cut data off",
-				 (long long)st.st_size, (long long)bytes);
-	return set_size(fd, path, bytes, e);
+	lock = try_lock(path, e);
+	if (lock >= 0 || e->err != EBUSY || !i->ops->lock)
+		return lock;
+	return lock_names(i, &names, e) == 0 ? try_lock(path, e) : -1;
 }
 
-int image_claim(const char *dir, const char *key, struct error *e)
+int image_claim(const struct image *i, struct error *e)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
+	return claim(i, lock_try, e);
+}
 
-	return path ? lock_try(path, e) : out_of_memory(e);
+int image_claim_shared(const struct image *i, struct error *e)
+{
+	return claim(i, lock_try_shared, e);
 }
 
 static int unlink_beside(const char *path, const char *suffix, struct error *e)
@@ -117,18 +169,18 @@ static int unlink_beside(const char *path, const char *suffix, struct error *e)
 	return unlink(file) == -1 && errno != ENOENT ? error_errno(e, errno, "remove %s", file) : 0;
 }
 
-void image_retire(const char *dir, const char *key)
+void image_retire(const struct image *i)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
-	CLEANUP_FREE char *passing = image_passing_path(dir, key);
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_FREE char *passing = image_passing_path(i);
 
 	if (path && passing && link(path, passing) == -1 && errno != EEXIST && errno != ENOENT)
 		log_debug("no second name for %s: %s", path, strerror(errno)); /* there are file systems without */
 }
 
-int image_unlink(const char *dir, const char *key, struct error *e)
+int image_unlink(const struct image *i, struct error *e)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_FREE char *path = image_path(i);
 	int err;
 
 	if (!path)
@@ -140,23 +192,123 @@ int image_unlink(const char *dir, const char *key, struct error *e)
 			return -1;
 	if (lease_remove(path, e) == -1)
 		return -1;
-	image_settle(dir, key);
-	err = image_sync_dir(dir);
+	image_settle(i);
+	err = image_sync_dir(i->dir);
 	return err ? error_errno(e, err, "make the removal of %s durable", path) : 0;
 }
 
-int image_look(const char *dir, const char *key, struct image_info *out, struct error *e)
+int image_look(const struct image *i, struct image_info *out, struct error *e)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
-	struct stat st;
+	CLEANUP_FREE char *path = image_path(i);
+
+	return path ? i->ops->look(i, path, out, e) : out_of_memory(e);
+}
+
+int image_publish(const struct image *i, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_FREE char *passing = image_passing_path(i);
+	CLEANUP_LOCK int lock = -1;
+	int err;
+
+	if (!path || !passing)
+		return out_of_memory(e);
+	if (lock_names(i, &lock, e) == -1)
+		return -1;
+	/* Some file systems have no second names. */
+	if (link(passing, path) == -1 && (errno == EEXIST || rename(passing, path) == -1)) {
+		err = errno;
+		unlink(passing);
+		return error_errno(e, err, "make %s", path);
+	}
+	err = image_sync_dir(i->dir);
+	if (!err)
+		return 0;
+	unlink(path);
+	unlink(passing);
+	return error_errno(e, err, "make %s durable", path);
+}
+
+void image_settle(const struct image *i)
+{
+	CLEANUP_FREE char *passing = image_passing_path(i);
+	CLEANUP_LOCK int lock = -1;
+	struct error e;
+
+	if (passing && lock_names(i, &lock, &e) == 0)
+		unlink(passing);
+}
+
+int image_replace(const struct image *i, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_FREE char *passing = image_passing_path(i);
+	CLEANUP_LOCK int lock = -1;
+	int err;
+
+	if (!path || !passing)
+		return out_of_memory(e);
+	if (lock_names(i, &lock, e) == -1)
+		return -1;
+	if (rename(passing, path) == -1) {
+		err = errno;
+		unlink(passing);
+		return error_errno(e, err, "replace %s", path);
+	}
+	err = image_sync_dir(i->dir);
+	return err ? error_errno(e, err, "make the new %s durable", path) : 0;
+}
+
+/* --- one is made of another */
+
+/* path: from's, by whatever name; nobody writes to it. */
+static int copy_still(struct image_taking *t, const char *path, struct error *e)
+{
+	CLEANUP_FREE char *to = image_passing_path(&t->to);
+	CLEANUP_FREE char *from = NULL;
+	CLEANUP_CLOSE int fd = -1;
+
+	if (!to)
+		return out_of_memory(e);
+	if (t->from.ops == &image_raw && t->to.ops == &image_raw) {
+		fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		return fd < 0 ? error_errno(e, errno, "open %s", path) : image_clone(fd, path, to, t->may_copy, e);
+	}
+	from = t->from.ops->describe(&t->from, path, e);
+	return from ? qemu_img_convert(from, to, t->to.ops->format, e) : -1;
+}
+
+/* In use: what it was at one moment gets a name beside it, and is copied from there. */
+static int copy_live(struct image_taking *t, struct error *e)
+{
+	struct image_taking beside = { .from = t->from, .to = { t->from.dir, t->to.key, t->from.ops }, .may_copy = t->may_copy };
+	CLEANUP_FREE char *path = image_passing_path(&beside.to);
+	int r;
 
 	if (!path)
 		return out_of_memory(e);
-	if (lstat(path, &st) == -1)
-		return error_errno(e, errno, "look at %s", path);
-	if (!S_ISREG(st.st_mode))
-		return error_set(e, EINVAL, "%s is no file; `sxm fsck` moves it out of the way", path);
-	out->virtual_bytes = st.st_size;
-	out->allocated_bytes = (int64_t)st.st_blocks * 512;
-	return 0;
+	if (t->from.ops->take(&beside, e) == -1)
+		return -1;
+	t->was_written = beside.was_written;
+	r = copy_still(t, path, e);
+	unlink(path);
+	if (t->from.ops->collect)
+		t->from.ops->collect(t->from.dir);
+	return r;
+}
+
+int image_take(struct image_taking *t, struct error *e)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_LOCK int lock = -1;
+
+	if (t->from.ops == t->to.ops && strcmp(t->from.dir, t->to.dir) == 0)
+		return t->from.ops->take(t, e);
+	path = image_path(&t->from);
+	if (!path)
+		return out_of_memory(e);
+	lock = image_claim_shared(&t->from, e);
+	if (lock >= 0)
+		return datapath_check_whole(path, e) == 0 ? copy_still(t, path, e) : -1;
+	return e->err == EBUSY ? copy_live(t, e) : -1;
 }

@@ -8,9 +8,11 @@
 #include "config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "plugins/coalesce.h"
 #include "plugins/verb.h"
 
 static int explain(FILE *to)
@@ -19,6 +21,7 @@ static int explain(FILE *to)
 		    "xapi runs:\n"
 		    "      sxm-smapi .../volume/org.xen.xapi.storage.filebased/SR.ls --json <request\n"
 		    "      sxm-smapi .../datapath/sxm/Datapath.attach DBG URI DOMAIN\n"
+		    "      sxm-smapi --coalesce DIRECTORY   what the verbs start in an SR's directory\n"
 		    "      sxm-smapi --help | --version\n");
 	return to == stdout ? 0 : 2;
 }
@@ -37,8 +40,10 @@ int main(int argc, char **argv)
 		verb_list();
 		return 0;
 	}
+	log_init("sxm-smapi");
+	if ((argc == 3 || argc == 4) && strcmp(argv[1], "--coalesce") == 0 && argv[2][0] == '/')
+		return coalesce_main(argv[2], argc == 4 ? atoi(argv[3]) : -1);
 	if (argv[1][0] == '-')
 		return explain(stderr);
-	log_init("sxm-smapi");
 	return verb_main(argv[1], argv + 2);
 }

@@ -6,7 +6,7 @@
  * this: passing name, record, image, no passing name.  So a verb killed at any point leaves either a whole volume or a file
  * without a record, which is no volume and which Plugin.diagnostics reports.  What has a passing name is swept away when the SR
  * is attached; an image that has none may be somebody's data, and stays.  Beside an image there may be files of the datapath's:
- * whose the disk is (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).
+ * whose the disk is (<key>.raw.owner), what a mirror of it may owe (<key>.raw.marks).  What images stand on is tree.h's.
  */
 #include "plugins/meta.h"
 
@@ -128,12 +128,19 @@ int meta_sr_remove(const char *dir, struct error *e)
 {
 	CLEANUP_FREE char *record = meta_sr_path(dir);
 	CLEANUP_FREE char *lock = meta_sr_lock_path(dir);
+	static const char *const other[] = { ".chains", ".coalesce" };
 
 	if (!record || !lock)
 		return out_of_memory(e);
 	if (unlink(record) == -1 && errno != ENOENT)
 		return error_errno(e, errno, "remove %s", record);
 	unlink(lock);
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		CLEANUP_FREE char *path = join(dir, SR_STEM, other[i]);
+
+		if (path)
+			unlink(path);
+	}
 	return 0;
 }
 
@@ -175,13 +182,13 @@ int meta_volume_rewrite(const char *dir, const char *key, const struct meta_volu
 	return write_record(path, &volume_spec, m, lock, e);
 }
 
-int meta_volume_guess(const char *key, struct meta_volume *m)
+int meta_volume_guess(const char *key, const char *format, struct meta_volume *m)
 {
 	*m = (struct meta_volume) { .read_write = true };
 	m->uuid = strdup(key);
 	m->name = strdup(key);
 	m->description = strdup("The record of this volume is damaged; its data is as it was.");
-	m->format = strdup("raw");
+	m->format = strdup(format);
 	/* Some identity, and always the same one: "" would match other disks. */
 	if (m->uuid && m->name && m->description && m->format && jsonspec_map_set(&m->keys, "content_id", key) == 0)
 		return 0;
@@ -200,6 +207,8 @@ bool meta_is_key(const char *text)
 
 	if (!bytes || bytes > META_KEY_MAX || *text == '.' || strcmp(text, SR_STEM) == 0)
 		return false;
+	if (bytes >= 5 && strcmp(text + bytes - 5, ".base") == 0)
+		return false; /* what volumes stand on */
 	for (const char *c = text; *c; c++)
 		if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || strchr("._-", *c)))
 			return false;
@@ -275,40 +284,50 @@ static bool is_half_written(const char *name)
 	return false;
 }
 
-/* Is name that of a file beside an image? Then key holds the image's. */
-static bool split_beside(const char *name, char key[static META_KEY_MAX + 1])
+/* Is name that of an image and the suffix after it, in any format? Then i is the image, of the key in `key`. */
+static bool split_image(const char *dir, const char *name, const char *suffix, char key[static META_KEY_MAX + 1], struct image *i)
 {
-	if (meta_split_name(name, ".raw" LEASE_SUFFIX, key))
-		return true;
-	for (const char *const *suffix = image_beside; *suffix; suffix++) {
+	*i = (struct image) { dir, key, NULL };
+	for (unsigned n = 0; (i->ops = image_format_at(n)); n++) {
 		char tail[32];
 
-		snprintf(tail, sizeof(tail), ".raw%s", *suffix);
+		snprintf(tail, sizeof(tail), ".%s%s", i->ops->format, suffix);
 		if (meta_split_name(name, tail, key))
 			return true;
 	}
 	return false;
 }
 
+/* Is name that of a file beside an image? */
+static bool split_beside(const char *dir, const char *name, char key[static META_KEY_MAX + 1], struct image *i)
+{
+	for (const char *const *suffix = image_beside; *suffix; suffix++)
+		if (split_image(dir, name, *suffix, key, i))
+			return true;
+	return split_image(dir, name, LEASE_SUFFIX, key, i);
+}
+
+static bool is_missing(char *taken_path)
+{
+	CLEANUP_FREE char *path = taken_path;
+
+	return path && access(path, F_OK) == -1 && errno == ENOENT;
+}
+
 static bool is_leftover(const char *dir, const char *name, char *key)
 {
-	CLEANUP_FREE char *record = NULL;
 	char stem[META_KEY_MAX + 1];
 	size_t bytes = strlen(name);
-	bool is_passing = (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name)) ||
-			  (*name == '.' && bytes > 8 && strcmp(name + bytes - 8, ".raw.new") == 0);
+	struct image i;
 
 	snprintf(key, NAME_MAX + 1, "%s", name);
-	if (is_passing)
+	if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name))
 		return true;
-	if (split_beside(name, stem)) {
-		record = image_path(dir, stem);
-		return record && access(record, F_OK) == -1 && errno == ENOENT;
-	}
-	if (!meta_split_name(name, ".raw", stem))
-		return false;
-	record = meta_volume_path(dir, stem);
-	return record && access(record, F_OK) == -1 && errno == ENOENT;
+	if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i))
+		return true;
+	if (split_beside(dir, name, stem, &i))
+		return is_missing(image_path(&i));
+	return split_image(dir, name, "", stem, &i) && is_missing(meta_volume_path(dir, stem));
 }
 
 int meta_list(const char *dir, struct jsonspec_list *keys, struct error *e)
@@ -345,9 +364,9 @@ static bool has_image(const char *dir, const char *key)
 }
 
 /* The image it is another name of, or was: that one goes, too, with what lies beside it, when no record says that it is there. */
-static void sweep_image(const char *dir, const char *passing, const char *stem)
+static void sweep_image(const struct image *i, const char *passing)
 {
-	CLEANUP_FREE char *image = image_path(dir, stem);
+	CLEANUP_FREE char *image = image_path(i);
 	struct stat a, b;
 	struct error e;
 	bool is_gone;
@@ -355,9 +374,9 @@ static void sweep_image(const char *dir, const char *passing, const char *stem)
 	if (!image)
 		return;
 	is_gone = lstat(image, &b) == -1 && errno == ENOENT;
-	if (lstat(passing, &a) == 0 && (is_gone || a.st_ino == b.st_ino) && !has_image(dir, stem)) {
+	if (lstat(passing, &a) == 0 && (is_gone || a.st_ino == b.st_ino) && !has_image(i->dir, i->key)) {
 		log_warn("%s has no record: whoever made or destroyed it was killed; it is removed", image);
-		if (image_unlink(dir, stem, &e) == -1)
+		if (image_unlink(i, &e) == -1)
 			log_warn("%s", e.text);
 		return;
 	}
@@ -370,11 +389,12 @@ static void sweep_one(const char *dir, const char *name)
 	CLEANUP_FREE char *path = join(dir, name, "");
 	size_t bytes = strlen(name);
 	char stem[META_KEY_MAX + 1];
+	struct image i;
 
 	if (!path)
 		return;
-	if (*name == '.' && meta_split_name(name + 1, ".raw.new", stem)) {
-		sweep_image(dir, path, stem);
+	if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i)) {
+		sweep_image(&i, path);
 	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
 		log_info("%s is removed", path);
 		if (unlink(path) == -1 && errno == EISDIR)
@@ -399,6 +419,9 @@ void meta_sweep(const char *dir)
 	if (lock >= 0)
 		close(take_fd(&lock));
 	chain_collect(dir);
+	for (unsigned n = 0; image_format_at(n); n++)
+		if (image_format_at(n)->collect)
+			image_format_at(n)->collect(dir);
 }
 
 void meta_list_clear(struct jsonspec_list *l)

@@ -5,10 +5,11 @@
  *      DIR/sxm-sr.json         the SR's record; its presence makes DIR an SR
  *      DIR/sxm-sr.lock         held shared while a volume is made, exclusively while the SR is made or removed
  *      DIR/<key>.json          a volume's record: its presence makes the volume
- *      DIR/<key>.raw           its image
+ *      DIR/<key>.raw, .qcow2   its image
  *      DIR/<key>.raw.lease/    where the SR is shared: which host has it active (base/lease.h)
  *      DIR/.<key>.raw.new      another name of it while the volume is made
  *      DIR/<key>.cbt           what changed in it, where that is tracked (chain.h); also when its image was destroyed
+ *      DIR/<uuid>.base.qcow2   what images stand on (tree.h), and DIR/sxm-sr.chains, the lock of who looks at that or changes it
  *
  * Files are replaced by rename, so readers take no lock and see the old or the new.
  */
@@ -36,7 +37,7 @@ struct meta_volume {
 	char *uuid, *name, *description; /* owned */
 	bool read_write, sharable;
 	int64_t virtual_size;            /* as made; the image knows better while it is there */
-	char *format;                    /* owned; "raw" */
+	char *format;                    /* owned; "raw", "qcow2" */
 	bool is_data_destroyed;          /* there is no image any more: what changed up to it is all that is known */
 	char *family;                    /* owned; what clones and snapshots of one another share; NULL: the volume's key */
 	struct jsonspec_map keys;        /* what Volume.set stored */
@@ -49,8 +50,9 @@ int meta_volume_write(const char *dir, const char *key, const struct meta_volume
 /* The same, and what is read, changed and written after it is so under the lock of the record still: *lock becomes that of the
  * new one. For who writes it more than once. */
 int meta_volume_rewrite(const char *dir, const char *key, const struct meta_volume *m, int *lock, struct error *e);
-/* What can be said of a volume whose record is damaged: never nothing, or xapi would forget the disk. -1: out of memory. */
-int meta_volume_guess(const char *key, struct meta_volume *m);
+/* What can be said of a volume whose record is damaged: never nothing, or xapi would forget the disk. format: its image's.
+ * -1: out of memory. */
+int meta_volume_guess(const char *key, const char *format, struct meta_volume *m);
 void meta_volume_clear(struct meta_volume *m);
 char *meta_volume_path(const char *dir, const char *key); /* heap */
 

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "plugins/child.h"
+#include "plugins/coalesce.h"
 #include "plugins/process.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
@@ -23,7 +24,7 @@
 /* Of every type of SR, as all are directories of volumes; those that xapi cannot derive from the verbs' files. Not VDI_MIRROR,
  * before xapi's sequences of storage motion are played as a whole. */
 static const char *const volume_features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT",
-					       "THIN_PROVISIONING", "LARGE_VDI" };
+					       "VDI_COMPOSE", "THIN_PROVISIONING", "LARGE_VDI" };
 
 static int out_of_memory(struct failure *f)
 {
@@ -107,6 +108,7 @@ static void report_sr(const char *handle, FILE *to)
 				sr.dir, leftovers.item[i]);
 		meta_list_clear(&leftovers);
 	}
+	coalesce_report(sr.dir, to);
 	sr_close(&sr);
 }
 

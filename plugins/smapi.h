@@ -46,8 +46,8 @@ smapi_fn volume_create, volume_destroy, volume_stat, volume_set, volume_unset, v
 	volume_resize;
 /* volume-cbt.c */
 smapi_fn volume_enable_cbt, volume_disable_cbt, volume_data_destroy, volume_list_changed_blocks;
-/* volume-clone.c, volume-compare.c */
-smapi_fn volume_snapshot, volume_clone, volume_copy, volume_revert, volume_compare, volume_similar_content;
+/* volume-clone.c, volume-compare.c, volume-compose.c */
+smapi_fn volume_compose, volume_snapshot, volume_clone, volume_copy, volume_revert, volume_compare, volume_similar_content;
 /* datapath.c */
 smapi_fn datapath_open, datapath_attach, datapath_activate, datapath_activate_readonly, datapath_deactivate, datapath_detach,
 	datapath_close;

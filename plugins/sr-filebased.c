@@ -3,7 +3,7 @@
  * sr-filebased - an SR in a directory that is there already, or that can be made beside others
  *
  *      uri = file:///srv/sr    where
- *      format = auto | raw     of new volumes
+ *      format = auto | raw | qcow2     of new volumes
  *      shared = true | false   several hosts have the directory
  *
  * The directory itself is made if its parent is there; a missing parent is more likely a file system that is not mounted.

@@ -23,6 +23,9 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/bounded.h"
+#include "plugins/child.h"
+#include "plugins/coalesce.h"
+#include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
@@ -45,17 +48,6 @@ const struct sr_ops *sr_type(const char *type)
 static int out_of_memory(struct failure *f)
 {
 	return failure_set(f, FAILURE_SR_UNAVAILABLE, ENOMEM, "out of memory");
-}
-
-int sr_check_format(struct jsonspec_map *configuration, struct failure *f)
-{
-	const char *format = jsonspec_map_get(configuration, "format");
-
-	if (format && strcmp(format, "qcow2") == 0)
-		return failure_set(f, FAILURE_CONFIGURATION, EOPNOTSUPP, "format qcow2 is not supported yet; choose raw or auto");
-	if (format && strcmp(format, "raw") != 0 && strcmp(format, "auto") != 0)
-		return failure_set(f, FAILURE_CONFIGURATION, EINVAL, "format %s is not known; choose raw or auto", format);
-	return jsonspec_map_set(configuration, "format", "raw") == 0 ? 0 : out_of_memory(f);
 }
 
 /* --- the handle */
@@ -187,7 +179,7 @@ static int write_first_record(struct smapi_call *call, const char *dir, struct f
 	if (e.err != ENOENT)
 		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 	meta = (struct meta_sr) { .uuid = a->uuid, .name = a->name, .description = a->description,
-				  .format = (char *)(uintptr_t)jsonspec_map_get(&a->configuration, "format"),
+				  .format = TEXT(sr_choose_format(&a->configuration)->format),
 				  .is_shared = ownership_is_shared(call->sr_type->is_shared, &a->configuration) };
 	return meta_sr_write(dir, &meta, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
@@ -293,6 +285,8 @@ int sr_detach(struct smapi_call *call, char **result, struct failure *f)
 	struct error e;
 	CLEANUP_FREE char *dir = uri_path(handle, "file", &e);
 
+	if (dir && coalesce_stop(dir, &e) == -1)
+		return failure_from(f, FAILURE_SR_IN_USE, &e);
 	if (dir && type->detach && type->detach(type, dir, f) == -1)
 		return -1;
 	note_detached(handle);
@@ -323,6 +317,8 @@ static int destroy_in(struct sr *sr, struct failure *f)
 		volumes += r != 1;
 	}
 	meta_list_clear(&keys);
+	if (!volumes && coalesce_stop(sr->dir, &e) == -1)
+		return failure_from(f, FAILURE_SR_IN_USE, &e);
 	if (volumes)
 		return failure_set(f, FAILURE_SR_IN_USE, ENOTEMPTY, "SR %s in %s still has %zu volume%s; destroy %s first",
 				   sr->meta.uuid, sr->dir, volumes, volumes == 1 ? "" : "s", volumes == 1 ? "it" : "them");

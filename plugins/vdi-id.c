@@ -34,6 +34,8 @@ char *vdi_id_of_path(const char *path, char id[static VDI_ID_MAX])
 
 	if (bytes > 4 && strcmp(base + bytes - 4, ".raw") == 0)
 		bytes -= 4;
+	else if (bytes > 6 && strcmp(base + bytes - 6, ".qcow2") == 0)
+		bytes -= 6;
 	if (bytes > NAME_MAX_BYTES)
 		bytes = NAME_MAX_BYTES;
 	memcpy(name, base, bytes);

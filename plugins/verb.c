@@ -72,6 +72,7 @@ static const struct verb {
 	{ "Volume.copy", VOLUMES, true, LOOKS, volume_copy, PARAMETERS(VOLUME, TEXT(dest_sr)) },
 	{ "Volume.revert", VOLUMES, true, GIVEN_UP, volume_revert, PARAMETERS(TEXT(sr), TEXT(snapshot), TEXT(key)) },
 	{ "Volume.compare", VOLUMES, false, LOOKS, volume_compare, PARAMETERS(VOLUME, TEXT(key2)) },
+	{ "Volume.compose", VOLUMES, true, GIVEN_UP, volume_compose, PARAMETERS(VOLUME, TEXT(key2)) },
 	{ "Volume.similar_content", VOLUMES, false, GIVEN_UP, volume_similar_content, PARAMETERS(VOLUME) },
 	{ "Volume.enable_cbt", VOLUMES, true, GIVEN_UP, volume_enable_cbt, PARAMETERS(VOLUME) },
 	{ "Volume.disable_cbt", VOLUMES, true, GIVEN_UP, volume_disable_cbt, PARAMETERS(VOLUME) },

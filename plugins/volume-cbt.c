@@ -26,20 +26,22 @@
 
 static int switch_idle(const char *dir, const char *key, bool is_wanted, struct error *e)
 {
-	struct image_info image;
+	const struct image image = image_of(dir, key, NULL);
+	struct image_info info;
 
 	if (!is_wanted)
 		return chain_disable(dir, key, e);
-	return image_look(dir, key, &image, e) == 0 ? chain_enable(dir, key, (uint64_t)image.virtual_bytes, e) : -1;
+	return image_look(&image, &info, e) == 0 ? chain_enable(dir, key, (uint64_t)info.virtual_bytes, e) : -1;
 }
 
 static int switch_cbt(const char *dir, const char *key, bool is_wanted, struct error *e)
 {
-	CLEANUP_FREE char *image = image_path(dir, key);
+	const struct image i = image_of(dir, key, NULL);
+	CLEANUP_FREE char *image = image_path(&i);
 
 	if (!image)
 		return error_set(e, ENOMEM, "out of memory");
-	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
+	for (unsigned tries = 0; tries < IMAGE_TRIES; tries++) {
 		CLEANUP_LOCK int fd = lock_try_shared(image, e);
 		int r;
 
@@ -50,7 +52,7 @@ static int switch_cbt(const char *dir, const char *key, bool is_wanted, struct e
 		r = datapath_track(image, is_wanted, e);
 		if (r != 1)
 			return r;
-		volume_pause();
+		image_pause();
 	}
 	return error_set(e, EBUSY, "%s is in use on another host, or by a program that is none of ours; do this there", image);
 }
@@ -105,7 +107,8 @@ int volume_disable_cbt(struct smapi_call *call, char **result, struct failure *f
 
 static int drop_data(const char *dir, const char *key, struct meta_volume *m, struct failure *f)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
+	const struct image i = image_of(dir, key, m->format);
+	CLEANUP_FREE char *path = image_path(&i);
 	CLEANUP_LOCK int image = -1;
 	struct image_info info;
 	struct error e;
@@ -114,31 +117,37 @@ static int drop_data(const char *dir, const char *key, struct meta_volume *m, st
 		return failure_set(f, FAILURE_VDI_DELETE, ENOMEM, "out of memory");
 	if (datapath_check_idle(path, f) == -1)
 		return -1;
-	image = image_claim(dir, key, &e);
+	image = image_claim(&i, &e);
 	if (image < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	if (image_look(dir, key, &info, &e) == 0)
+	if (image_look(&i, &info, &e) == 0)
 		m->virtual_size = info.virtual_bytes;
 	m->is_data_destroyed = true;
-	image_retire(dir, key);
+	image_retire(&i);
 	if (meta_volume_write(dir, key, m, &e) == -1) {
-		image_settle(dir, key);
+		image_settle(&i);
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
 	}
-	return image_unlink(dir, key, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_DELETE, &e);
+	if (image_unlink(&i, &e) == -1)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	if (i.ops->collect)
+		i.ops->collect(dir);
+	return 0;
 }
 
 static int destroy_data_in(const struct sr *sr, const char *key, struct failure *f)
 {
 	CLEANUP_LOCK int lock = volume_lock(sr->dir, key, LOCK_EXCLUSIVE, f);
 	struct meta_volume m;
+	struct image i;
 	struct error e;
 	int r = 0;
 
 	if (lock < 0 || volume_read(sr->dir, key, &m, f) == -1)
 		return -1;
+	i = image_of(sr->dir, key, m.format);
 	if (m.is_data_destroyed) { /* again: somebody was killed before it was gone, perhaps */
-		if (image_unlink(sr->dir, key, &e) == -1)
+		if (image_unlink(&i, &e) == -1)
 			r = failure_from(f, FAILURE_VDI_DELETE, &e);
 	} else if (m.read_write || !chain_is_sealed(sr->dir, key)) {
 		r = failure_set(f, FAILURE_VDI_UNAVAILABLE, EPERM,
@@ -167,16 +176,18 @@ int volume_data_destroy(struct smapi_call *call, char **result, struct failure *
 
 static int size_of(const char *dir, const char *key, uint64_t *bytes, struct failure *f)
 {
-	struct image_info image;
+	struct image_info info;
 	struct meta_volume m;
+	struct image i;
 	struct error e;
 
 	if (volume_read(dir, key, &m, f) == -1)
 		return -1;
-	image.virtual_bytes = m.virtual_size;
+	i = image_of(dir, key, m.format);
+	info.virtual_bytes = m.virtual_size;
 	if (!m.is_data_destroyed)
-		image_look(dir, key, &image, &e);
-	*bytes = (uint64_t)image.virtual_bytes;
+		image_look(&i, &info, &e);
+	*bytes = (uint64_t)info.virtual_bytes;
 	meta_volume_clear(&m);
 	return 0;
 }
@@ -200,11 +211,12 @@ static int load_live(const char *dir, const char *key, const char *image, struct
 
 static int load_log(const char *dir, const char *key, struct cbt_log *log, struct error *e)
 {
-	CLEANUP_FREE char *image = image_path(dir, key);
+	const struct image i = image_of(dir, key, NULL);
+	CLEANUP_FREE char *image = image_path(&i);
 
 	if (!image)
 		return error_set(e, ENOMEM, "out of memory");
-	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
+	for (unsigned tries = 0; tries < IMAGE_TRIES; tries++) {
 		CLEANUP_LOCK int fd = lock_try_shared(image, e);
 		int r;
 
@@ -215,7 +227,7 @@ static int load_log(const char *dir, const char *key, struct cbt_log *log, struc
 		r = load_live(dir, key, image, log, e);
 		if (r != 1)
 			return r;
-		volume_pause();
+		image_pause();
 	}
 	return error_set(e, EBUSY, "%s is in use on another host; ask there", image);
 }

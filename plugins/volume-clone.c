@@ -2,11 +2,9 @@
  *
  * volume-clone - volumes made of other volumes: snapshot, clone, copy; and the way back, revert
  *
- *      the image's lock, shared, to be had?   nobody writes: its blocks are shared from here
- *                               taken?        its process has it: that one makes the file, at one moment, while guests go on
- *                               no process?   opened or closed just now: again; else another host has it
+ *      image_take -> a file under a passing name: the origin at one moment, whoever writes to it
  *
- *      snapshot   read-only, on record whose it is and of when       both want shared blocks, and say so where there are none:
+ *      snapshot   read-only, on record whose it is and of when       both want shared data, and say so where there is none:
  *      clone      like its origin, its own from now on               a copy may take hours, and is asked for by its name
  *      copy       a clone, in another SR perhaps, of copied data where nothing can be shared
  *      revert     the image is replaced, in one step, by what a snapshot holds; halted volumes only
@@ -27,80 +25,7 @@
 #include "plugins/image.h"
 #include "plugins/volume.h"
 
-#define PAUSE_MS 20u
 #define TIME_TEXT 24
-
-void volume_pause(void)
-{
-	const struct timespec pause = { .tv_nsec = PAUSE_MS * (long)NS_PER_MS };
-
-	nanosleep(&pause, NULL);
-}
-
-/* --- the bytes */
-
-struct taking {
-	const char *dir, *key;   /* the origin */
-	const char *to_dir, *to_key;
-	bool may_copy;
-	bool is_snapshot;        /* the log of changes is cut with it */
-	bool was_written;        /* somebody had it open for writing: so the content is nobody else's */
-};
-
-/* In use: its process makes a file beside it, which is then where it should be, or is cloned there. */
-static int take_live(struct taking *t, const char *image, const char *to, struct error *e)
-{
-	CLEANUP_FREE char *beside = image_passing_path(t->dir, t->to_key);
-	CLEANUP_CLOSE int fd = -1;
-	int r;
-
-	if (!beside)
-		return error_set(e, ENOMEM, "out of memory");
-	r = datapath_snapshot(image, beside, t->is_snapshot ? t->to_key : NULL, e);
-	if (r || strcmp(beside, to) == 0)
-		return r;
-	fd = lock_try_shared(beside, e);
-	r = fd < 0 ? -1 : image_clone(fd, beside, to, t->may_copy, e);
-	unlink(beside);
-	return r;
-}
-
-/* Nobody writes to it while fd is open. */
-static int take_idle(struct taking *t, int fd, const char *image, const char *to, struct error *e)
-{
-	if (datapath_check_whole(image, e) == -1 || image_clone(fd, image, to, t->may_copy, e) == -1)
-		return -1;
-	if (!t->is_snapshot || chain_cut(t->dir, t->key, t->to_key, e) == 0)
-		return 0;
-	unlink(to);
-	return -1;
-}
-
-/* The passing image. */
-static int take(struct taking *t, struct error *e)
-{
-	CLEANUP_FREE char *image = image_path(t->dir, t->key);
-	CLEANUP_FREE char *to = image_passing_path(t->to_dir, t->to_key);
-
-	if (!image || !to)
-		return error_set(e, ENOMEM, "out of memory");
-	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
-		CLEANUP_LOCK int fd = lock_try_shared(image, e);
-		int r;
-
-		if (fd >= 0)
-			return take_idle(t, fd, image, to, e);
-		if (e->err != EBUSY)
-			return -1;
-		t->was_written = true;
-		r = take_live(t, image, to, e);
-		if (r != 1)
-			return r;
-		volume_pause();
-	}
-	return error_set(e, EBUSY,
-			 "%s is in use on another host, or by a program that is none of ours; do this there, or stop it", image);
-}
 
 /* --- the record */
 
@@ -123,7 +48,7 @@ static int set_content_id(struct jsonspec_map *keys, bool is_same)
 }
 
 /* What was said of the origin as a snapshot, as what is started anew at boot, and as an end of a move, is not so of this one. */
-static int set_keys(struct jsonspec_map *keys, const struct taking *t, bool is_snapshot)
+static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, bool is_snapshot)
 {
 	static const char *const not_inherited[] = { "clone-on-boot", "snapshot_time", "is_a_snapshot", "snapshot_of",
 						     "_sm_config_base_mirror", NULL };
@@ -138,65 +63,67 @@ static int set_keys(struct jsonspec_map *keys, const struct taking *t, bool is_s
 	if (!is_snapshot)
 		return 0;
 	strftime(when, sizeof(when), "%Y%m%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-	return jsonspec_map_set(keys, "is_a_snapshot", "true") == 0 && jsonspec_map_set(keys, "snapshot_of", t->key) == 0 ?
+	return jsonspec_map_set(keys, "is_a_snapshot", "true") == 0 && jsonspec_map_set(keys, "snapshot_of", t->from.key) == 0 ?
 	       jsonspec_map_set(keys, "snapshot_time", when) : -1;
 }
 
 /* The origin's record becomes the new one's. */
-static int change_record(struct meta_volume *m, const struct taking *t, bool is_snapshot, struct error *e)
+static int change_record(struct meta_volume *m, const struct image_taking *t, bool is_snapshot, struct error *e)
 {
-	CLEANUP_FREE char *passing = image_passing_path(t->to_dir, t->to_key);
-	struct stat st;
+	CLEANUP_FREE char *passing = image_passing_path(&t->to);
+	struct image_info info;
 
-	if (!passing || (!m->family && put(&m->family, t->key) == -1) || put(&m->uuid, t->to_key) == -1 ||
-	    set_keys(&m->keys, t, is_snapshot) == -1)
+	if (!passing || (!m->family && put(&m->family, t->from.key) == -1) || put(&m->uuid, t->to.key) == -1 ||
+	    put(&m->format, t->to.ops->format) == -1 || set_keys(&m->keys, t, is_snapshot) == -1)
 		return error_set(e, ENOMEM, "out of memory");
-	if (stat(passing, &st) == -1)
-		return error_errno(e, errno, "look at %s", passing);
-	m->virtual_size = st.st_size;
+	if (t->to.ops->look(&t->to, passing, &info, e) == -1)
+		return -1;
+	m->virtual_size = info.virtual_bytes;
 	m->read_write = !is_snapshot;
 	if (is_snapshot)
 		m->sharable = false;
 	return 0;
 }
 
-static int finish(struct taking *t, struct meta_volume *m, bool is_snapshot, struct error *e)
+static int finish(struct image_taking *t, struct meta_volume *m, bool is_snapshot, struct error *e)
 {
 	if (change_record(m, t, is_snapshot, e) == -1) {
-		image_settle(t->to_dir, t->to_key);
+		image_settle(&t->to);
 		return -1;
 	}
-	if (image_publish(t->to_dir, t->to_key, e) == -1)
+	if (image_publish(&t->to, e) == -1)
 		return -1;
-	return volume_add(t->to_dir, t->to_key, m, e);
+	return volume_add(&t->to, m, e);
 }
 
 /* --- snapshot, clone */
 
-static int say_not_shared(const struct taking *t, bool is_snapshot, struct error *e)
+static int say_why_not(const struct image_taking *t, bool is_snapshot, struct error *e)
 {
-	if (e->err != EOPNOTSUPP)
-		return 0;
+	if (e->err != EOPNOTSUPP || t->from.ops != &image_raw)
+		return error_prefix(e, "%s volume %s", is_snapshot ? "snapshot" : "clone", t->from.key);
 	return error_set(e, EOPNOTSUPP,
 			 "volume %s cannot be %s: its image is a raw file, and the file system of %s cannot let two files share "
-			 "blocks (XFS with reflink can); copy it instead", t->key,
-			 is_snapshot ? "snapshotted" : "cloned without a copy of all its data", t->dir);
+			 "blocks (XFS with reflink can); copy it instead", t->from.key,
+			 is_snapshot ? "snapshotted" : "cloned without a copy of all its data", t->from.dir);
 }
 
 static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is_snapshot, struct failure *f)
 {
 	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_SHARED, f);
-	struct taking t = { .dir = sr->dir, .key = key, .to_dir = sr->dir, .to_key = new_key, .is_snapshot = is_snapshot };
+	struct image_taking t = { .is_snapshot = is_snapshot };
 	struct meta_volume m;
 	struct error e;
 	int r;
 
 	if (lock < 0 || volume_read_whole(sr->dir, key, &m, f) == -1)
 		return -1;
-	r = take(&t, &e);
+	t.from = image_of(sr->dir, key, m.format);
+	t.to = (struct image) { sr->dir, new_key, t.from.ops };
+	r = image_take(&t, &e);
 	if (r == -1)
-		say_not_shared(&t, is_snapshot, &e);
+		say_why_not(&t, is_snapshot, &e);
 	else
 		r = finish(&t, &m, is_snapshot, &e);
 	meta_volume_clear(&m);
@@ -234,15 +161,18 @@ int volume_clone(struct smapi_call *call, char **result, struct failure *f)
 /* Only the image is locked while data is copied: it may take long, and the volume's name may be changed meanwhile. */
 static int copy_in(const struct sr *from, const char *key, const struct sr *to, const char *new_key, struct failure *f)
 {
-	CLEANUP_LOCK int making = volume_check_here(from->dir, key, f) == -1 ? -1 : volume_hold_sr(to, f);
-	struct taking t = { .dir = from->dir, .key = key, .to_dir = to->dir, .to_key = new_key, .may_copy = true };
+	CLEANUP_LOCK int taking = volume_check_here(from->dir, key, f) == -1 ? -1 : volume_hold_sr(from, f); /* what passes there */
+	CLEANUP_LOCK int making = taking < 0 ? -1 : volume_hold_sr(to, f);
+	struct image_taking t = { .may_copy = true };
 	struct meta_volume m;
 	struct error e;
 	int r;
 
 	if (making < 0 || volume_read_whole(from->dir, key, &m, f) == -1)
 		return -1;
-	r = take(&t, &e);
+	t.from = image_of(from->dir, key, m.format);
+	t.to = (struct image) { to->dir, new_key, strcmp(from->dir, to->dir) == 0 ? t.from.ops : volume_format(to, m.sharable) };
+	r = image_take(&t, &e);
 	if (r == -1 && e.err == EOPNOTSUPP)
 		error_set(&e, EBUSY,
 			  "volume %s is active, and the file system of %s cannot let two files share blocks, so its data cannot "
@@ -295,76 +225,99 @@ static int forget_mirror(const char *image, struct error *e)
 }
 
 /* Nobody has the old image open: its lock is ours until the new one has its name. */
-static int replace(struct taking *t, struct error *e)
+static int replace(struct image_taking *t, struct error *e)
 {
-	CLEANUP_FREE char *image = image_path(t->to_dir, t->to_key);
+	CLEANUP_FREE char *image = image_path(&t->to);
 	CLEANUP_LOCK int claim = -1;
 
 	if (!image)
 		return error_set(e, ENOMEM, "out of memory");
-	claim = image_claim(t->to_dir, t->to_key, e);
+	claim = image_claim(&t->to, e);
 	if (claim < 0 && e->err == EBUSY)
-		return error_set(e, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", t->to_key);
-	if ((claim < 0 && e->err != ENOENT) || take(t, e) == -1)
+		return error_set(e, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", t->to.key);
+	if ((claim < 0 && e->err != ENOENT) || image_take(t, e) == -1)
 		return -1;
 	/* Its log knows nothing until it has the snapshot's content. */
-	if (forget_mirror(image, e) == -1 || chain_restart(t->to_dir, t->to_key, "", e) == -1) {
-		image_settle(t->to_dir, t->to_key);
+	if (forget_mirror(image, e) == -1 || chain_restart(t->to.dir, t->to.key, "", e) == -1) {
+		image_settle(&t->to);
 		return -1;
 	}
-	if (image_replace(t->to_dir, t->to_key, e) == -1)
+	if (image_replace(&t->to, e) == -1)
 		return -1;
-	return !t->was_written && chain_is_sealed(t->dir, t->key) ? chain_restart(t->to_dir, t->to_key, t->key, e) : 0;
+	if (t->was_written || !chain_is_sealed(t->from.dir, t->from.key))
+		return 0;
+	return chain_restart(t->to.dir, t->to.key, t->from.key, e);
 }
 
 /* Before it has other bytes: whoever is killed in between leaves no two contents of one name. */
-static int renew_content_id(const struct taking *t, struct meta_volume *m, int *lock, struct error *e)
+static int renew_content_id(const struct image_taking *t, struct meta_volume *m, int *lock, struct error *e)
 {
 	if (set_content_id(&m->keys, false) == -1)
 		return error_set(e, ENOMEM, "out of memory");
-	return meta_volume_rewrite(t->to_dir, t->to_key, m, lock, e);
+	return meta_volume_rewrite(t->to.dir, t->to.key, m, lock, e);
 }
 
-static int write_reverted(const struct taking *t, const struct meta_volume *snapshot, struct meta_volume *m, struct error *e)
+static int write_reverted(const struct image_taking *t, const struct meta_volume *snapshot, struct meta_volume *m,
+			  struct error *e)
 {
 	const char *content_id = jsonspec_map_get(&snapshot->keys, "content_id");
-	struct image_info image = { .virtual_bytes = m->virtual_size };
+	struct image_info info = { .virtual_bytes = m->virtual_size };
 
-	image_look(t->to_dir, t->to_key, &image, e);
-	m->virtual_size = image.virtual_bytes;
-	if (jsonspec_map_set(&m->keys, "content_id", content_id && *content_id ? content_id : t->key) == -1 ||
+	image_look(&t->to, &info, e);
+	m->virtual_size = info.virtual_bytes;
+	if (jsonspec_map_set(&m->keys, "content_id", content_id && *content_id ? content_id : t->from.key) == -1 ||
 	    set_content_id(&m->keys, !t->was_written) == -1)
 		return error_set(e, ENOMEM, "out of memory");
-	return meta_volume_write(t->to_dir, t->to_key, m, e);
+	return meta_volume_write(t->to.dir, t->to.key, m, e);
+}
+
+static int check_same_format(const struct image_taking *t, struct error *e)
+{
+	if (t->from.ops == t->to.ops)
+		return 0;
+	return error_set(e, EOPNOTSUPP, "it is a %s image, and %s is a %s image", t->to.ops->format, t->from.key,
+			 t->from.ops->format);
 }
 
 /* lock: of the record of what is reverted. */
-static int revert_locked(struct taking *t, int *lock, struct failure *f)
+static int revert_records(struct image_taking *t, struct meta_volume *snapshot, struct meta_volume *m, int *lock,
+			  struct failure *f)
 {
-	CLEANUP_FREE char *image = image_path(t->to_dir, t->to_key);
-	struct meta_volume m, snapshot;
+	CLEANUP_FREE char *image = NULL;
 	struct error e;
-	int r;
 
+	t->from.ops = image_of(t->from.dir, t->from.key, snapshot->format).ops;
+	t->to.ops = image_of(t->to.dir, t->to.key, m->format).ops;
+	image = image_path(&t->to);
 	if (!image)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
-	if (datapath_check_idle(image, f) == -1 || volume_read_whole(t->dir, t->key, &snapshot, f) == -1)
+	if (datapath_check_idle(image, f) == -1)
 		return -1;
-	if (volume_read_whole(t->to_dir, t->to_key, &m, f) == -1) {
+	if (check_same_format(t, &e) == 0 && renew_content_id(t, m, lock, &e) == 0 && replace(t, &e) == 0 &&
+	    write_reverted(t, snapshot, m, &e) == 0) {
+		if (t->to.ops->collect)
+			t->to.ops->collect(t->to.dir);
+		return 0;
+	}
+	error_prefix(&e, "revert volume %s", t->to.key);
+	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
+static int revert_locked(struct image_taking *t, int *lock, struct failure *f)
+{
+	struct meta_volume m, snapshot;
+	int r;
+
+	if (volume_read_whole(t->from.dir, t->from.key, &snapshot, f) == -1)
+		return -1;
+	if (volume_read_whole(t->to.dir, t->to.key, &m, f) == -1) {
 		meta_volume_clear(&snapshot);
 		return -1;
 	}
-	r = renew_content_id(t, &m, lock, &e);
-	if (r == 0)
-		r = replace(t, &e);
-	if (r == 0)
-		r = write_reverted(t, &snapshot, &m, &e);
+	r = revert_records(t, &snapshot, &m, lock, f);
 	meta_volume_clear(&snapshot);
 	meta_volume_clear(&m);
-	if (r == 0)
-		return 0;
-	error_prefix(&e, "revert volume %s", t->to_key);
-	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	return r;
 }
 
 /* In the order of their keys, as two reverts may be the wrong way round to one another. */
@@ -375,7 +328,7 @@ static int revert_in(const struct sr *sr, const char *snapshot, const char *key,
 	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int one = making < 0 ? -1 : volume_lock(sr->dir, first, is_first ? LOCK_SHARED : LOCK_EXCLUSIVE, f);
 	CLEANUP_LOCK int other = one < 0 ? -1 : volume_lock(sr->dir, second, is_first ? LOCK_EXCLUSIVE : LOCK_SHARED, f);
-	struct taking t = { .dir = sr->dir, .key = snapshot, .to_dir = sr->dir, .to_key = key, .may_copy = true };
+	struct image_taking t = { .from = { sr->dir, snapshot, NULL }, .to = { sr->dir, key, NULL }, .may_copy = true };
 
 	return other < 0 ? -1 : revert_locked(&t, is_first ? &other : &one, f);
 }

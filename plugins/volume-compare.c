@@ -8,104 +8,28 @@
  * Only what nobody writes can be compared: of a disk in use, a snapshot.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fiemap.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "plugins/image.h"
+#include "plugins/side.h"
 #include "plugins/volume.h"
 
-#define BLOCK_BYTES 65536
-
-struct side {
-	int fd;      /* owned; holds the lock */
-	off_t bytes;
-	char *block; /* owned */
-};
-
-static void close_side(struct side *s)
+static bool is_same_place(const struct side_place *a, const struct side_place *b)
 {
-	if (s->fd >= 0)
-		close(s->fd);
-	free(s->block);
+	return a->device == b->device && a->file == b->file && a->offset == b->offset;
 }
 
-static int open_side(struct side *s, const char *dir, const char *key, struct error *e)
-{
-	CLEANUP_FREE char *path = image_path(dir, key);
-	struct stat st;
-
-	*s = (struct side) { .fd = -1, .block = malloc(BLOCK_BYTES) };
-	if (!path || !s->block)
-		return error_set(e, ENOMEM, "out of memory");
-	s->fd = lock_try_shared(path, e);
-	if (s->fd < 0 && e->err == EBUSY)
-		return error_set(e, EBUSY, "volume %s is active for writing; compare a snapshot of it", key);
-	if (s->fd < 0)
-		return -1;
-	/* What is still on its way has no place on the medium, or its old one. */
-	if (fsync(s->fd) == -1 || fstat(s->fd, &st) == -1)
-		return error_errno(e, errno, "look at %s", path);
-	s->bytes = st.st_size;
-	return 0;
-}
-
-/* The first byte of data at or after `at`; the end where there is none. */
-static off_t next_data(const struct side *s, off_t at, off_t end)
-{
-	off_t data = at < s->bytes ? lseek(s->fd, at, SEEK_DATA) : end;
-
-	return data >= 0 ? MIN(data, end) : errno == ENXIO ? end : at;
-}
-
-/* The extent at `at`. False: not known, or not of plain blocks. */
-static bool find_extent(const struct side *s, off_t at, uint64_t *physical, uint64_t *end)
-{
-	struct {
-		struct fiemap head;
-		struct fiemap_extent extent;
-	} map = { .head = { .fm_start = (uint64_t)at, .fm_length = BLOCK_BYTES, .fm_extent_count = 1 } };
-	const uint32_t odd = FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_ENCODED | FIEMAP_EXTENT_NOT_ALIGNED;
-
-	if (ioctl(s->fd, FS_IOC_FIEMAP, &map.head) == -1 || map.head.fm_mapped_extents != 1 || (map.extent.fe_flags & odd) ||
-	    map.extent.fe_logical > (uint64_t)at)
-		return false;
-	*physical = map.extent.fe_physical + ((uint64_t)at - map.extent.fe_logical);
-	*end = map.extent.fe_logical + map.extent.fe_length;
-	return true;
-}
-
-/* How far both are the same blocks of the medium, from `at` on; `at`: not at all, or not known. */
+/* How far both are the same bytes of the medium, from `at` on; `at`: not at all, or not known. */
 static off_t shared_end(const struct side *a, const struct side *b, off_t at)
 {
-	uint64_t a_physical, b_physical, a_end, b_end;
+	struct side_place a_place, b_place;
+	off_t a_end, b_end;
 
-	if (!find_extent(a, at, &a_physical, &a_end) || !find_extent(b, at, &b_physical, &b_end) || a_physical != b_physical)
+	if (!a->map != !b->map || !side_find(a, at, &a_place, &a_end) || !side_find(b, at, &b_place, &b_end) ||
+	    !is_same_place(&a_place, &b_place))
 		return at;
-	return (off_t)MIN(a_end, b_end);
-}
-
-static int read_block(struct side *s, off_t at, struct error *e)
-{
-	size_t done = 0;
-
-	while (done < BLOCK_BYTES) {
-		ssize_t n = pread(s->fd, s->block + done, BLOCK_BYTES - done, at + (off_t)done);
-
-		if (n < 0 && errno != EINTR)
-			return error_errno(e, errno, "read");
-		if (n == 0)
-			break;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	memset(s->block + done, 0, BLOCK_BYTES - done);
-	return 0;
+	return MIN(a_end, b_end);
 }
 
 static int note(struct jsonspec_ranges *list, int64_t block, struct error *e)
@@ -131,49 +55,44 @@ static int compare(struct side *a, struct side *b, struct jsonspec_ranges *list,
 	off_t end = MAX(a->bytes, b->bytes), at = 0;
 
 	for (;;) {
-		off_t data = MIN(next_data(a, at, end), next_data(b, at, end)), shared;
+		off_t data = MIN(side_next_data(a, at, end), side_next_data(b, at, end)), shared;
 
 		if (data >= end)
 			return 0;
-		at = data / BLOCK_BYTES * BLOCK_BYTES;
+		at = data / SIDE_BLOCK_BYTES * SIDE_BLOCK_BYTES;
 		shared = data == at ? shared_end(a, b, at) : at;
-		if (shared - at >= BLOCK_BYTES) {
-			at = shared / BLOCK_BYTES * BLOCK_BYTES;
+		if (shared - at >= SIDE_BLOCK_BYTES) {
+			at = shared / SIDE_BLOCK_BYTES * SIDE_BLOCK_BYTES;
 			continue;
 		}
-		if (read_block(a, at, e) == -1 || read_block(b, at, e) == -1)
+		if (side_read(a, at, e) == -1 || side_read(b, at, e) == -1)
 			return -1;
-		if (memcmp(a->block, b->block, BLOCK_BYTES) != 0 && note(list, at / BLOCK_BYTES, e) == -1)
+		if (memcmp(a->block, b->block, SIDE_BLOCK_BYTES) != 0 && note(list, at / SIDE_BLOCK_BYTES, e) == -1)
 			return -1;
-		at += BLOCK_BYTES;
+		at += SIDE_BLOCK_BYTES;
 	}
 }
 
 int volume_compare(struct smapi_call *call, char **result, struct failure *f)
 {
-	struct types_blocklist list = { .blocksize = BLOCK_BYTES };
+	struct types_blocklist list = { .blocksize = SIDE_BLOCK_BYTES };
 	struct side a = { .fd = -1 }, b = { .fd = -1 };
-	struct meta_volume m;
+	struct image first, second;
 	struct error e;
 	struct sr sr;
 	int r;
 
 	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
-	r = meta_is_key(call->args.key2) ? volume_read_whole(sr.dir, call->args.key, &m, f)
-					 : volume_raise_missing(call->args.key2, f);
-	if (r == 0)
-		meta_volume_clear(&m);
-	if (r == 0 && (r = volume_read_whole(sr.dir, call->args.key2, &m, f)) == 0)
-		meta_volume_clear(&m);
+	r = volume_image(&sr, call->args.key, &first, f) == 0 ? volume_image(&sr, call->args.key2, &second, f) : -1;
 	if (r == 0) {
-		r = open_side(&a, sr.dir, call->args.key, &e) == 0 && open_side(&b, sr.dir, call->args.key2, &e) == 0 ?
+		r = side_open(&a, &first, &e) == 0 && side_open(&b, &second, &e) == 0 ?
 		    compare(&a, &b, &list.ranges, &e) : -1;
 		r = r == 0 ? smapi_result(jsonspec_encode(&types_blocklist, &list), result, f)
 			   : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 	}
-	close_side(&a);
-	close_side(&b);
+	side_close(&a);
+	side_close(&b);
 	free(list.ranges.item);
 	sr_close(&sr);
 	return r;

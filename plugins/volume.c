@@ -52,13 +52,14 @@ int volume_raise_missing(const char *key, struct failure *f)
 /* Takes m's strings over. */
 static int fill(const char *dir, const char *key, struct meta_volume *m, struct types_volume *v, struct error *e)
 {
-	struct image_info image = { .virtual_bytes = m->virtual_size };
-	CLEANUP_FREE char *path = image_path(dir, key);
+	struct image_info info = { .virtual_bytes = m->virtual_size };
+	const struct image image = image_of(dir, key, m->format);
+	CLEANUP_FREE char *path = image_path(&image);
 	CLEANUP_FREE char *uri = path ? uri_of_path("sxm", path) : NULL;
 	const char *content_id;
 	struct error why;
 
-	if (!m->is_data_destroyed && image_look(dir, key, &image, &why) == -1)
+	if (!m->is_data_destroyed && image_look(&image, &info, &why) == -1)
 		log_warn("volume %s: %s", key, why.text);
 	*v = (struct types_volume){
 		.key = strdup(key),
@@ -67,8 +68,8 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 		.description = take_ptr(&m->description),
 		.read_write = m->read_write,
 		.sharable = m->sharable,
-		.virtual_size = image.virtual_bytes,
-		.physical_utilisation = image.allocated_bytes,
+		.virtual_size = info.virtual_bytes,
+		.physical_utilisation = info.allocated_bytes,
 		.keys = m->keys,
 		.has_cbt_enabled = true,
 		.cbt_enabled = chain_has(dir, key),
@@ -86,7 +87,8 @@ static int fill(const char *dir, const char *key, struct meta_volume *m, struct 
 
 int volume_describe(const char *dir, const char *key, struct types_volume *v, struct error *e)
 {
-	struct image_info image;
+	const struct image image = image_of(dir, key, NULL);
+	struct image_info info;
 	struct meta_volume m;
 	struct error why, no_image;
 	int r;
@@ -94,12 +96,12 @@ int volume_describe(const char *dir, const char *key, struct types_volume *v, st
 	if (meta_volume_read(dir, key, &m, &why) == -1) {
 		if (why.err == ENOENT)
 			return 1;
-		if (image_look(dir, key, &image, &no_image) == -1 && no_image.err == ENOENT && why.err == EBADMSG) {
+		if (image_look(&image, &info, &no_image) == -1 && no_image.err == ENOENT && why.err == EBADMSG) {
 			log_warn("left out of the SR: %s, and there is no image", why.text);
 			return 1; /* somebody else's file */
 		}
 		log_error("volume %s is shown without its name and keys: %s", key, why.text);
-		if (meta_volume_guess(key, &m) == -1)
+		if (meta_volume_guess(key, image.ops->format, &m) == -1)
 			return error_set(e, ENOMEM, "out of memory");
 	}
 	r = fill(dir, key, &m, v, e);
@@ -147,34 +149,34 @@ int volume_stat(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- create */
 
-int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
+int volume_add(const struct image *i, const struct meta_volume *m, struct error *e)
 {
-	CLEANUP_FREE char *record = meta_volume_path(dir, key);
+	CLEANUP_FREE char *record = meta_volume_path(i->dir, i->key);
 
-	if (meta_volume_write(dir, key, m, e) == 0) {
-		image_settle(dir, key);
+	if (meta_volume_write(i->dir, i->key, m, e) == 0) {
+		image_settle(i);
 		return 0;
 	}
 	if (record)
 		unlink(record); /* it may be there, and only not durable */
-	image_unlink(dir, key, &(struct error) { 0 });
+	image_unlink(i, &(struct error) { 0 });
 	return -1;
 }
 
-static int write_new(const char *dir, const char *key, struct smapi_args *a, int64_t bytes, struct failure *f)
+static int write_new(const struct image *i, struct smapi_args *a, int64_t bytes, struct failure *f)
 {
-	char content_id[VOLUME_UUID_TEXT], raw[] = "raw", uuid[VOLUME_UUID_TEXT];
+	char content_id[VOLUME_UUID_TEXT], uuid[VOLUME_UUID_TEXT];
 	struct meta_volume m = { .uuid = uuid, .name = a->name, .description = a->description, .read_write = true,
-				 .sharable = a->sharable, .virtual_size = bytes, .format = raw };
+				 .sharable = a->sharable, .virtual_size = bytes, .format = (char *)(uintptr_t)i->ops->format };
 	char name[] = "content_id", *key_of[] = { name }, *value_of[] = { content_id };
 	struct error e;
 
-	snprintf(uuid, sizeof(uuid), "%s", key);
+	snprintf(uuid, sizeof(uuid), "%s", i->key);
 	volume_make_uuid(content_id);
 	m.keys = (struct jsonspec_map) { .count = 1, .key = key_of, .value = value_of };
-	if (image_create(dir, key, bytes, &e) == -1)
+	if (image_create(i, bytes, &e) == -1)
 		return failure_from(f, e.err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_CREATE, &e);
-	return volume_add(dir, key, &m, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_CREATE, &e);
+	return volume_add(i, &m, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_CREATE, &e);
 }
 
 int volume_hold_sr(const struct sr *sr, struct failure *f)
@@ -194,15 +196,24 @@ int volume_hold_sr(const struct sr *sr, struct failure *f)
 	return take_fd(&lock);
 }
 
+/* Two hosts cannot both write to a qcow2 image. */
+const struct image_ops *volume_format(const struct sr *sr, bool is_sharable)
+{
+	const struct image_ops *ops = image_by_format(sr->meta.format);
+
+	return is_sharable || !ops ? &image_raw : ops;
+}
+
 static int create_in(struct smapi_call *call, struct sr *sr, int64_t bytes, char **result, struct failure *f)
 {
 	CLEANUP_LOCK int lock = volume_hold_sr(sr, f);
 	char key[VOLUME_UUID_TEXT];
+	struct image image = { sr->dir, key, volume_format(sr, call->args.sharable) };
 
 	if (lock < 0)
 		return -1;
 	volume_make_uuid(key);
-	if (write_new(sr->dir, key, &call->args, bytes, f) == -1)
+	if (write_new(&image, &call->args, bytes, f) == -1)
 		return -1;
 	return volume_answer(sr->dir, key, result, f);
 }
@@ -224,44 +235,60 @@ int volume_create(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- destroy, resize */
 
+/* In the order in which they may go: who is stopped in between leaves no volume without its data. */
+int volume_remove(const struct image *i, const char *record, struct failure *f)
+{
+	CLEANUP_LOCK int claim = -1;
+	struct error e;
+
+	claim = image_claim(i, &e);
+	if (claim < 0 && e.err == EBUSY)
+		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
+				   "volume %s is in use, here or on another host; deactivate it there first", i->key);
+	if (claim < 0 && e.err != ENOENT)
+		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	image_retire(i);
+	if (record && unlink(record) == -1 && errno != ENOENT) {
+		failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
+		image_settle(i);
+		return -1;
+	}
+	return image_unlink(i, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_DELETE, &e);
+}
+
 static int destroy_in(const char *dir, const char *key, struct failure *f)
 {
 	CLEANUP_FREE char *record = meta_volume_path(dir, key);
-	CLEANUP_FREE char *path = image_path(dir, key);
+	CLEANUP_FREE char *path = NULL;
 	CLEANUP_LOCK int lock = -1;
-	CLEANUP_LOCK int image = -1;
-	struct types_volume v;
-	struct error e;
-	int r;
+	struct image image;
+	struct meta_volume m;
+	struct error e = { 0 };
+	bool is_ours;
 
-	if (!record || !path)
+	if (!record)
 		return out_of_memory(f);
-	if (ownership_check(path, f) == -1)
+	if (volume_check_here(dir, key, f) == -1)
 		return -1;
 	lock = lock_take(record, LOCK_EXCLUSIVE, &e);
 	if (lock < 0 && e.err != ENOENT)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	r = volume_describe(dir, key, &v, &e);
-	if (r == -1)
+	if (meta_volume_read(dir, key, &m, &e) == 0) {
+		image = image_of(dir, key, m.format);
+		meta_volume_clear(&m);
+	} else if (e.err == ENOENT || e.err == EBADMSG) {
+		image = image_of(dir, key, NULL);
+	} else {
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	if (r == 0)
-		jsonspec_clear(&types_volume, &v);
-	if (datapath_release(path, f) == -1)
-		return -1;
-	image = image_claim(dir, key, &e);
-	if (image < 0 && e.err == EBUSY)
-		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
-				   "volume %s is in use, here or on another host; deactivate it there first", key);
-	if (image < 0 && e.err != ENOENT)
-		return failure_from(f, FAILURE_VDI_DELETE, &e);
-	image_retire(dir, key);
-	if (r == 0 && unlink(record) == -1 && errno != ENOENT) {
-		failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
-		image_settle(dir, key);
-		return -1;
 	}
-	if (image_unlink(dir, key, &e) == -1)
-		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	path = image_path(&image);
+	if (!path)
+		return out_of_memory(f);
+	is_ours = e.err != EBADMSG || access(path, F_OK) == 0;
+	if (datapath_release(path, f) == -1 || volume_remove(&image, is_ours ? record : NULL, f) == -1)
+		return -1;
+	if (image.ops->collect)
+		image.ops->collect(dir);
 	if (chain_has(dir, key))
 		chain_collect(dir);
 	return 0;
@@ -281,7 +308,8 @@ int volume_destroy(struct smapi_call *call, char **result, struct failure *f)
 
 int volume_check_here(const char *dir, const char *key, struct failure *f)
 {
-	CLEANUP_FREE char *path = image_path(dir, key);
+	const struct image i = image_of(dir, key, NULL);
+	CLEANUP_FREE char *path = image_path(&i);
 
 	return path ? ownership_check(path, f) : out_of_memory(f);
 }
@@ -332,7 +360,8 @@ int volume_read(const char *dir, const char *key, struct meta_volume *m, struct 
 	if (r)
 		return r == 1 ? volume_raise_missing(key, f) : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 	jsonspec_clear(&types_volume, &v);
-	if (meta_volume_read(dir, key, m, &e) == 0 || (e.err == EBADMSG && meta_volume_guess(key, m) == 0))
+	if (meta_volume_read(dir, key, m, &e) == 0 ||
+	    (e.err == EBADMSG && meta_volume_guess(key, image_of(dir, key, NULL).ops->format, m) == 0))
 		return 0;
 	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 }
@@ -347,6 +376,19 @@ int volume_read_whole(const char *dir, const char *key, struct meta_volume *m, s
 	return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENODATA,
 			   "the data of volume %s was destroyed (Volume.data_destroy); what changed up to it can still be "
 			   "listed, and it can be removed", key);
+}
+
+int volume_image(const struct sr *sr, const char *key, struct image *i, struct failure *f)
+{
+	struct meta_volume m;
+
+	if (!meta_is_key(key))
+		return volume_raise_missing(key, f);
+	if (volume_read_whole(sr->dir, key, &m, f) == -1)
+		return -1;
+	*i = image_of(sr->dir, key, m.format);
+	meta_volume_clear(&m);
+	return 0;
 }
 
 static int edit_in(const char *dir, struct smapi_args *a, change_fn *change, struct failure *f)
@@ -423,7 +465,7 @@ int volume_set_description(struct smapi_call *call, char **result, struct failur
 
 /* --- resize */
 
-static int renew(struct meta_volume *m)
+int volume_renew(struct meta_volume *m)
 {
 	char content_id[VOLUME_UUID_TEXT];
 
@@ -433,7 +475,7 @@ static int renew(struct meta_volume *m)
 
 static int change_content_id(struct smapi_args *a UNUSED, struct meta_volume *m)
 {
-	return renew(m);
+	return volume_renew(m);
 }
 
 static int change_size(struct smapi_args *a, struct meta_volume *m)
@@ -450,51 +492,28 @@ static int say_resize(const char *key, struct error *e, struct failure *f)
 	return failure_from(f, e->err == ERANGE || e->err == EFBIG ? FAILURE_VDI_SIZE : FAILURE_VDI_UNAVAILABLE, e);
 }
 
-/* Whoever has the image open grows it. It may be closed, or opened, at any moment. */
-static int grow(const char *dir, const char *key, int64_t bytes, struct failure *f)
-{
-	CLEANUP_FREE char *path = image_path(dir, key);
-	struct error e;
-
-	if (!path)
-		return out_of_memory(f);
-	for (unsigned tries = 0; tries < VOLUME_TRIES; tries++) {
-		int r;
-
-		if (image_grow(dir, key, bytes, &e) == 0)
-			return 0;
-		if (e.err != EBUSY)
-			return say_resize(key, &e, f);
-		r = datapath_resize(path, bytes, &e);
-		if (r == 0)
-			return 0;
-		if (r == -1)
-			return say_resize(key, &e, f);
-		volume_pause();
-	}
-	return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "volume %s is in use, perhaps on another host; resize it there", key);
-}
-
 /* It gets a new content_id before it is another content: whoever is killed in between leaves no two contents of one name. */
 static int resize_in(struct smapi_call *call, const char *dir, struct failure *f)
 {
 	struct smapi_args *a = &call->args;
 	CLEANUP_LOCK int lock = volume_check_here(dir, a->key, f) == -1 ? -1 : volume_lock(dir, a->key, LOCK_EXCLUSIVE, f);
-	struct image_info image;
+	struct image_info info;
 	struct meta_volume m;
+	struct image image;
 	struct error e;
 	int64_t bytes;
 
 	if (lock < 0 || volume_read_whole(dir, a->key, &m, f) == -1)
 		return -1;
+	image = image_of(dir, a->key, m.format);
 	meta_volume_clear(&m);
 	if (image_round(a->new_size, &bytes, &e) == -1)
 		return failure_from(f, FAILURE_VDI_SIZE, &e);
 	a->new_size = bytes;
-	if (image_look(dir, a->key, &image, &e) == 0 && bytes > image.virtual_bytes &&
+	if (image_look(&image, &info, &e) == 0 && bytes > info.virtual_bytes &&
 	    edit_locked(dir, a, change_content_id, &lock, f) == -1)
 		return -1;
-	return grow(dir, a->key, bytes, f) == 0 ? edit_locked(dir, a, change_size, &lock, f) : -1;
+	return image.ops->grow(&image, bytes, &e) == 0 ? edit_locked(dir, a, change_size, &lock, f) : say_resize(a->key, &e, f);
 }
 
 int volume_resize(struct smapi_call *call, char **result, struct failure *f)
@@ -511,20 +530,31 @@ int volume_resize(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- a writer comes */
 
+/* Has the file the name of an image of some format? Then what stands before it is the key. */
+static bool cut_suffix(char *name)
+{
+	const struct image_ops *ops;
+
+	for (unsigned i = 0; (ops = image_format_at(i)); i++) {
+		size_t bytes = strlen(name), tail = strlen(ops->format) + 1;
+
+		if (bytes > tail && name[bytes - tail] == '.' && strcmp(name + bytes - tail + 1, ops->format) == 0) {
+			name[bytes - tail] = '\0';
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Cuts an image's path into the directory and the key. NULL: it is not one of ours. */
 static char *cut_to_key(char *image)
 {
 	char *key = image ? strrchr(image, '/') : NULL;
-	size_t bytes;
 
 	if (!key)
 		return NULL;
 	*key++ = '\0';
-	bytes = strlen(key);
-	if (bytes <= 4 || strcmp(key + bytes - 4, ".raw") != 0)
-		return NULL;
-	key[bytes - 4] = '\0';
-	return meta_is_key(key) ? key : NULL;
+	return cut_suffix(key) && meta_is_key(key) ? key : NULL;
 }
 
 bool volume_is_data_destroyed(const char *image)
@@ -560,7 +590,7 @@ int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
 		return -1;
 	if (!m.read_write)
 		*is_read_only = true;
-	else if (renew(&m) == -1)
+	else if (volume_renew(&m) == -1)
 		r = error_set(e, ENOMEM, "out of memory");
 	else
 		r = meta_volume_write(dir, key, &m, e);

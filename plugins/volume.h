@@ -6,13 +6,12 @@
 #define SXM_PLUGINS_VOLUME_H
 
 #include "plugins/failure.h"
+#include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
 #include "plugins/smapi.h"
 
 #define VOLUME_UUID_TEXT 37
-#define VOLUME_TRIES 100u /* where an image is opened or closed just now; with a pause between them 2 s */
-void volume_pause(void);
 
 void volume_make_uuid(char text[static VOLUME_UUID_TEXT]);
 /* All of these: -1 + f. */
@@ -32,8 +31,16 @@ int volume_read(const char *dir, const char *key, struct meta_volume *m, struct 
 int volume_read_whole(const char *dir, const char *key, struct meta_volume *m, struct failure *f);
 /* By its image's path, which is not there. */
 bool volume_is_data_destroyed(const char *image);
+/* The image of the volume that is there. */
+int volume_image(const struct sr *sr, const char *key, struct image *i, struct failure *f);
 /* Its image is published: the record makes it a volume. On error nothing of it is left. */
-int volume_add(const char *dir, const char *key, const struct meta_volume *m, struct error *e);
+int volume_add(const struct image *i, const struct meta_volume *m, struct error *e);
+/* With the record's lock held. record: its path; NULL: it has none of ours. */
+int volume_remove(const struct image *i, const char *record, struct failure *f);
+/* It holds something else now: a new content_id. 1; -1: out of memory. */
+int volume_renew(struct meta_volume *m);
+/* Of a new volume. */
+const struct image_ops *volume_format(const struct sr *sr, bool is_sharable);
 
 /* The image is about to be written to: a new content_id, durable. is_read_only: set where nobody may write to the volume. */
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e);

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,12 +144,79 @@ class Host:
 
     def make_sr(self, name="sr", uuid=SR_UUID, **configuration):
         """configuration: none for a directory of that name."""
-        configuration = configuration or {"uri": f"file://{self.dir}/{name}"}
+        configuration = {"format": "raw", **(configuration or {"uri": f"file://{self.dir}/{name}"})}
         configuration = self.call("SR.create", uuid=uuid, name="n", description="d", configuration=configuration)
         return self.call("SR.attach", configuration=configuration)
 
+    def control(self, key, verb, **args):
+        """Asks the process of the disk itself."""
+        name = [n for n in os.listdir(self.run_dir) if n.startswith(key[:36]) and os.path.isdir(os.path.join(self.run_dir, n))][0]
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(60)
+            s.connect(os.path.join(self.run_dir, name, "control"))
+            s.sendall(json.dumps({"id": 1, "verb": verb, "args": args}).encode() + b"\n")
+            line = s.makefile("rb").readline()
+        return json.loads(line) if line else None
+
     def make_volume(self, sr, size=1 << 20):
         return self.call("Volume.create", sr=sr, name="v", description="", size=size, sharable=False)
+
+
+class ActiveDisk:
+    """A volume that is active for a guest, which writes to it."""
+
+    GUEST = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/guest")
+
+    def __init__(self, host, sr, size=256 << 20, domain="1"):
+        self.host, self.sr = host, sr
+        self.volume = host.make_volume(sr, size)
+        self.key, self.uri, self.domain = self.volume["key"], self.volume["uri"][0], domain
+        self.process = None
+        self.activate()
+
+    def activate(self):
+        self.socket, self.export = nbd_of(self.host.call("Datapath.attach", uri=self.uri, domain=self.domain))
+        self.host.call("Datapath.activate", uri=self.uri, domain=self.domain)
+        self.nbd = f"nbd+unix:///{self.export}?socket={self.socket}"
+
+    def start(self, *more):
+        self.log = os.path.join(self.host.dir, self.key + ".log")
+        uri_file = os.path.join(self.host.dir, self.key + ".uri")
+        with open(uri_file, "w") as f:
+            f.write(self.nbd + "\n")
+        self.process = subprocess.Popen([self.GUEST, "write", "--uri-file", uri_file, "--log", self.log, "--depth", "16", "--slow", "50", *more],
+                                        stdout=subprocess.PIPE, text=True)
+        until_true("the guest writes", lambda: os.path.exists(self.log) and os.path.getsize(self.log) > 100 * 24)
+        return self
+
+    def stop(self):
+        self.process.terminate()
+        out = self.process.communicate()[0]
+        assert self.process.returncode == 0, out
+        self.process = None
+        return out
+
+    def deactivate(self):
+        self.host.call("Datapath.deactivate", uri=self.uri, domain=self.domain)
+        self.host.call("Datapath.detach", uri=self.uri, domain=self.domain)
+
+    def bytes_logged(self):
+        return os.path.getsize(self.log)
+
+    def verify(self, key, before, after):
+        """The volume `key` is this disk at one moment between these lengths of the log."""
+        log = os.path.join(self.host.dir, "cut.log")
+        with open(self.log, "rb") as f, open(log, "wb") as to:
+            to.write(f.read(after))
+        uri = self.host.call("Volume.stat", sr=self.sr, key=key)["uri"][0]
+        sock, export = nbd_of(self.host.call("Datapath.attach", uri=uri, domain="u0_check"))
+        self.host.call("Datapath.activate_readonly", uri=uri, domain="u0_check")
+        done = subprocess.run([self.GUEST, "verify", "--moment", str(before), "--uri", f"nbd+unix:///{export}?socket={sock}", "--log", log],
+                              capture_output=True, text=True)
+        self.host.call("Datapath.deactivate", uri=uri, domain="u0_check")
+        self.host.call("Datapath.detach", uri=uri, domain="u0_check")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 def nbd_of(backend):

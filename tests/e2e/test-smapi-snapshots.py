@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Snapshots, clones, copies and reverts of raw volumes on a real XFS with shared blocks: what they hold is the disk at one moment,
 whatever is written, mirrored or killed meanwhile; and where blocks cannot be shared that is said, and nothing is left."""
-import base64
 import concurrent.futures
 import contextlib
 import json
@@ -11,20 +10,18 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, nbd_of, say, skip, until_true  # noqa: E402
+from smapi import ActiveDisk, Host, nbd_of, say, skip, until_true  # noqa: E402
 
 if os.geteuid() != 0:
     skip("only root can mount")
 if not shutil.which("mkfs.xfs"):
     skip("this needs: mkfs.xfs")
-GUEST = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/guest")
 host = Host()
 MOUNT = os.path.join(host.dir, "xfs")
 image = os.path.join(host.dir, "device")
@@ -82,68 +79,11 @@ def no_leftovers():
 
 
 def control(key, verb, **args):
-    """Asks the disk's process itself."""
-    name = [n for n in os.listdir(host.run_dir) if n.startswith(key[:36]) and os.path.isdir(os.path.join(host.run_dir, n))][0]
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(60)
-        s.connect(os.path.join(host.run_dir, name, "control"))
-        s.sendall(json.dumps({"id": 1, "verb": verb, "args": args}).encode() + b"\n")
-        line = s.makefile("rb").readline()
-    return json.loads(line) if line else None
+    return host.control(key, verb, **args)
 
 
-class Disk:
-    """A volume that is active for a guest, which writes to it."""
-
-    def __init__(self, size=256 << 20, domain="1"):
-        self.volume = host.make_volume(sr, size)
-        self.key, self.uri, self.domain = self.volume["key"], self.volume["uri"][0], domain
-        self.process = None
-        self.activate()
-
-    def activate(self):
-        self.socket, self.export = nbd_of(host.call("Datapath.attach", uri=self.uri, domain=self.domain))
-        host.call("Datapath.activate", uri=self.uri, domain=self.domain)
-        self.nbd = f"nbd+unix:///{self.export}?socket={self.socket}"
-
-    def start(self, *more):
-        self.log = os.path.join(host.dir, self.key + ".log")
-        uri_file = os.path.join(host.dir, self.key + ".uri")
-        with open(uri_file, "w") as f:
-            f.write(self.nbd + "\n")
-        self.process = subprocess.Popen([GUEST, "write", "--uri-file", uri_file, "--log", self.log, "--depth", "16", "--slow", "50", *more],
-                                        stdout=subprocess.PIPE, text=True)
-        until_true("the guest writes", lambda: os.path.exists(self.log) and os.path.getsize(self.log) > 100 * 24)
-        return self
-
-    def stop(self):
-        self.process.terminate()
-        out = self.process.communicate()[0]
-        assert self.process.returncode == 0, out
-        self.process = None
-        return out
-
-    def deactivate(self):
-        host.call("Datapath.deactivate", uri=self.uri, domain=self.domain)
-        host.call("Datapath.detach", uri=self.uri, domain=self.domain)
-
-    def bytes_logged(self):
-        return os.path.getsize(self.log)
-
-    def verify(self, key, before, after):
-        """The volume `key` is this disk at one moment between these lengths of the log."""
-        log = os.path.join(host.dir, "cut.log")
-        with open(self.log, "rb") as f, open(log, "wb") as to:
-            to.write(f.read(after))
-        uri = volume(key)["uri"][0]
-        sock, export = nbd_of(host.call("Datapath.attach", uri=uri, domain="u0_check"))
-        host.call("Datapath.activate_readonly", uri=uri, domain="u0_check")
-        done = subprocess.run([GUEST, "verify", "--moment", str(before), "--uri", f"nbd+unix:///{export}?socket={sock}", "--log", log],
-                              capture_output=True, text=True)
-        host.call("Datapath.deactivate", uri=uri, domain="u0_check")
-        host.call("Datapath.detach", uri=uri, domain="u0_check")
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+def Disk(size=256 << 20, domain="1"):
+    return ActiveDisk(host, sr, size, domain)
 
 
 def test_a_snapshot_is_the_disk_and_stays_so():
@@ -603,7 +543,6 @@ def test_a_full_file_system_leaves_nothing_and_harms_no_guest():
     no_leftovers()
 
 
-assert base64
 only = os.environ.get("ONLY", "")
 for name, test in list(globals().items()):
     if name.startswith("test_") and only in name:

@@ -42,11 +42,11 @@ def wipe():
 
 
 def create(sr_uuid, **configuration):
-    return host.call("SR.create", uuid=sr_uuid, name="a name", description="d", configuration={"device": device, **configuration})
+    return host.call("SR.create", uuid=sr_uuid, name="a name", description="d", configuration={"device": device, "format": "raw", **configuration})
 
 
 def refused(word, sr_uuid, **configuration):
-    return host.refused(word, "SR.create", uuid=sr_uuid, name="", description="", configuration={"device": device, **configuration})
+    return host.refused(word, "SR.create", uuid=sr_uuid, name="", description="", configuration={"device": device, "format": "raw", **configuration})
 
 
 def new():

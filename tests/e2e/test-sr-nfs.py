@@ -63,7 +63,7 @@ def calls():
 
 
 def create(**configuration):
-    return host.call("SR.create", uuid=sr_uuid, name="n", description="d", configuration={"server": "filer.example", "serverpath": "/srv/a", **configuration})
+    return host.call("SR.create", uuid=sr_uuid, name="n", description="d", configuration={"server": "filer.example", "serverpath": "/srv/a", "format": "raw", **configuration})
 
 
 def nothing_is_left():
@@ -118,7 +118,7 @@ def test_a_whole_life():
 def test_other_words_for_the_same():
     mode("good")
     made = host.call("SR.create", uuid=sr_uuid, name="", description="", configuration={"uri": "nfs://10.0.0.1/srv/my%20disks", "nfsversion": "3"})
-    assert made == {"server": "10.0.0.1", "serverpath": "/srv/my disks", "version": "3", "format": "raw", "sr_uuid": sr_uuid}, made
+    assert made == {"server": "10.0.0.1", "serverpath": "/srv/my disks", "version": "3", "format": "auto", "sr_uuid": sr_uuid}, made
     assert calls()[0][4] == "10.0.0.1:/srv/my disks" and ",vers=3" in calls()[0][3], calls()
     host.call("SR.destroy", sr=host.call("SR.attach", configuration=made))
     made = create(server="fd00::1")

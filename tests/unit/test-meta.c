@@ -25,6 +25,7 @@
 #include "plugins/smapi.h"
 
 static char dir[64];
+#define RAW(key) (&(struct image) { dir, key, &image_raw })
 
 static int make_dir(void **state UNUSED)
 {
@@ -58,9 +59,9 @@ static void make_volume(const char *key, int64_t bytes)
 	struct meta_volume m = { .uuid = text, .name = text, .description = text, .read_write = true, .virtual_size = bytes, .format = raw };
 	struct error e = { 0 };
 
-	if (image_create(dir, key, bytes, &e) == -1 || meta_volume_write(dir, key, &m, &e) == -1)
+	if (image_create(RAW(key), bytes, &e) == -1 || meta_volume_write(dir, key, &m, &e) == -1)
 		fail_msg("%s", e.text);
-	image_settle(dir, key);
+	image_settle(RAW(key));
 }
 
 static void volumes_are_listed_in_order_and_other_files_are_not(void **state UNUSED)
@@ -123,14 +124,14 @@ static void what_a_killed_verb_left_is_swept_and_nothing_else(void **state UNUSE
 	int lock;
 
 	make_volume("a", 512);
-	assert_int_equal(image_create(dir, "b", 512, &e), 0); /* killed before its record */
+	assert_int_equal(image_create(RAW("b"), 512, &e), 0); /* killed before its record */
 	put("c.raw", "somebody's");
 	put("c.json.77.tmp", "{");
 	put("d.json.77.tmp", "{");
 	make_old("d.json.77.tmp");
 	put("x.json.raw", "somebody's");
 	make_old("x.json.raw");
-	assert_int_equal(image_create(dir, "e", 512, &e), 0);
+	assert_int_equal(image_create(RAW("e"), 512, &e), 0);
 	put("e.json", "{}"); /* killed after it */
 	put(".f.raw.new", "");
 	lock = lock_make(lock_path, LOCK_SHARED, &e);
@@ -183,7 +184,7 @@ static void a_volume_without_its_image_is_still_shown_with_its_size(void **state
 	struct error e;
 
 	make_volume("k", 4096);
-	assert_int_equal(image_unlink(dir, "k", &e), 0);
+	assert_int_equal(image_unlink(RAW("k"), &e), 0);
 	assert_int_equal(volume_describe(dir, "k", &v, &e), 0);
 	assert_int_equal(v.virtual_size, 4096);
 	assert_int_equal(v.physical_utilisation, 0);
@@ -239,19 +240,19 @@ static void an_image_in_use_is_neither_resized_nor_claimed(void **state UNUSED)
 	int held;
 
 	make_volume("k", 4096);
-	path = image_path(dir, "k");
+	path = image_path(RAW("k"));
 	held = lock_try(path, &e);
 	assert_true(held >= 0);
-	assert_int_equal(image_grow(dir, "k", 8192, &e), -1);
+	assert_int_equal(image_raw.grow(RAW("k"), 8192, &e), -1);
 	assert_int_equal(e.err, EBUSY);
-	assert_int_equal(image_grow(dir, "k", 4096, &e), 0); /* a repeated call */
-	assert_int_equal(image_claim(dir, "k", &e), -1);
+	assert_int_equal(image_raw.grow(RAW("k"), 4096, &e), 0); /* a repeated call */
+	assert_int_equal(image_claim(RAW("k"), &e), -1);
 	assert_int_equal(e.err, EBUSY);
 	close(held);
-	assert_int_equal(image_grow(dir, "k", 8192, &e), 0);
-	assert_int_equal(image_grow(dir, "k", 4096, &e), -1);
+	assert_int_equal(image_raw.grow(RAW("k"), 8192, &e), 0);
+	assert_int_equal(image_raw.grow(RAW("k"), 4096, &e), -1);
 	assert_int_equal(e.err, ERANGE);
-	assert_int_equal(image_look(dir, "k", &info, &e), 0);
+	assert_int_equal(image_look(RAW("k"), &info, &e), 0);
 	assert_int_equal(info.virtual_bytes, 8192);
 }
 
@@ -316,13 +317,13 @@ static void what_lies_beside_an_image_goes_with_it(void **state UNUSED)
 	struct error e = { 0 };
 
 	for (int i = 0; i < 2; i++) { /* repeated, with nothing there any more */
-		assert_int_equal(i ? 0 : image_create(dir, "a", 512, &e), 0);
+		assert_int_equal(i ? 0 : image_create(RAW("a"), 512, &e), 0);
 		if (i == 0) {
 			put("a.raw.owner", "{}");
 			put("a.raw.marks", "");
 			put("b.raw.marks", ""); /* another's */
 		}
-		assert_int_equal(image_unlink(dir, "a", &e), 0);
+		assert_int_equal(image_unlink(RAW("a"), &e), 0);
 	}
 	for (const char *const *name = (const char *const[]){ "a.raw", "a.raw.owner", "a.raw.marks", NULL }; *name; name++) {
 		char path[256];

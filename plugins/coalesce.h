@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * coalesce - chains of images do not grow for ever: a process of its own makes one base of two, in the background
+ *
+ *      leaf -> B1.base -> B0.base        where nothing but B1 stands on B0:        leaf -> B1.base
+ *
+ * One at a time in a directory, on whatever host. It is started by whoever left something to merge, and ends when nothing is, or
+ * when what there is has been in use on another host for too long.
+ */
+#ifndef SXM_PLUGINS_COALESCE_H
+#define SXM_PLUGINS_COALESCE_H
+
+#include <stdio.h>
+
+#include "base/error.h"
+
+/* Sees to it that it runs. Does not wait for it. */
+void coalesce_start(const char *dir);
+/* It uses no file of the directory any more. -1 + e: ETIMEDOUT. */
+int coalesce_stop(const char *dir, struct error *e);
+/* What is there to merge, and what is being done: lines of text. */
+void coalesce_report(const char *dir, FILE *to);
+
+/* The process. dir: absolute; lock: -1, or a descriptor by which whoever started it holds the directory's lock of this host. Its
+ * exit status. */
+int coalesce_main(const char *dir, int lock);
+
+#endif
