@@ -102,3 +102,11 @@ int image_clone(int from, const char *from_path, const char *to_path, bool may_c
 	unlink(to_path);
 	return -1;
 }
+
+bool image_can_share(const char *dir)
+{
+	CLEANUP_CLOSE int from = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	CLEANUP_CLOSE int to = from < 0 ? -1 : open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	return to >= 0 && pwrite(from, "x", 1, 0) == 1 && ioctl(to, FICLONE, from) == 0;
+}

@@ -101,5 +101,7 @@ int image_open_new(const char *path, struct error *e);
 /* The blocks of what `from` is open on, shared where the file system can: to_path is made, durable; what is there is replaced,
  * nothing is left behind on error. Where blocks cannot be shared they are copied, or EOPNOTSUPP. */
 int image_clone(int from, const char *from_path, const char *to_path, bool may_copy, struct error *e);
+/* Whether files in dir can share blocks; tried with two that have no name. */
+bool image_can_share(const char *dir);
 
 #endif

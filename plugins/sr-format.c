@@ -24,9 +24,11 @@ int sr_check_format(struct jsonspec_map *configuration, struct failure *f)
 	return failure_set(f, FAILURE_SR_UNAVAILABLE, ENOMEM, "out of memory");
 }
 
-const struct image_ops *sr_choose_format(const struct jsonspec_map *configuration)
+const struct image_ops *sr_choose_format(const struct jsonspec_map *configuration, const char *dir)
 {
 	const struct image_ops *ops = image_by_format(jsonspec_map_get(configuration, "format"));
 
-	return ops ? ops : &image_raw;
+	if (ops)
+		return ops;
+	return image_can_share(dir) || !qemu_img_is_there() ? &image_raw : &image_qcow2;
 }

@@ -179,7 +179,7 @@ static int write_first_record(struct smapi_call *call, const char *dir, struct f
 	if (e.err != ENOENT)
 		return failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 	meta = (struct meta_sr) { .uuid = a->uuid, .name = a->name, .description = a->description,
-				  .format = TEXT(sr_choose_format(&a->configuration)->format),
+				  .format = TEXT(sr_choose_format(&a->configuration, dir)->format),
 				  .is_shared = ownership_is_shared(call->sr_type->is_shared, &a->configuration) };
 	return meta_sr_write(dir, &meta, &e) == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }

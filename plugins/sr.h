@@ -59,11 +59,11 @@ struct sr_ops {
 };
 
 /* What every type has: the format of new volumes. Fills it in. */
-#define SR_OPTION_FORMAT { "format", "of new volumes: raw, qcow2 or auto (default)" }
+#define SR_OPTION_FORMAT { "format", "of new volumes: raw, qcow2, or auto (default): raw where files share blocks, else qcow2" }
 int sr_check_format(struct jsonspec_map *configuration, struct failure *f);
 /* Of one that was checked. */
 struct image_ops;
-const struct image_ops *sr_choose_format(const struct jsonspec_map *configuration);
+const struct image_ops *sr_choose_format(const struct jsonspec_map *configuration, const char *dir);
 
 /* In a configuration of SR.create and SR.attach, and never kept in one: do what is otherwise refused for safety. */
 bool sr_is_forced(const struct jsonspec_map *configuration);

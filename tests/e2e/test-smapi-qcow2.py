@@ -228,6 +228,16 @@ def test_from_one_format_to_the_other():
     qcow2.empty()
 
 
+def test_auto_is_raw_where_blocks_can_be_shared():
+    auto = Store("auto", format="auto")
+    with open(os.path.join(auto.dir, "a"), "w"):
+        pass
+    shares = subprocess.run(["cp", "--reflink=always", os.path.join(auto.dir, "a"), os.path.join(auto.dir, "b")], stderr=subprocess.DEVNULL)
+    key = auto.create()
+    assert auto.format(key) == ("raw" if shares.returncode == 0 else "qcow2")
+    auto.destroy(key)
+
+
 def any_step(order, store, keys, limit):
     """One thing that can be done with a volume."""
     key = order.choice(keys)
