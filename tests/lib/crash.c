@@ -319,8 +319,15 @@ static void kill_all(void)
 	for (size_t i = 0; i < TASKS_MAX; i++)
 		if (crash.task[i].pid)
 			kill(crash.task[i].pid, SIGKILL);
-	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
-		;
+	for (;;) {
+		int status;
+		pid_t pid = waitpid(-1, &status, __WALL);
+
+		if (pid < 0 && errno != EINTR)
+			break;
+		if (pid > 0 && WIFSTOPPED(status)) /* born while it happened */
+			kill(pid, SIGKILL);
+	}
 	if (crash.log)
 		fclose(crash.log);
 	exit(STATUS_KILLED);
