@@ -24,7 +24,7 @@
 /* Of every type of SR, as all are directories of volumes; those that xapi cannot derive from the verbs' files. Not VDI_MIRROR,
  * before xapi's sequences of storage motion are played as a whole. */
 static const char *const volume_features[] = { "VDI_ACTIVATE_READONLY", "VDI_REVERT", "VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT",
-					       "VDI_COMPOSE", "THIN_PROVISIONING", "LARGE_VDI" };
+					       "THIN_PROVISIONING", "LARGE_VDI" };
 
 static int out_of_memory(struct failure *f)
 {

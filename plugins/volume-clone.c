@@ -161,7 +161,8 @@ int volume_clone(struct smapi_call *call, char **result, struct failure *f)
 /* Only the image is locked while data is copied: it may take long, and the volume's name may be changed meanwhile. */
 static int copy_in(const struct sr *from, const char *key, const struct sr *to, const char *new_key, struct failure *f)
 {
-	CLEANUP_LOCK int taking = volume_check_here(from->dir, key, f) == -1 ? -1 : volume_hold_sr(from, f); /* what passes there */
+	/* What passes there is not swept. */
+	CLEANUP_LOCK int taking = volume_check_here(from->dir, key, f) == -1 ? -1 : volume_hold_sr(from, f);
 	CLEANUP_LOCK int making = taking < 0 ? -1 : volume_hold_sr(to, f);
 	struct image_taking t = { .may_copy = true };
 	struct meta_volume m;
