@@ -393,6 +393,14 @@ static bool wait_for_end(const struct disk_server *s, unsigned ms)
 	return !disk_server_is_alive(s);
 }
 
+void disk_server_kill(const struct disk_server *s)
+{
+	if (!disk_server_is_alive(s))
+		return;
+	log_error("the server of this image, process %ld, is killed", (long)s->pid);
+	kill(s->pid, SIGKILL);
+}
+
 int disk_server_end(const char *run_dir, struct disk_server *s, struct error *e)
 {
 	if (disk_server_is_alive(s)) {

@@ -355,3 +355,12 @@ int disk_settle(const char *run_dir, struct error *e)
 	disk_server_clear(&found);
 	return outcome;
 }
+
+void disk_abandon(const char *run_dir)
+{
+	struct disk_server found;
+
+	if (disk_server_load(run_dir, &found))
+		disk_server_kill(&found);
+	disk_server_clear(&found);
+}

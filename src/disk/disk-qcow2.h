@@ -57,6 +57,8 @@ bool disk_server_is_alive(const struct disk_server *s);
 int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *c, struct disk_server *s, struct error *e);
 /* Ends it cleanly, waits for that; then it is off the record. */
 int disk_server_end(const char *run_dir, struct disk_server *s, struct error *e);
+/* Now, with what it has not written; nobody waits for its end. */
+void disk_server_kill(const struct disk_server *s);
 /* The very description of the image that the server has; -1: the kernel does not give it. */
 int disk_server_take_fd(const struct disk_server *s);
 /* The last line that it wrote; heap; NULL: none. */

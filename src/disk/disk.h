@@ -37,6 +37,10 @@ struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e); 
  * that. Of any other disk there is nothing to do. Blocks. */
 int disk_settle(const char *run_dir, struct error *e);
 
+/* Of a *.qcow2: its server is killed, with all that it has not written yet; its record stays, so that the next one knows. For
+ * an image that is another host's now. Does not block for long: one small file of SXM_RUN_DIR is read. */
+void disk_abandon(const char *run_dir);
+
 /* "io_uring", "threads" or "nbd"; whether no page cache is known to be between us and the medium. */
 const char *disk_engine_name(const struct layer *disk);
 bool disk_is_direct(const struct layer *disk);

@@ -172,6 +172,7 @@ static void lose(struct vdi *v)
 	t->until_ns = 0;
 	log_error("%s: this host's lease is lost: it is %s%s now; nothing is written here any more", v->path,
 		  t->tenure.found.kind == LEASE_HELD ? "leased by host " : "nobody's", t->tenure.found.host);
+	disk_abandon(v->run_dir);
 	if (v->on_lost)
 		v->on_lost(v->arg);
 }
