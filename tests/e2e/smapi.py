@@ -86,8 +86,8 @@ class Host:
     def end(self):
         self.end_processes()
         self.unmount_all()
-        for device in self.devices:
-            subprocess.run(["losetup", "-d", device])
+        while self.devices:
+            subprocess.run(["losetup", "-d", self.devices.pop()])
         self.unmount_all()  # what a device's file was in
         shutil.rmtree(self.dir, ignore_errors=True)
 
