@@ -252,7 +252,7 @@ static int branch_off(const struct branch *b, struct image_taking *t, struct err
 	if (r == -1)
 		return -1;
 	t->was_written = h.was_open;
-	r = h.was_open ? 0 : cut_log(t, e);
+	r = cut_log(t, e); /* its process closed the log with the image */
 	if (r == 0)
 		r = rename_held(b, &h, e);
 	hold_end(&h, &why);

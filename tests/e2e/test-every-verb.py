@@ -109,7 +109,7 @@ class Life:
         return [i for i in range(len(bits) * 8) if bits[i // 8] >> (7 - i % 8) & 1]
 
     def live(self):
-        """In use: (volume, its snapshot with a log or None, what the volume holds)."""
+        """In use: the volume, and its snapshot or None."""
         v = self.call("Volume.create", "volume", sr=self.sr, name="v", description="", size=SIZE, sharable=False)["key"]
         self.name(v)
         self.of("Volume.enable_cbt", v)
@@ -127,11 +127,14 @@ class Life:
             self.holds(clone["key"], (0, 1, 1), (1, 1, 2), (2, 2, 1), (4, 4, 0))
         if snapshot:
             self.holds(snapshot["key"], (0, 4, 1), (4, 4, 0))
-        return v, snapshot, clone
+        return v, snapshot
 
-    def look(self, v):
-        """At rest."""
+    def look(self, v, snapshot):
+        """At rest. snapshot: of when it was in use."""
         first = self.may("Volume.snapshot", v, "share blocks")
+        if snapshot:
+            blocks = self.changed(snapshot["key"], first["key"])
+            assert blocks == [*range(16, 32), *range(128, 256)], blocks  # what was written, and what it grew by
         copy = self.call("Volume.copy", "volume", sr=self.sr, key=v, dest_sr=self.sr)["key"]
         same = self.of("Volume.similar_content", v, "list<string>")
         assert copy in same, same
@@ -175,8 +178,7 @@ class Life:
     def whole(self):
         try:
             self.make()
-            v, _, _ = self.live()
-            self.look(v)
+            self.look(*self.live())
             self.compose()
             self.over()
         finally:
