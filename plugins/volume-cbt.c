@@ -59,7 +59,7 @@ static int switch_cbt(const char *dir, const char *key, bool is_wanted, struct e
 
 static int switch_in(const struct sr *sr, const char *key, bool is_wanted, struct failure *f)
 {
-	CLEANUP_LOCK int making = volume_hold_sr(sr, f);
+	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_EXCLUSIVE, f);
 	struct meta_volume m;
 	bool is_writable;
@@ -137,7 +137,7 @@ static int drop_data(const char *dir, const char *key, struct meta_volume *m, st
 
 static int destroy_data_in(const struct sr *sr, const char *key, struct failure *f)
 {
-	CLEANUP_LOCK int lock = volume_lock(sr->dir, key, LOCK_EXCLUSIVE, f);
+	CLEANUP_LOCK int lock = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_lock(sr->dir, key, LOCK_EXCLUSIVE, f);
 	struct meta_volume m;
 	struct image i;
 	struct error e;

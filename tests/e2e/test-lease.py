@@ -128,6 +128,8 @@ def test_while_one_has_it_the_other_is_refused():
     elsewhere(b, "host-a", "Volume.snapshot", sr=sr, key=key)
     elsewhere(b, "host-a", "Volume.clone", sr=sr, key=key)
     elsewhere(b, "host-a", "Volume.revert", sr=sr, snapshot=volume()[1], key=key)
+    for verb in ("enable_cbt", "disable_cbt"):
+        elsewhere(b, "host-a", "Volume." + verb, sr=sr, key=key)
     a.call("Volume.resize", sr=sr, key=key, new_size=2 << 20)
     disk.write(2)
     let_go(a, uri)
