@@ -274,6 +274,7 @@ def random_life(seed, steps, between=lambda: None):
         between()
         if i % 8 == 7:
             store.check()
+    host.call("SR.attach", configuration={"uri": f"file://{store.dir}"})  # starts it again where it was killed
     store.merged()
     store.check()
     store.no_leftovers()
