@@ -404,6 +404,12 @@ void disk_server_kill(const struct disk_server *s)
 int disk_server_end(const char *run_dir, struct disk_server *s, struct error *e)
 {
 	if (disk_server_is_alive(s)) {
+		struct error why;
+
+		/* It writes what it has: should we be killed meanwhile, its death is no loss. */
+		s->is_served = false;
+		if (disk_server_save(run_dir, s, &why) == -1)
+			log_warn("the server of this image: %s", why.text);
 		kill(s->pid, SIGTERM);
 		if (!wait_for_end(s, END_WAIT_MS)) {
 			log_error("the server of this image, process %ld, does not end: it is killed", (long)s->pid);
