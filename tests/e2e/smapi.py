@@ -117,6 +117,17 @@ class Host:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", directory], stderr=subprocess.DEVNULL)
         return directory
 
+    def make_xfs(self, name, size=4 << 30):
+        """A directory of that name on a file system that shares blocks; the test is skipped where that is not to be had."""
+        place, image = os.path.join(self.dir, name), os.path.join(self.dir, name + ".image")
+        os.mkdir(place)
+        with open(image, "wb") as f:
+            f.truncate(size)
+        if subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image]).returncode or \
+                subprocess.run(["mount", "-o", "loop,discard", image, place], stderr=subprocess.DEVNULL).returncode:
+            skip("no XFS with shared blocks can be mounted here")
+        return place
+
     def run(self, verb, stdin, args=("--json",), **options):
         """verb: "datapath/sxm/Data.ls"; stdin: text. The finished process."""
         options = {"timeout": 60, "env": self.env, "input": stdin.encode(), **options}

@@ -2,14 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What changed between two volumes: everything that differs is in the answer, whoever was killed, moved or destroyed meanwhile; and
 where nothing was lost, nothing else than what was written. A chain that is broken is said to be, and never answered."""
-import atexit
 import base64
-import json
 import os
 import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -27,24 +24,7 @@ SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
 BLOCK = 65536
 MIB = 1 << 20
 host = Host()
-MOUNT = os.path.join(host.dir, "xfs")
-image = os.path.join(host.dir, "device")
-os.mkdir(MOUNT)
-with open(image, "wb") as device:
-    device.truncate(4 << 30)
-if subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image]).returncode or \
-        subprocess.run(["mount", "-o", "loop,discard", image, MOUNT], stderr=subprocess.DEVNULL).returncode:
-    skip("no XFS with shared blocks can be mounted here")
-
-
-def leave(end=host.end):
-    host.end_processes()
-    subprocess.run(["umount", "-l", MOUNT], check=False)
-    end()
-
-
-host.end = leave
-atexit.register(leave)
+MOUNT = host.make_xfs("xfs")
 sr = host.make_sr("xfs")
 
 
@@ -109,19 +89,9 @@ def differing(a, b):
             n += 1
 
 
-def control(key, verb, **args):
-    name = [n for n in os.listdir(host.run_dir) if n.startswith(key[:36]) and os.path.isdir(os.path.join(host.run_dir, n))][0]
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(60)
-        s.connect(os.path.join(host.run_dir, name, "control"))
-        s.sendall(json.dumps({"id": 1, "verb": verb, "args": args}).encode() + b"\n")
-        line = s.makefile("rb").readline()
-    return json.loads(line) if line else None
-
-
 def hello(key):
     try:
-        return control(key, "hello")
+        return host.control(key, "hello")
     except OSError:
         return None
 
@@ -539,7 +509,7 @@ def test_under_a_mirror_and_at_its_far_side():
     disk = Disk(key).start().more(100)
     a = snapshot(key)
     far_disk = Disk(far, "MIR000001")
-    assert control(far, "status")["ok"]
+    assert host.control(far, "status")["ok"]
     operation = host.call("Data.mirror", uri=disk.uri, domain="1", remote=far_disk.nbd)
     until_true("it is in sync", lambda: host.call("Data.stat", operation=operation)["complete"], 60)
     disk.more(200)

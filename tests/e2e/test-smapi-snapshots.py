@@ -23,25 +23,7 @@ if os.geteuid() != 0:
 if not shutil.which("mkfs.xfs"):
     skip("this needs: mkfs.xfs")
 host = Host()
-MOUNT = os.path.join(host.dir, "xfs")
-image = os.path.join(host.dir, "device")
-os.mkdir(MOUNT)
-with open(image, "wb") as device:
-    device.truncate(4 << 30)
-if subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image]).returncode or \
-        subprocess.run(["mount", "-o", "loop,discard", image, MOUNT], stderr=subprocess.DEVNULL).returncode:
-    skip("no XFS with shared blocks can be mounted here")
-
-
-def leave(end=host.end):
-    host.end_processes()
-    subprocess.run(["umount", "-l", MOUNT], check=False)
-    end()
-
-
-host.end = leave
-import atexit  # noqa: E402
-atexit.register(leave)
+MOUNT = host.make_xfs("xfs")
 sr = host.make_sr("xfs")
 
 
