@@ -345,28 +345,12 @@ CASES = [
 ]
 
 
-# --- the places
-
-def make_place(kind):
-    """A directory of that kind. None: not to be had here. All is in memory where that can be, as nobody loses power here."""
-    if kind == "plain":
-        return host.in_memory(kind)
-    place = os.path.join(host.dir, kind)
-    os.mkdir(place)
-    if os.geteuid() != 0 or not shutil.which("mkfs.xfs") or not shutil.which("losetup"):
-        return None
-    device = host.make_device("plain/xfs.img", 512 << 20)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", device], check=True)
-    subprocess.run(["mount", device, place], check=True)
-    return place
-
-
 def main():
     if subprocess.run([CRASH, "0", "true"], stderr=subprocess.DEVNULL).returncode != 0:
         skip("this needs ptrace")
     chosen = sys.argv[1:]
     for kind in ("plain", "reflink"):
-        place = make_place(kind)
+        place = host.make_place(kind)
         if not place:
             say(f"{kind}: left out, this needs root, losetup and mkfs.xfs")
             continue

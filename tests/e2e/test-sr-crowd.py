@@ -22,20 +22,6 @@ MIB = 1 << 20
 host = Host()
 
 
-def place(kind):
-    """A directory of that kind; None: not to be had here. In memory, for nobody loses power here."""
-    if kind == "plain":
-        return host.in_memory(kind)
-    directory = os.path.join(host.dir, kind)
-    os.mkdir(directory)
-    if os.geteuid() != 0 or not shutil.which("mkfs.xfs") or not shutil.which("losetup"):
-        return None
-    device = host.make_device("plain/xfs.img", 512 << 20)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", device], check=True)
-    subprocess.run(["mount", device, directory], check=True)
-    return directory
-
-
 class Crowd:
     """What is to be true in the end is noted as the verbs succeed."""
 
@@ -149,7 +135,7 @@ class Crowd:
 
 def test_verbs_at_once():
     for kind in ("plain", "reflink"):
-        directory = place(kind)
+        directory = host.make_place(kind)
         if not directory:
             say(f"  {kind}: left out, this needs root, losetup and mkfs.xfs")
             continue
