@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Runs every test: ./check.sh, as root (without root the end-to-end tests skip themselves). About twenty minutes on two cores.
 #
-#       1. what is missing is installed          4. the same build with ASan and UBSan, its tests
+#       1. what is missing is installed          4. the same build with ASan and UBSan, its tests, brief
 #       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
 #       3. unit, simulation, lint, end to end        (with a part of the tests, and all files in it)
 #
@@ -18,7 +18,9 @@ case ${1-} in
 esac
 jobs=$(nproc)
 waiting=$((jobs + 1)) # tests at once: they wait a lot
-[ "$is_long" = no ] || export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000} FUZZ_RUNS=${FUZZ_RUNS:-1000000}
+brief=(SXM_BRIEF=1 SIM_SCHEDULES="${SIM_SCHEDULES:-10000}") # what tries again and again tries less
+[ "$is_long" = no ] || brief=()
+[ "$is_long" = no ] || export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000} SIM_LEASES=${SIM_LEASES:-100000} FUZZ_RUNS=${FUZZ_RUNS:-1000000}
 
 # "  41 passed, 2 skipped" of a log of make check.
 counts() { awk '/^# PASS: / { p += $3 } /^# SKIP: / { s += $3 } END { if (p) printf "  %d passed, %d skipped", p, s }' "$1"; }
@@ -93,7 +95,7 @@ step "build, warnings are errors" in_dir build-check make -j"$jobs"
 step "unit, simulation, lint, end to end" in_dir build-check make -j"$waiting" check
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
-step "the tests again with ASan and UBSan" in_dir build-check-asan env SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" make -j"$waiting" check
+step "the tests again, brief, with ASan and UBSan" in_dir build-check-asan env "${brief[@]}" make -j"$waiting" check
 step "make distcheck" in_dir build-check make -j"$waiting" distcheck 'TESTS=$(TARBALL_TESTS)' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
 step "all files are in the tarball" tarball_is_whole
 if [ "$is_long" = yes ]; then

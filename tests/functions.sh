@@ -33,6 +33,16 @@ must_fail() {
 	[ "$status" -gt 0 ] && [ "$status" -lt 128 ] || die "should have failed ($status): $*"
 }
 
+# fewer N WORD...: the words; in a brief run each Nth, the first of them at random.
+fewer() {
+	local n=1 i first
+
+	[ "${SXM_BRIEF-}" != 1 ] || n=$1
+	shift
+	first=$((RANDOM % n))
+	for ((i = first; i < $#; i += n)); do printf '%s\n' "${@:i + 1:1}"; done
+}
+
 # --- what is undone at the end
 
 _undo=()

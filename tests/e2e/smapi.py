@@ -38,6 +38,14 @@ def until_true(what, condition, seconds=10):
         time.sleep(0.02)
 
 
+IS_BRIEF = os.environ.get("SXM_BRIEF") == "1"
+
+
+def times(n):
+    """How often something is tried that is tried again and again: less in a brief run."""
+    return max(1, n // 4) if IS_BRIEF else n
+
+
 class Refused(Exception):
     """A verb's error report; what is not one is a failed assertion."""
 

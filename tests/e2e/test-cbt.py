@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, nbd_of, say, skip, until_true  # noqa: E402
+from smapi import Host, nbd_of, say, skip, times, until_true  # noqa: E402
 
 if os.geteuid() != 0:
     skip("only root can mount")
@@ -480,7 +480,7 @@ def test_a_process_killed_in_the_midst_of_a_snapshot():
     key = make(64 * MIB)
     disk = Disk(key).start()
     made = [snapshot(key)]
-    for i in range(8):
+    for i in range(times(8)):
         killer = subprocess.Popen(["sh", "-c", f"sleep {random.random() * 0.04}; kill -9 {disk.pid()}"])
         try:
             v = call("snapshot", key)

@@ -12,7 +12,7 @@ import sys
 import uuid
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, Refused, check, nbd_of, say, skip  # noqa: E402
+from smapi import IS_BRIEF, Host, Refused, check, nbd_of, say, skip  # noqa: E402
 
 if os.geteuid() != 0:
     skip("only root can mount")
@@ -242,6 +242,8 @@ def table(columns):
 
 
 def main():
+    if IS_BRIEF:  # what the types share, and one that mounts
+        return [play(*column) for column in COLUMNS if column in (("filebased", "raw"), ("ext4-ng", "qcow2"))]
     made = table([play(*column) for column in COLUMNS])
     print(made)
     with open(README, encoding="utf-8") as f:

@@ -283,7 +283,7 @@ by_hand() {
 	finish left
 }
 
-for name in ${SXM_CASES:-both_at_once one_far_side_is_dead coordinator_dies_undecided coordinator_dies_decided coordinator_sleeps \
-	disk_dies_undecided disk_dies_decided far_side_dies_decided far_side_is_gone_decided by_hand}; do
+for name in ${SXM_CASES:-$(fewer 3 both_at_once one_far_side_is_dead coordinator_dies_undecided coordinator_dies_decided coordinator_sleeps \
+	disk_dies_undecided disk_dies_decided far_side_dies_decided far_side_is_gone_decided by_hand)}; do
 	"$name"
 done

@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import ActiveDisk, Host, nbd_of, say, skip, until_true  # noqa: E402
+from smapi import ActiveDisk, Host, nbd_of, say, skip, times, until_true  # noqa: E402
 
 if os.geteuid() != 0:
     skip("only root can mount")
@@ -449,7 +449,8 @@ def test_a_verb_killed_at_any_time_leaves_old_or_new():
              ("Volume.create", {"name": "", "description": "", "size": 1 << 20, "sharable": False}),
              ("Volume.copy", {"key": halted, "dest_sr": sr}), ("Volume.resize", {"key": halted, "new_size": 5 << 20}))
     stopped = 0
-    for round_number in range(48):
+    tries = times(48)
+    for round_number in range(tries):
         verb, args = verbs[round_number % len(verbs)]
         child = subprocess.Popen([os.path.join(host.root, "volume/org.xen.xapi.storage.filebased", verb), "--json"], stdin=subprocess.PIPE,
                                  stdout=subprocess.DEVNULL, env=host.env)
@@ -464,7 +465,7 @@ def test_a_verb_killed_at_any_time_leaves_old_or_new():
         assert head in (b"x" * 4096, bytes(4096)), head[:16]
         if head == bytes(4096):
             write(halted, 0, b"x" * 4096)
-    say(f"  {stopped} of 48 were killed in time")
+    say(f"  {stopped} of {tries} were killed in time")
     assert control(disk.key, "status")["ok"]["domains"], "the disk's process goes on"
     until_true("what was being cloned is", lambda: control(disk.key, "snapshot", path=os.path.join(MOUNT, ".x.raw.new"))["ok"])
     swept()
@@ -483,7 +484,7 @@ def pid_of(key):
 def test_a_process_killed_in_the_midst_makes_a_whole_snapshot_or_none():
     disk = Disk(64 << 20).start("--seed", "14")
     made = []
-    for i in range(8):
+    for i in range(times(8)):
         before = disk.bytes_logged()
         killer = threading.Timer(random.random() * 0.03, os.kill, (pid_of(disk.key), signal.SIGKILL))
         killer.start()

@@ -14,7 +14,7 @@ import time
 import uuid
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, check, say, skip, until_true  # noqa: E402
+from smapi import Host, check, say, skip, times, until_true  # noqa: E402
 
 if os.geteuid() != 0 or not shutil.which("losetup"):
     skip("this needs root and losetup")
@@ -300,7 +300,7 @@ def test_killed_verbs_are_gone_on_from():
     sr_uuid = new()
     configuration = {"device": device, "sr_uuid": sr_uuid, "format": "raw"}
     sr = "file://" + mount_point(sr_uuid)
-    steps = 12 if name == "ext4-ng" else 5  # each attach of an XFS takes a second
+    steps = times(12) if name == "ext4-ng" else times(5)  # each attach of an XFS takes a second
 
     def create_again(_):
         assert create(sr_uuid) == configuration

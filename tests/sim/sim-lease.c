@@ -4,7 +4,7 @@
  * to write, a dead host's lease is taken over within its bound, and a live one's never; with any of the bugs planted in
  * base/tenure, or in what it asks of its caller, that is not so, soon.  Built with -DPLANT.
  *
- *      SIM_SCHEDULES=100000 SIM_SEED=1 tests/sim/sim-lease      sim-lease BUG SEED      (one history, told)
+ *      SIM_LEASES=100000 SIM_SEED=1 tests/sim/sim-lease      sim-lease BUG SEED      (one history, told)
  *
  * A tick is a millisecond of the true time, which nobody sees: each host has a clock of its own rate and offset. The server has
  * one name, and a copy of it that is durable. A request is carried out late, or twice, or though who sent it is dead; its answer
@@ -527,7 +527,7 @@ static int escaped_bugs(uint64_t seed, uint64_t most)
 
 int main(int argc, char **argv)
 {
-	uint64_t seed = number("SIM_SEED", 1), most = number("SIM_SCHEDULES", 1500);
+	uint64_t seed = number("SIM_SEED", 1), most = number("SIM_LEASES", 1500);
 	uint64_t taken = 0, refused = 0, lost = 0, stolen = 0;
 
 	if (argc == 3)
