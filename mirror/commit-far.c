@@ -66,6 +66,7 @@ static struct commit_verdict hello_another(const struct commit_record *r, const 
 		return answer(r, COMMIT_STATUS_NOT_YOURS);
 	v = answer(r, COMMIT_STATUS_OK);
 	commit_record_init(&v.next);
+	v.next.volume = r->volume;
 	v.next.state = COMMIT_RECEIVING;
 	v.next.role = COMMIT_ROLE_FAR;
 	v.next.epoch = v.link_epoch = link->epoch;

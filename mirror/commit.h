@@ -70,6 +70,7 @@ struct commit_record {
 	bool was_written;              /* anyone but a mirror's far end had it active for writing, or its owner took it */
 
 	/* far */
+	uint64_t volume;               /* its id, for sources: random, made when it first receives, for good; 0: none */
 	uint64_t since;                /* the generation in which this mirror began here: all older ones left nothing here */
 	bool is_acknowledged;          /* released: the source has it */
 	bool is_unverified;            /* a source without x-sxm wrote here */

@@ -203,9 +203,12 @@ void mirror_link_drop(struct mirror *m, int err)
 
 static void note_peer(struct mirror *m, const struct remote_info *info)
 {
+	uint64_t volume = info->volume ? info->volume : m->peer.far_volume;
+
 	if (m->peer.far_boot == info->boot && m->peer.far_process == info->process && m->peer.far_since == info->since &&
-	    m->peer.is_foreign != info->is_sxm)
+	    m->peer.far_volume == volume && m->peer.is_foreign != info->is_sxm)
 		return;
+	m->peer.far_volume = volume;
 	m->peer.far_boot = info->boot;
 	m->peer.far_process = info->process;
 	m->peer.far_since = info->since;
@@ -353,6 +356,7 @@ static void open_link(struct mirror *m)
 		.mirror_id = m->mirror_id,
 		.epoch = m->spec.epoch,
 		.generation = m->peer.generation,
+		.volume = m->peer.far_volume,
 		.on_heard = on_heard,
 		.on_up = on_up,
 		.on_failed = on_failed,

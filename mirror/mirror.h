@@ -22,6 +22,7 @@ struct mirror_peer {
 	uint64_t generation;             /* of the last link that was made, or begun */
 	uint64_t far_boot, far_process;  /* of the far side as it was last met; 0: not known */
 	uint64_t far_since;              /* the generation with which it began to receive; 0: not known */
+	uint64_t far_volume;             /* its id; 0: not known */
 	bool is_foreign;                 /* it was met, and is no sxm */
 };
 

@@ -22,10 +22,9 @@
 #include "base/log.h"
 #include "mirror/remote-private.h"
 
-#define VERSION 1
 #define ID_MAX_BYTES 63
 
-char *remote_ask_context(const struct remote_spec *spec, struct error *e)
+char *remote_ask_context(const struct remote_spec *spec, unsigned version, struct error *e)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 	size_t bytes = strlen(spec->mirror_id);
@@ -35,7 +34,7 @@ char *remote_ask_context(const struct remote_spec *spec, struct error *e)
 		error_set(e, EINVAL, "\"%.80s\" cannot be the id of a mirror", spec->mirror_id);
 	else if (!spec->epoch || !spec->generation)
 		error_set(e, EINVAL, "mirror %s has no epoch or no generation", spec->mirror_id);
-	else if (asprintf(&name, "x-sxm:%d/%s/%" PRIu64 "/%" PRIu64, VERSION, spec->mirror_id, spec->epoch,
+	else if (asprintf(&name, "x-sxm:%u/%s/%" PRIu64 "/%" PRIu64, version, spec->mirror_id, spec->epoch,
 	                  spec->generation) == -1)
 		error_errno(e, ENOMEM, "cannot make a link");
 	else
@@ -81,6 +80,14 @@ static int verdict(const struct remote_ask *a, int err)
 
 /* --- HELLO: blocks, in the pool */
 
+/* What another volume says of itself is no word of the one that was asked. */
+static bool is_another_volume(const struct remote_connect *c, const struct remote_ask *a)
+{
+	uint64_t volume = remote_ask_u64(a, 13);
+
+	return a->field[0] == REMOTE_SAYS_OK && c->volume && volume && volume != c->volume;
+}
+
 /* After a failed wait libnbd does nothing more before the handle is closed: `a` may go. */
 static int say_hello(struct remote_connect *c, struct remote_ask *a, struct error *e)
 {
@@ -92,6 +99,8 @@ static int say_hello(struct remote_connect *c, struct remote_ask *a, struct erro
 	if (remote_connect_await(c, cookie, loop_now_ns() + c->handshake_ms * NS_PER_MS, &err, e) == -1)
 		return -1;
 	err = verdict(a, err);
+	if (!err && is_another_volume(c, a))
+		return error_set(e, EBUSY, "there is another volume at this address than when the mirror began: start it anew");
 	c->has_heard = !err;
 	c->status = a->field[0];
 	c->state = a->field[1];
@@ -116,6 +125,7 @@ int remote_ask_hello(struct remote_connect *c, struct error *e)
 	c->info.process = remote_ask_u64(&a, 8);
 	c->info.is_caching = a.field[10] & 1;
 	c->info.since = remote_ask_u64(&a, 11);
+	c->info.volume = remote_ask_u64(&a, 13);
 	return 0;
 }
 

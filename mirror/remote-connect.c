@@ -90,8 +90,9 @@ static int try_to_connect(struct remote_connect *c, struct error *e)
 	if (nbd_set_uri_allow_local_file(c->nbd, true) == -1 ||
 	    nbd_add_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == -1)
 		return tell_libnbd(e, "cannot prepare an NBD client");
-	if (c->context && nbd_add_meta_context(c->nbd, c->context) == -1)
-		return tell_libnbd(e, "cannot prepare an NBD client");
+	for (char *const *name = c->contexts; name && *name; name++)
+		if (nbd_add_meta_context(c->nbd, *name) == -1)
+			return tell_libnbd(e, "cannot prepare an NBD client");
 	if (nbd_aio_connect_uri(c->nbd, c->uri) == -1)
 		return tell_libnbd(e, "cannot connect");
 	while (!nbd_aio_is_ready(c->nbd))
@@ -175,11 +176,21 @@ static int learn_blocks(struct remote_connect *c, struct error *e)
 	return 0;
 }
 
+/* The version that the far side chose; 0: none. */
+static unsigned chosen_version(const struct remote_connect *c)
+{
+	for (unsigned i = 0; c->contexts && c->contexts[i]; i++)
+		if (nbd_can_meta_context(c->nbd, c->contexts[i]) == 1)
+			return REMOTE_VERSION_NEWEST - i;
+	return 0;
+}
+
 /* A question is no range of the disk: 511 bytes at an offset of a few. */
 static int greet(struct remote_connect *c, struct error *e)
 {
-	if (!c->context || nbd_can_meta_context(c->nbd, c->context) != 1)
-		return c->context && c->is_further ? error_set(e, EPROTO, "no x-sxm on a further connection") : 0;
+	c->info.version = chosen_version(c);
+	if (!c->info.version)
+		return c->contexts && c->is_further ? error_set(e, EPROTO, "no x-sxm on a further connection") : 0;
 	if (nbd_set_strict_mode(c->nbd, nbd_get_strict_mode(c->nbd) & ~LIBNBD_STRICT_ALIGN) == -1)
 		return tell_libnbd(e, "cannot prepare an NBD client");
 	return remote_ask_hello(c, e);

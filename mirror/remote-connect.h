@@ -27,7 +27,8 @@ struct remote_connect {
 	unsigned handshake_ms;
 	bool is_further;             /* a further connection of a link that stands: HELLO is said, nothing else asked or zeroed */
 	bool is_reader;              /* nothing is going to be written: nothing is zeroed, and a read-only far side will do */
-	const char *context;         /* borrowed: the x-sxm context to ask for; NULL: none */
+	char *const *contexts;       /* borrowed: of x-sxm, to ask for; newest version first, NULL after the last; NULL: none */
+	uint64_t volume;             /* the far volume's id, if it is known: no other is let pass */
 	/* from any thread: give up soon */
 	atomic_bool is_cancelled;
 	/* the outcome */

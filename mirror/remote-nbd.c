@@ -362,7 +362,8 @@ void remote_nbd_free(struct remote_nbd *r)
 	loop_timer_free(r->timer);
 	loop_timer_free(r->idle);
 	extents_fini(&r->holes);
-	free(r->context);
+	for (unsigned i = 0; i < REMOTE_VERSIONS; i++)
+		free(r->context[i]);
 	free(r->uri);
 	free(r);
 }

@@ -37,7 +37,7 @@ struct remote_nbd {
 	struct remote base;
 	struct remote_spec spec;      /* uri and holes: see below */
 	char *uri;                    /* owned; normalized */
-	char *context;                /* owned: the x-sxm context's name; NULL: not spoken */
+	char *context[REMOTE_VERSIONS + 1]; /* owned: the x-sxm contexts' names, newest version first; none: not spoken */
 	struct extents holes;         /* owned */
 	enum link_state state;
 	bool is_sxm;                  /* the far side chose the context and took our HELLO */
@@ -90,8 +90,8 @@ void remote_nbd_free(struct remote_nbd *r);
 /* --- remote-ask.c */
 void remote_ask_fold(struct remote_nbd *r, const struct remote_op *op); /* what has ended; before its done() */
 bool remote_ask_digest(struct remote *base, struct digest *out);
-/* The context's name, heap. NULL + e: an id that cannot be one. */
-char *remote_ask_context(const struct remote_spec *spec, struct error *e);
+/* A version's context's name, heap. NULL + e: an id that cannot be one. */
+char *remote_ask_context(const struct remote_spec *spec, unsigned version, struct error *e);
 /* Admits a fresh connection; fills c->info. Blocks, as remote_connect() does. -1 + e. */
 int remote_ask_hello(struct remote_connect *c, struct error *e);
 void remote_ask_submit(struct remote *base, struct remote_ask *a);

@@ -107,6 +107,7 @@ static void on_first(struct remote_nbd *r, struct nbd_handle *nbd)
 	} else {
 		remote_nbd_set_state(r, UP);
 		r->is_sxm = info.is_sxm;
+		r->spec.volume = info.volume ? info.volume : r->spec.volume;
 		if (r->is_sxm)
 			r->spec.dead_ms = MIN(r->spec.dead_ms, DEAD_SXM_MS);
 		r->digest = r->connect.digest;
@@ -154,7 +155,8 @@ static void start_connecting(struct remote_nbd *r)
 		.handshake_ms = is_further ? FURTHER_HANDSHAKE_MS : r->spec.handshake_ms,
 		.is_further = is_further,
 		.is_reader = r->spec.is_reader,
-		.context = is_further && !r->is_sxm ? NULL : r->context,
+		.contexts = !r->context[0] || (is_further && !r->is_sxm) ? NULL : r->context,
+		.volume = r->spec.volume,
 	};
 	r->offload = (struct offload){ .work = work, .done = on_connected };
 	r->is_connecting = offload_submit(r->spec.loop, &r->offload) == 0;
@@ -173,9 +175,9 @@ static int copy_spec(struct remote_nbd *r, struct error *e)
 	if (!r->uri)
 		return -1;
 	r->spec.uri = r->uri;
-	if (r->spec.mirror_id) {
-		r->context = remote_ask_context(&r->spec, e);
-		if (!r->context)
+	for (unsigned i = 0; r->spec.mirror_id && i < REMOTE_VERSIONS; i++) {
+		r->context[i] = remote_ask_context(&r->spec, REMOTE_VERSION_NEWEST - i, e);
+		if (!r->context[i])
 			return -1;
 	}
 	r->spec.mirror_id = NULL;

@@ -56,6 +56,8 @@ enum remote_state {
 	REMOTE_IS_RELEASED
 };
 
+#define REMOTE_VERSION_NEWEST 2u /* of x-sxm, that is spoken; and so many in all */
+#define REMOTE_VERSIONS 2u
 #define REMOTE_FIELDS_MAX 16u /* of an answer; what a later version adds beyond them is not kept */
 
 /* One question. Like an operation, it ends once, from the deferred queue; a WAIT may take for ever and is no request in flight
@@ -97,6 +99,8 @@ struct remote_info {
 	uint64_t epoch, generation;
 	uint64_t since;           /* the generation with which this mirror began there: nothing of older ones is there */
 	uint64_t boot, process;   /* of that machine's life, that process's: as at an earlier link, nothing was lost there */
+	unsigned version;         /* of x-sxm, as it was agreed on */
+	uint64_t volume;          /* the far volume's id; 0: not told, by version 1 */
 };
 
 struct remote_spec {
@@ -118,6 +122,7 @@ struct remote_spec {
 	 * link of this mirror was made; EBUSY, the far volume is somebody's; EPROTO, no sense in the answer. */
 	const char *mirror_id;
 	uint64_t epoch, generation;
+	uint64_t volume;               /* the far volume's id as it was told first; 0: not known. Another is refused: EBUSY */
 	/* Exactly one of these ends the connecting; then link_down at most once, after link_up. From the loop. */
 	/* Before it, HELLO's answer, if one came: what the far side said of its volume. NULL: nobody wants to know. */
 	void (*on_heard)(void *arg, uint32_t status, uint32_t state, uint64_t epoch);

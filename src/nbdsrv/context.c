@@ -6,7 +6,7 @@
  *      (none)          all                     nothing
  *      "base:"         all of the namespace    nothing
  *      "base:allocation"       itself          itself
- *      "x-sxm:"        "x-sxm:1"               nothing
+ *      "x-sxm:"        "x-sxm:2"               nothing
  *      "x-sxm:V/M/E/G" nothing                 the newest V of those asked for that is spoken here; answered by that name
  *      anything else   nothing                 nothing      (unknown names are no error)
  *

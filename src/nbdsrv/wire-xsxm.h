@@ -8,8 +8,8 @@
 #include "nbdsrv/wire-parse.h"
 
 #define XSXM_NAMESPACE "x-sxm:"
-#define XSXM_LISTED "x-sxm:1"  /* what LIST says; nobody can choose it */
-#define XSXM_NEWEST 1u         /* the version spoken; the one before it, too */
+#define XSXM_LISTED "x-sxm:2"  /* what LIST says; nobody can choose it */
+#define XSXM_NEWEST 2u         /* the version spoken; the one before it, too */
 
 enum {
 	XSXM_NAME_MAX = 6 + 2 + 1 + 63 + 1 + 20 + 1 + 20, /* bytes of a context's name */

@@ -231,6 +231,7 @@ static void reach(struct vdi *v)
 		.mirror_id = r->mirror,
 		.epoch = r->epoch - 1,
 		.generation = source_next_links(v) + 1 + v->envoy.tries,
+		.volume = v->journal.peer.far_volume,
 		.on_heard = on_heard,
 		.on_up = on_up,
 		.on_failed = on_failed,

@@ -94,6 +94,8 @@ static void admit(struct vdi *v)
 	far_put_u64(q, v->far.process);
 	far_put(q, may_cache(v));
 	far_put_u64(q, r->since);
+	if (q->l->version > 1)
+		far_put_u64(q, r->volume);
 	answered(v);
 }
 
@@ -114,8 +116,11 @@ static void hello_saved(struct vdi *v)
 	}
 }
 
+/* The first mirror of a volume gives it its id: one that is made anew in its place gets another. */
 static void hello_flushed(struct vdi *v)
 {
+	if (v->job->verdict.is_changed && !v->job->verdict.next.volume)
+		v->job->verdict.next.volume = cbt_random();
 	if (v->step.err || !v->job->verdict.is_changed)
 		hello_saved(v);
 	else

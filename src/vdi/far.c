@@ -43,6 +43,7 @@ static struct far_link *link_of(struct vdi *v, struct nbdsrv_link *link)
 	l->vdi = v;
 	l->link = link;
 	l->refs = 1;
+	l->version = link->name.version;
 	l->name.epoch = link->name.epoch;
 	l->name.generation = link->name.generation;
 	memcpy(l->name.mirror, link->name.mirror, sizeof(l->name.mirror));

@@ -2,7 +2,7 @@
  *
  * owner - the file beside an image that says whose the disk is
  *
- *      {"state":"receiving","role":"far","epoch":"7","mirror":"5e6f.1700000000000","generation":"3","since":"1",
+ *      {"state":"receiving","role":"far","epoch":"7","mirror":"5e6f.1700000000000","generation":"3","since":"1","volume":"4...",
  *       "written":false,"acknowledged":false,"unverified":false, ... }
  *
  * 64 bit numbers are strings: they come from peers, and JSON's numbers end earlier.
@@ -25,7 +25,8 @@
 #define NUMBER_BYTES 21
 
 struct text {
-	char *state, *role, *mirror, *epoch, *generation, *since, *group; /* borrowed when encoding, owned after decoding */
+	/* borrowed when encoding, owned after decoding */
+	char *state, *role, *mirror, *epoch, *generation, *since, *volume, *group;
 	bool was_written, is_acknowledged, is_unverified, is_unfenced, is_told, is_raised, is_ended, is_taken;
 	int64_t lost_s;
 };
@@ -39,7 +40,7 @@ static const struct jsonspec_field fields[] = {
 	OPTION("unverified", JS_BOOL, is_unverified), OPTION("unfenced", JS_BOOL, is_unfenced),
 	OPTION("told", JS_BOOL, is_told), OPTION("raised", JS_BOOL, is_raised), OPTION("ended", JS_BOOL, is_ended),
 	OPTION("taken", JS_BOOL, is_taken), OPTION("lost", JS_INT64, lost_s),
-	OPTION("group", JS_STRING, group), { .name = NULL },
+	OPTION("group", JS_STRING, group), OPTION("volume", JS_STRING, volume), { .name = NULL },
 };
 static const struct jsonspec spec = { "owner", sizeof(struct text), fields };
 
@@ -54,18 +55,20 @@ static char *borrow(const char *text)
 
 char *owner_encode(const struct commit_record *r)
 {
-	char epoch[NUMBER_BYTES], generation[NUMBER_BYTES], since[NUMBER_BYTES];
+	char epoch[NUMBER_BYTES], generation[NUMBER_BYTES], since[NUMBER_BYTES], volume[NUMBER_BYTES];
 	const struct text t = {
 		.state = borrow(commit_state_name(r->state)), .role = borrow(roles[r->role]), .mirror = borrow(r->mirror),
 		.epoch = epoch, .generation = generation, .since = since, .was_written = r->was_written,
 		.is_acknowledged = r->is_acknowledged, .is_unverified = r->is_unverified, .is_unfenced = r->is_unfenced,
 		.is_told = r->is_told, .is_raised = r->is_raised, .is_ended = r->is_ended, .is_taken = r->is_taken,
 		.lost_s = r->lost_s, .group = r->group[0] ? borrow(r->group) : NULL,
+		.volume = r->volume ? volume : NULL,
 	};
 
 	snprintf(epoch, sizeof(epoch), "%" PRIu64, r->epoch);
 	snprintf(generation, sizeof(generation), "%" PRIu64, r->generation);
 	snprintf(since, sizeof(since), "%" PRIu64, r->since);
+	snprintf(volume, sizeof(volume), "%" PRIu64, r->volume);
 	return jsonspec_encode(&spec, &t);
 }
 
@@ -95,7 +98,9 @@ static bool take(const struct text *t, struct commit_record *r)
 	commit_record_init(r);
 	if (strlen(t->mirror) >= sizeof(r->mirror) || (t->group && strlen(t->group) >= sizeof(r->group)) ||
 	    !commit_state_by_name(t->state, &r->state) || !read_role(t->role, &r->role) ||
-	    !read_number(t->epoch, &r->epoch) || !read_number(t->generation, &r->generation) || !read_number(t->since, &r->since))
+	    !read_number(t->epoch, &r->epoch) || !read_number(t->generation, &r->generation) ||
+	    !read_number(t->since, &r->since) ||
+	    (t->volume && !read_number(t->volume, &r->volume)))
 		return false;
 	snprintf(r->mirror, sizeof(r->mirror), "%s", t->mirror);
 	r->was_written = t->was_written;

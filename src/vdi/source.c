@@ -134,7 +134,7 @@ static void save_peer(void *arg, const struct mirror_peer *p, void (*done)(void 
 	struct operation *op = arg;
 
 	if (p->far_boot != op->peer.far_boot || p->far_process != op->peer.far_process || p->far_since != op->peer.far_since ||
-	    p->is_foreign != op->peer.is_foreign) {
+	    p->far_volume != op->peer.far_volume || p->is_foreign != op->peer.is_foreign) {
 		op->peer = *p;
 		operation_note(op);
 	}

@@ -57,6 +57,7 @@ struct domain {
 struct far_link {
 	struct vdi *vdi;           /* borrowed */
 	struct nbdsrv_link *link;  /* borrowed; NULL: gone */
+	unsigned version;          /* of x-sxm */
 	struct commit_link name;   /* its epoch moves with HELLO and RECLAIM */
 	bool is_admitted;          /* HELLO was answered with OK */
 	struct nbdsrv_ask *wait;   /* owned: to be answered when there is news */

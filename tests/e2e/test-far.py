@@ -104,9 +104,16 @@ def commit(disk, generation=1):
 
 def test_the_older_of_two_versions_is_agreed_on():
     disk = Disk()
-    link = disk.link(1, "base:allocation", "x-sxm:2/m.1/7/1")
+    link = disk.link(1, "base:allocation", "x-sxm:3/m.1/7/1")
     assert link.chosen == "x-sxm:1/m.1/7/1", link.chosen
-    expect(link.hello(), xsxm.OK, xsxm.RECEIVING, 7)
+    answer = link.hello()
+    expect(answer, xsxm.OK, xsxm.RECEIVING, 7)
+    assert len(answer.fields) == 13, answer
+    newer = Link(disk.socket, "x-sxm:3/m.1/7/2", "x-sxm:2/m.1/7/2", "x-sxm:1/m.1/7/2")
+    assert newer.chosen == "x-sxm:2/m.1/7/2", newer.chosen
+    answer = newer.hello()
+    expect(answer, xsxm.OK, xsxm.RECEIVING, 7)
+    assert str(answer.u64(13)) == disk.on_record()["volume"] and answer.u64(13), answer
 
 
 def test_a_link_writes_and_nobody_else():

@@ -101,12 +101,12 @@ static bool answer_go(struct fake_nbd *f, int fd, uint32_t option)
 	return put_option(fd, option, 1, NULL, 0);
 }
 
-/* The one x-sxm context among the queries, if there is one: chosen. */
+/* One x-sxm context of those asked for is chosen. */
 static bool answer_contexts(struct fake_conn *c, uint32_t option, const uint8_t *data, uint32_t bytes)
 {
 	struct bytes_reader r = bytes_reader(data, bytes);
 	uint8_t reply[4 + sizeof(c->f->context)] = { 0, 0, 0, 7 };
-	unsigned chosen_max = c->f->plan.sxm->chosen_max;
+	unsigned chosen_max = c->f->plan.sxm->chosen_max, version = c->f->plan.sxm->version;
 	uint32_t queries;
 
 	bytes_get(&r, bytes_get_u32(&r));
@@ -117,7 +117,9 @@ static bool answer_contexts(struct fake_conn *c, uint32_t option, const uint8_t 
 
 		if (!name || length < 6 || length >= sizeof(c->f->context) || memcmp(name, "x-sxm:", 6) != 0)
 			continue;
-		if (chosen_max && atomic_load(&c->f->greeted) > chosen_max)
+		if (c->is_sxm || (chosen_max && atomic_load(&c->f->greeted) > chosen_max))
+			continue;
+		if (version && (unsigned)(name[6] - '0') != version)
 			continue;
 		memcpy(c->f->context, name, length);
 		c->f->context[length] = '\0';
@@ -217,8 +219,12 @@ static bool answer_question(struct fake_conn *c, uint64_t opcode, uint64_t cooki
 	if (opcode >= 8)
 		return false;
 	atomic_fetch_add(&c->f->asked[opcode], 1);
-	if (opcode == 0)
+	if (opcode == 0) {
+		const struct fake_sxm_answer *second = c->f->plan.sxm->second_hello;
+
 		c->is_admitted = true;
+		return put_answer(c, second && atomic_load(&c->f->asked[0]) > 1 ? second : &answers[0], cookie);
+	}
 	if (opcode == 1) {
 		c->wait_cookie = cookie;
 		return true;

@@ -47,6 +47,8 @@ struct fake_sxm_answer {
 struct fake_sxm {
 	struct fake_sxm_answer answer[8]; /* by opcode. WAIT is answered only when END was asked, before that one's own answer */
 	unsigned chosen_max;              /* connections that choose the context; 0: all */
+	unsigned version;                 /* that is chosen; 0: the first that is asked for */
+	const struct fake_sxm_answer *second_hello; /* borrowed: to all but the first; NULL: they are answered alike */
 };
 
 struct fake_nbd {

@@ -224,7 +224,9 @@ struct nbdsrv_link *fake_link(const char *mirror, uint64_t epoch, uint64_t gener
 {
 	struct link *l = calloc(1, sizeof(*l));
 
-	l->link.name = (struct xsxm_name){ .version = 1, .epoch = epoch, .generation = generation };
+	l->link.name = (struct xsxm_name){
+		.version = fake.xsxm_version ? fake.xsxm_version : XSXM_NEWEST, .epoch = epoch, .generation = generation
+	};
 	snprintf(l->link.name.mirror, sizeof(l->link.name.mirror), "%s", mirror);
 	l->server = fake.server;
 	l->is_open = true;

@@ -44,6 +44,7 @@ struct fake {
 	uint64_t epoch;         /* the mirror's */
 	int finish_err, restore_err;
 	enum nbdsrv_plain plain;             /* as it was said last, to any server */
+	unsigned xsxm_version;               /* of the next links; 0: the newest */
 	const struct nbdsrv_link_ops *links; /* of the last server that has any */
 	void *links_arg;
 	struct nbdsrv *server;               /* ... that one */

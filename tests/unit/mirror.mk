@@ -1,5 +1,5 @@
 # mirror
-UNIT_TESTS += tests/unit/test-remote-uri tests/unit/test-remote-nbd tests/unit/test-remote-sxm
+UNIT_TESTS += tests/unit/test-remote-uri tests/unit/test-remote-nbd tests/unit/test-remote-sxm tests/unit/test-remote-volume
 REMOTE_RIG = tests/unit/remote-rig.c tests/unit/remote-rig.h tests/lib/fake-nbd.c tests/lib/fake-nbd.h
 tests_unit_test_remote_uri_SOURCES = tests/unit/test-remote-uri.c
 tests_unit_test_remote_uri_CFLAGS = $(UNIT_CFLAGS)
@@ -7,6 +7,9 @@ tests_unit_test_remote_uri_LDADD = libmirror.la $(UNIT_LIBS)
 tests_unit_test_remote_nbd_SOURCES = tests/unit/test-remote-nbd.c $(REMOTE_RIG)
 tests_unit_test_remote_nbd_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_remote_nbd_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
+tests_unit_test_remote_volume_SOURCES = tests/unit/test-remote-volume.c $(REMOTE_RIG)
+tests_unit_test_remote_volume_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_remote_volume_LDADD = libmirror.la $(UNIT_LIBS) -lpthread
 tests_unit_test_remote_sxm_SOURCES = tests/unit/test-remote-sxm.c $(REMOTE_RIG)
 tests_unit_test_remote_sxm_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_remote_sxm_LDADD = libmirror.la $(UNIT_LIBS) -lpthread

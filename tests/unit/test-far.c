@@ -70,12 +70,53 @@ static void a_link_is_let_in_when_that_is_on_record(void **state)
 	l = fake_link("m", 7, 3);
 	a = asked(l, XSXM_HELLO);
 	assert_true(rig_is_owned("\"state\":\"receiving\"") && rig_is_owned("\"generation\":\"3\"") && rig_is_owned("\"epoch\":\"7\""));
-	assert_int_equal(a.count, 13);
+	assert_int_equal(a.count, 15);
 	assert_true(a.field[0] == COMMIT_STATUS_OK && a.field[1] == COMMIT_RECEIVING && u64(&a, 2) == 7 && u64(&a, 4) == 3);
 	assert_true(u64(&a, 6) && u64(&a, 8) && a.field[10] == 0 && u64(&a, 11) == 3);
 	assert_non_null(l->digest);
 	assert_int_equal(fake.plain, NBDSRV_PLAIN_READS);
 	assert_true(fake_traced("open:rw serve:rw flush "));
+}
+
+static uint64_t volume_heard(struct nbdsrv_link *l)
+{
+	struct fake_answer a = asked(l, XSXM_HELLO);
+
+	assert_int_equal(a.field[0], COMMIT_STATUS_OK);
+	return u64(&a, 13);
+}
+
+/* The mirrors that a volume receives, and the lives of its process, come and go; what is made in its place has another id. */
+static void a_volume_has_one_id_for_good(void **state)
+{
+	char path[80];
+	uint64_t id;
+
+	(void)state;
+	assert_int_equal(rig_activate("MIR1", false), 0);
+	id = volume_heard(fake_link("m", 7, 1));
+	assert_true(id != 0);
+	assert_true(volume_heard(fake_link("m", 7, 1)) == id && volume_heard(fake_link("m", 7, 2)) == id);
+	rig_stop();
+	rig_begin();
+	assert_true(volume_heard(fake_link("other", 9, 1)) == id);
+	assert_int_equal(rig_detach("MIR1"), 0);
+	snprintf(path, sizeof(path), "%s/fake.owner", rig_dir);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rig_activate("MIR1", false), 0);
+	assert_true(volume_heard(fake_link("m", 7, 1)) != id);
+}
+
+static void of_the_version_before_ours_nothing_new_is_said(void **state)
+{
+	struct fake_answer a;
+
+	(void)state;
+	fake.xsxm_version = 1;
+	assert_int_equal(rig_activate("MIR1", false), 0);
+	a = asked(fake_link("m", 7, 3), XSXM_HELLO);
+	assert_int_equal(a.count, 13);
+	assert_true(a.field[0] == COMMIT_STATUS_OK && u64(&a, 11) == 3);
 }
 
 static void a_guests_disk_is_nobody_elses(void **state)
@@ -454,6 +495,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		RIG_TEST(a_link_is_let_in_when_that_is_on_record),
+		RIG_TEST(a_volume_has_one_id_for_good),
+		RIG_TEST(of_the_version_before_ours_nothing_new_is_said),
 		RIG_TEST(a_guests_disk_is_nobody_elses),
 		RIG_TEST(before_hello_nothing_is_answered_but_that),
 		RIG_TEST(a_guest_does_not_start_from_half_a_disk),

@@ -146,18 +146,20 @@ static void the_newest_that_both_speak_is_chosen(void **state)
 {
 	(void)state;
 	assert_chosen("x-sxm:1/m/1/1", NULL, "x-sxm:1/m/1/1");
-	assert_chosen("x-sxm:2/m/1/1", "x-sxm:1/m/1/1", "x-sxm:1/m/1/1");
-	assert_chosen("x-sxm:2/m/1/1", NULL, "");
-	assert_chosen("x-sxm:1", "x-sxm:", "");
-	assert_chosen("x-sxm:1/m/0/1", "x-sxm:1/m/1/2", "x-sxm:1/m/1/2");
-	/* The next version, as though it were there: with one of today it agrees on today's. */
-	talk.xsxm_newest = 2;
-	talk_restart(false, 0);
-	assert_chosen("x-sxm:1/m/1/1", NULL, "x-sxm:1/m/1/1");
 	assert_chosen("x-sxm:1/m/1/1", "x-sxm:2/m/1/1", "x-sxm:2/m/1/1");
 	assert_chosen("x-sxm:3/m/1/1", "x-sxm:2/m/1/1", "x-sxm:2/m/1/1");
+	assert_chosen("x-sxm:3/m/1/1", NULL, "");
+	assert_chosen("x-sxm:1", "x-sxm:", "");
+	assert_chosen("x-sxm:1/m/0/1", "x-sxm:1/m/1/2", "x-sxm:1/m/1/2");
+	/* The version before, as though this were that: with one of today it agrees on its own. */
+	talk.xsxm_newest = 1;
+	talk_restart(false, 0);
+	assert_chosen("x-sxm:2/m/1/1", "x-sxm:1/m/1/1", "x-sxm:1/m/1/1");
+	assert_chosen("x-sxm:2/m/1/1", NULL, "");
+	/* The next one: with one of today it agrees on today's. */
 	talk.xsxm_newest = 3;
 	talk_restart(false, 0);
+	assert_chosen("x-sxm:2/m/1/1", "x-sxm:1/m/1/1", "x-sxm:2/m/1/1");
 	assert_chosen("x-sxm:1/m/1/1", NULL, "");
 }
 
@@ -171,7 +173,7 @@ static void list_says_that_we_are_here(void **state)
 	bytes_put_u32(&talk_words, 6);
 	bytes_put(&talk_words, "x-sxm:", 6);
 	talk_hear(18 + 24 + 7 + 20);
-	assert_memory_equal(talk.hear + 18 + 24, "x-sxm:1", 7);
+	assert_memory_equal(talk.hear + 18 + 24, "x-sxm:2", 7);
 }
 
 static void a_server_without_an_owner_offers_none(void **state)

@@ -53,6 +53,7 @@ static void what_was_written_is_read_again(void **state)
 	r.epoch = INT64_MAX;
 	r.generation = UINT64_MAX;
 	r.since = UINT64_MAX - 1;
+	r.volume = UINT64_MAX - 2;
 	r.was_written = r.is_told = r.is_taken = r.is_unverified = r.is_acknowledged = r.is_raised = r.is_ended = true;
 	r.lost_s = 1700000000;
 	strcpy(r.mirror, "5e6f.17");

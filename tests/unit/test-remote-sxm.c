@@ -61,7 +61,7 @@ static void an_sxm_far_side_is_greeted_before_anything_else(void **state)
 	rig_connect(w, &spec);
 	extents_fini(&holes);
 	rig_await(w, &w->ups, 1);
-	assert_string_equal(w->far.context, "x-sxm:1/5e6f0c3a.1700000000000/7/18446744073709551615");
+	assert_string_equal(w->far.context, "x-sxm:2/5e6f0c3a.1700000000000/7/18446744073709551615");
 	assert_int_equal(w->far.asked[0], 1);
 	assert_int_equal(w->far.zeroes, 1);
 	assert_int_equal(w->far.written_early, 0);
