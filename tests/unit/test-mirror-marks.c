@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A mark that cannot be written ends the mirror and not the guest; and the write that goes on without it finds map and marks gone,
- * on the medium. So does a write after the mirror's end, or it is in map and marks. (fdatasync and fsync are ours here.)
+ * on the medium. So does a write after the mirror's end, or it is in map and marks: and that one waits for nobody. (fdatasync and
+ * fsync are ours here.)
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +12,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +39,8 @@ static struct world w;
 
 static bool must_fail;              /* the next fdatasync */
 static bool was_gone, was_gone_for_good; /* the marks' file, when its directory was synced; when the write came */
+static atomic_bool is_slow;         /* the next directory is not synced before let_sync() */
+static sem_t synced;
 
 static bool is_there(const char *path)
 {
@@ -60,16 +65,25 @@ int __wrap_fsync(int fd)
 {
 	struct stat st;
 
-	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
+	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		while (is_slow && sem_wait(&synced) == -1)
+			;
 		was_gone = !is_there(w.marks);
+	}
 	return __real_fsync(fd);
+}
+
+static void let_sync(void)
+{
+	is_slow = false;
+	sem_post(&synced);
 }
 
 /* --- a disk with data in its first chunk, and no memory */
 
 static void disk_submit(struct layer *l UNUSED, struct req *r)
 {
-	if (r->op == REQ_WRITE && r->range.start >= 16 * MiB)
+	if (r->op == REQ_WRITE)
 		was_gone_for_good = was_gone && !is_there(w.marks) && !is_there(w.map);
 	if (r->op == REQ_EXTENTS) {
 		extents_add(r->extents, (struct range){ 0, 4096 }, 0);
@@ -129,7 +143,7 @@ static bool has_failed(void) { return state_of() == CORE_FAILED; }
 static bool is_aborted(void) { return w.is_aborted; }
 static bool is_written(void) { return w.is_written; }
 
-static void write_at(uint64_t start)
+static void submit_write(uint64_t start)
 {
 	struct req *r = req_get();
 
@@ -140,8 +154,18 @@ static void write_at(uint64_t start)
 	r->done = on_written;
 	w.is_written = false;
 	layer_submit(w.mirror, r);
+}
+
+static void await_written(void)
+{
 	await(is_written);
 	assert_int_equal(w.err, 0);
+}
+
+static void write_at(uint64_t start)
+{
+	submit_write(start);
+	await_written();
 }
 
 static struct layer *make(void)
@@ -179,6 +203,8 @@ static int setup(void **state)
 
 	(void)state;
 	memset(&w, 0, sizeof(w));
+	was_gone = is_slow = false;
+	sem_init(&synced, 0, 0);
 	strcpy(w.dir, "/tmp/sxm-marks.XXXXXX");
 	assert_non_null(mkdtemp(w.dir));
 	snprintf(w.map, sizeof(w.map), "%s/map", w.dir);
@@ -195,6 +221,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	let_sync();
 	fake_nbd_stop(&w.far);
 	loop_timer_free(w.alarm);
 	iobuf_pool_free(w.pool);
@@ -228,6 +255,22 @@ static void a_write_after_the_end_waits_until_map_and_marks_are_gone(void **stat
 	assert_true(was_gone_for_good);
 	await(is_aborted);
 	layer_close(w.mirror);
+}
+
+static void a_write_where_a_mark_is_does_not_wait_for_a_failing_mirror(void **state)
+{
+	(void)state;
+	start();
+	write_at(0);
+	is_slow = true;
+	submit_write(0);
+	fake_nbd_cut(&w.far, 0);
+	await_written(); /* on its way when the link went */
+	await(has_failed);
+	write_at(0);
+	assert_false(was_gone_for_good); /* map and marks are still going */
+	let_sync();
+	end();
 }
 
 static void on_restored(void *arg, const struct error *e)
@@ -268,6 +311,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_write_goes_on_without_its_mark_when_no_mark_can_be_believed, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_write_after_the_end_waits_until_map_and_marks_are_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_write_where_a_mark_is_does_not_wait_for_a_failing_mirror, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_written_after_the_end_of_one_that_is_kept_is_owed, setup, teardown),
 	};
 
