@@ -18,7 +18,8 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   synced-thin-pipe                   the same, depth 16, and the far side takes about 8000 writes a second
   marks-plain marks                  2000 writes a second all over 64 GiB of hole, without a mirror and with one
   sync-2x2                           depth 1, in sync mode; 2 ms a write under the source, 2 ms at the far side
-  stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second
+  stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second; longer_ms: than the longest
+                                     of another such guest in the same time, whose disk beside it has no mirror (beside_ms)
   cut cut-dark                       two sxm, the link is reset (or goes dark) at half of it and comes back after 5 s
   kill-source                        two sxm, the near one is killed at half of it under 2000 writes a second
   snapshot-1e2 ... snapshot-1e5      a snapshot under 2000 writes a second, of an image with so many extents (XFS)

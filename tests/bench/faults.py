@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The scenarios in which something goes wrong, or in which there is more than a disk and a far side. Each returns a row."""
+import contextlib
 import dataclasses
 import os
 import re
@@ -79,15 +80,24 @@ def sync_two_by_two(c):
 # --- the far side stands still
 
 def stopped(c):
-    engine = c.make(c.room)
-    uri = engine.start(c.gold)
-    far, guest = FarSide(c.room, c.size()), None
-    try:
+    """Beside it another disk of its kind, without a mirror: what its guest waits for is this machine's doing."""
+    aside = os.path.join(c.room, "beside")
+    os.mkdir(aside)
+    with contextlib.ExitStack() as after:
+        engine, beside = c.make(c.room), c.make(aside)
+        after.callback(engine.close)
+        after.callback(beside.close)
+        uri, beside_uri = engine.start(c.gold), beside.start(c.gold)
+        far = FarSide(c.room, c.size())
+        after.callback(far.close)
         if c.name == "stopped-sync":
             set_sync(engine)
         engine.mirror(far.uri)
         wait_synced(engine, c.args.limit)
-        guest = Guest(uri, c.scenario.guest, c.size(), c.args.stop_s + 30, c.room)
+        os.sync()  # what the page cache has of the disks' making is written after 30 s, and guests wait for it
+        guest, other = (Guest(at, c.scenario.guest, c.size(), c.args.stop_s + 30, room) for at, room in ((uri, c.room), (beside_uri, aside)))
+        after.callback(guest.end)
+        after.callback(other.end)
         time.sleep(2)
         begin = time.time()
         far.process.send_signal(signal.SIGSTOP)
@@ -96,17 +106,15 @@ def stopped(c):
         far.process.send_signal(signal.SIGCONT)
         time.sleep(2)
         guest.end()
+        other.end()
         row = guest.figures(begin, time.time())  # who waited all the time is logged at its end
+        row["beside_ms"] = other.figures(begin, time.time())["max_ms"]
         with open(guest.log, encoding="ascii") as f:
-            row["slow_writes"] = sum(int(line.split(",")[1]) > 100e6 for line in f)
+            writes = [(int(ns), int(at_ms)) for at_ms, ns, *_ in (line.split(",") for line in f)]
+        row["slow_writes"] = sum(ns > 100e6 for ns, _ in writes)
+        row["longest_at_s"] = round(max(writes)[1] / 1e3 - begin, 1)
         row["stopped_s"] = round(end - begin, 1)
         return row
-    finally:
-        far.process.send_signal(signal.SIGCONT)
-        if guest:
-            guest.end()
-        engine.close()
-        far.close()
 
 
 # --- the link is cut, or the near process killed

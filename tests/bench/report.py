@@ -3,7 +3,7 @@
 KEYS = ("ready_s", "iops", "worst_iops", "p50_us", "p99_us", "max_ms", "guest_mb", "allocated_mb", "wire_mb", "zero_mb", "trim_mb",
         "target_mb", "source_mb", "finish_ms", "cpu_s", "rss_mb", "wire_over", "target_over", "iops_over", "p50_over", "p99_over", "tail",
         "far_iops", "far_over", "debt_ms", "pace_us", "lag_ops", "overflow_mb", "ready_over", "longer_ms", "slow_writes", "alone_p50_us",
-        "alone_over", "extents", "before_max_ms", "name_max_ms", "snapshot_ms", "again_mb", "again_over", "resumed_s", "marked_mb", "owed_mb",
+        "beside_ms", "longest_at_s", "alone_over", "extents", "before_max_ms", "name_max_ms", "snapshot_ms", "again_mb", "again_over", "resumed_s", "marked_mb", "owed_mb",
         "synced_again_mb", "idle_again_over")
 
 # scenario, figure, what it should be, at most (or at least)
@@ -41,8 +41,8 @@ def divide_row(row, others, base):
     for key in ("iops", "p50", "p99"):
         figure = key + ("_us" if key != "iops" else "")
         row[key + "_over"] = ratio(row.get(figure), plain.get(figure))
-    if row["scenario"].startswith("stopped") and "max_ms" in row and "max_ms" in plain:
-        row["longer_ms"] = round(row["max_ms"] - plain["max_ms"], 1)
+    if "max_ms" in row and "beside_ms" in row:
+        row["longer_ms"] = round(row["max_ms"] - row["beside_ms"], 1)
     if row["engine"] == "sxm" and row["scenario"].startswith("idle"):
         peers = [o["ready_s"] for o in others if o["scenario"] == row["scenario"] and o["engine"] != "sxm" and o.get("ready_s")]
         row["ready_over"] = ratio(row.get("ready_s"), min(peers)) if peers else None
