@@ -16,7 +16,8 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   trim                               a guest that trims 200 times a second
   synced-qd1-d2 synced-qd16          a guest that writes when all is there
   synced-thin-pipe                   the same, depth 16, and the far side takes about 8000 writes a second
-  marks-plain marks                  2000 writes a second all over 64 GiB of hole, without a mirror and with one
+  marks-plain marks marks-apart      2000 writes a second all over 64 GiB of hole, without a mirror, with one, and with one whose far side is
+                                     in memory: elsewhere, its ten flushes a second would be in the journal that the guest's writes wait for
   sync-2x2                           depth 1, in sync mode; 2 ms a write under the source, 2 ms at the far side
   stopped-lag stopped-sync           the far side is stopped for --stop-s seconds under 500 writes a second; longer_ms: than the longest
                                      of another such guest in the same time, whose disk beside it has no mirror (beside_ms)
@@ -59,6 +60,7 @@ class Scenario:
     base: str = ""          # the scenario whose figures divide this one's
     threads: int = 128      # requests at a time at the far side
     disk_mb: int = 0        # all hole; 0: the usual disk
+    far_dir: str = ""       # where the far side's disk is, if not beside the source
     run: callable = None    # not by the usual course
 
 
@@ -79,6 +81,7 @@ SCENARIOS = {
     "synced-thin-pipe": Scenario(AFTER, "rw=randwrite iodepth=16", 2, "plain", threads=16),
     "marks-plain": Scenario(PLAIN, "rw=randwrite iodepth=4 rate_iops=2000", disk_mb=65536),
     "marks": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=2000", base="marks-plain", disk_mb=65536),
+    "marks-apart": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=2000", base="marks-plain", disk_mb=65536, far_dir="/dev/shm"),
     "sync-2x2": Scenario(AFTER, "rw=randwrite iodepth=1", 2, run=faults.sync_two_by_two),
     "stopped-lag": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=500", base="plain-500", run=faults.stopped),
     "stopped-sync": Scenario(AFTER, "rw=randwrite iodepth=4 rate_iops=500", base="plain-500", run=faults.stopped),
@@ -153,7 +156,7 @@ def far_side_alone(room, scenario, size):
 def measure_mirror(engine, gold, room, scenario, args):
     size, guest, watch = os.path.getsize(gold), None, None
     uri = engine.start(gold)
-    far = FarSide(room, size, scenario.delay_ms, scenario.threads)
+    far = FarSide(room, size, scenario.delay_ms, scenario.threads, scenario.far_dir)
     os.sync()
     try:
         if scenario.when == DURING:

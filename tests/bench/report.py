@@ -18,7 +18,7 @@ TARGETS = (
     ("idle-d50", "ready_over", 0.5, False),
     ("cut", "again_over", 0.01, False), ("cut", "resumed_s", 2.0, False),
     ("kill-source", "again_over", 0.02, False), ("power", "idle_again_over", 0.02, False),
-    ("marks", "p99_over", 2.0, False),
+    ("marks", "p99_over", 2.0, False), ("marks-apart", "p99_over", 2.0, False),
     ("stopped-lag", "longer_ms", 5, False), ("stopped-sync", "longer_ms", 250, False),
     ("trim", "target_over", 1.02, False),
     *((f"snapshot-1e{n}", "max_ms", 50, False) for n in (2, 3, 4, 5)),

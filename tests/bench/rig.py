@@ -4,11 +4,13 @@ import collections
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -61,8 +63,11 @@ def peak_rss_mb(pid):
 class FarSide:
     """nbdkit's file plugin, which counts what it is given, and takes its time over a write where it is told to."""
 
-    def __init__(self, room, size, delay_ms=0, threads=128):
+    def __init__(self, room, size, delay_ms=0, threads=128, disk_dir=""):
         self.file, self.path, self.counts = (os.path.join(room, name) for name in ("far", "far.sock", "far.stats"))
+        self.apart = tempfile.mkdtemp(prefix="sxm-bench.", dir=disk_dir) if disk_dir else None
+        if self.apart:
+            self.file = os.path.join(self.apart, "far")
         with open(self.file, "wb") as f:
             f.truncate(size)
         words = ["--filter=stats", *(["--filter=delay"] if delay_ms else []), "file", self.file, "statsfile=" + self.counts]
@@ -81,6 +86,8 @@ class FarSide:
                     found = re.match(r"(write|zero|trim): \d+ ops, [\d.]+ s, ([\d.]+) (\w+)", line)
                     if found:
                         figures[names[found[1]]] = round(float(found[2]) * UNITS[found[3]] / MIB, 1)
+        if self.apart:
+            shutil.rmtree(self.apart, ignore_errors=True)
         return figures
 
 
