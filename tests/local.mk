@@ -13,6 +13,7 @@ endif
 include $(srcdir)/tests/lib/local.mk
 include $(srcdir)/tests/model/local.mk
 include $(srcdir)/tests/e2e/local.mk
+include $(srcdir)/tests/two-host/local.mk
 include $(srcdir)/tests/lint/local.mk
 EXTRA_DIST += tests/README tests/bench/README tests/bench/bench.py tests/bench/engines.py tests/bench/faults.py tests/bench/moment.py \
 	tests/bench/report.py \

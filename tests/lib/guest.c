@@ -3,12 +3,13 @@
  * guest - a guest for tests: writes stamps through NBD, remembers what was promised, goes on elsewhere
  *
  *      guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N]
- *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS]
+ *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS] [--again MS] [--gaps]
  *      guest verify [--flushed | --moment BYTES] --uri URI --log FILE...
  *
  * `write` keeps --depth operations of 512 bytes to 64 KiB (mostly 4 KiB) in flight on a region that read as zero before.
  * Each issue is in the log before it is sent, each acknowledgement after it came, by write(2): a kill -9 loses nothing that
- * matters.  SIGTERM or SIGINT (or --count): what is in flight is waited for, then the end.
+ * matters.  SIGTERM or SIGINT (or --count): what is in flight is waited for, then the end.  SIGUSR1: the same, but then a line
+ * "rest", and it goes elsewhere: a guest that is shut down, and started again later.
  *
  *      running --connection lost--> reads the next URI from the FIFO --> unacknowledged ones again, same numbers --> running
  *                                        '--- end of file, or no --then: the end
@@ -18,9 +19,11 @@
  *
  * A line "lost URI" says that the disk's power was lost meanwhile: what was acknowledged and not flushed is not promised.
  *
- * With --uri-file the URI is read from that file each time, and tried each 20 ms until somebody serves it: a guest whose
- * driver reconnects. Who moves it writes another URI into the file. --slow: a line "slow at=SECONDS ms=N" for each operation
- * that took longer, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
+ * With --uri-file the URI is read from that file each time, and tried each 20 ms (--again) until somebody serves it (without one,
+ * for ever): a guest whose driver reconnects. Who moves it writes another URI into the file. --slow: a line "slow at=SECONDS
+ * ms=N" for each operation that took longer, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
+ * --gaps: a line "gap from=SECONDS to=SECONDS" (CLOCK_MONOTONIC) for each connection but the first: the last acknowledgement
+ * before it, the first on it.
  *
  * At the end one line of key=value.  gap_ms is the longest time from the last acknowledgement on one connection to the first
  * on the next: the downtime a guest would feel.  Exit 0; 1 when an operation was answered with an error or the server hung.
@@ -49,7 +52,7 @@
 #define DEPTH_MAX 256u
 #define BYTES_MAX (64u * 1024)
 #define HUNG_MS 30000
-#define AGAIN_MS 20
+#define AGAIN_MS 20u
 #define HANDSHAKE_MS 1000
 
 enum slot_state { SLOT_FREE, SLOT_UNSENT, SLOT_SENT, SLOT_ANSWERED };
@@ -69,8 +72,8 @@ struct writer {
 	const char *uri, *uri_path, *then_path, *log_path;
 	struct range region;
 	uint64_t seed, iops, count, flush_every, slow_ms;
-	unsigned depth, zero_percent;
-	bool may_overlap, is_flushed; /* is_flushed: verify only what a flush covered */
+	unsigned depth, zero_percent, again_ms;
+	bool may_overlap, has_gaps, is_flushed; /* is_flushed: verify only what a flush covered */
 	uint64_t moment;          /* verify a copy: it was taken after so many bytes of the log; 0: it is the disk itself */
 
 	struct nbd_handle *nbd;   /* owned */
@@ -83,11 +86,11 @@ struct writer {
 	bool is_first_ack_awaited; /* the connection has acknowledged nothing yet */
 };
 
-static volatile sig_atomic_t is_stop_asked;
+static volatile sig_atomic_t is_stop_asked, is_rest_asked;
 
-static void on_signal(int signum UNUSED)
+static void on_signal(int signum)
 {
-	is_stop_asked = 1;
+	*(signum == SIGUSR1 ? &is_rest_asked : &is_stop_asked) = 1;
 }
 
 static uint64_t now_ns(void)
@@ -226,6 +229,13 @@ static void tell_slow(const struct writer *w, const struct slot *s, uint64_t now
 	fflush(stdout);
 }
 
+static void note_gap(struct writer *w, uint64_t now)
+{
+	w->gap_ns = MAX(w->gap_ns, now - w->last_ack_ns);
+	if (w->has_gaps)
+		printf("gap from=%.6f to=%.6f\n", (double)w->last_ack_ns / 1e9, (double)now / 1e9);
+}
+
 /* False: the server is going away, and this one was not done. */
 static bool settle(struct writer *w, struct slot *s)
 {
@@ -248,7 +258,7 @@ static bool settle(struct writer *w, struct slot *s)
 	*(s->sequence ? &w->acknowledged : &w->flushed) += 1;
 	w->slowest_ns = MAX(w->slowest_ns, now - s->sent_ns);
 	if (w->is_first_ack_awaited && w->connections > 1)
-		w->gap_ns = MAX(w->gap_ns, now - w->last_ack_ns);
+		note_gap(w, now);
 	w->is_first_ack_awaited = false;
 	w->last_ack_ns = now;
 	return true;
@@ -258,7 +268,7 @@ static bool settle(struct writer *w, struct slot *s)
 
 static bool is_enough(const struct writer *w)
 {
-	return is_stop_asked || w->errors || (w->count && w->sequence >= w->count);
+	return is_stop_asked || is_rest_asked || w->errors || (w->count && w->sequence >= w->count);
 }
 
 /* Sends what may be sent now: first what a lost connection left. */
@@ -338,7 +348,18 @@ static bool wait_turn(struct writer *w)
 	return !(pfd.revents & (POLLHUP | POLLERR | POLLNVAL));
 }
 
-/* True: all is done; false: the connection was lost, and what it did not acknowledge is UNSENT. */
+static void let_go(struct writer *w)
+{
+	if (is_rest_asked && is_idle(w))
+		nbd_shutdown(w->nbd, 0);
+	nbd_close(take_ptr(&w->nbd));
+	if (is_rest_asked)
+		puts("rest");
+	fflush(stdout);
+	is_rest_asked = 0;
+}
+
+/* True: all is done; false: the connection was lost or is not wanted, and what it did not acknowledge is UNSENT. */
 static bool run_connection(struct writer *w)
 {
 	for (;;) {
@@ -347,14 +368,14 @@ static bool run_connection(struct writer *w)
 
 		if (!was_sent || !is_alive)
 			break;
-		if (is_idle(w) && is_enough(w))
+		if (is_idle(w) && is_enough(w) && !is_rest_asked)
 			return true;
-		if (!wait_turn(w)) {
+		if ((is_idle(w) && is_rest_asked) || !wait_turn(w)) {
 			settle_answered(w);
 			break;
 		}
 	}
-	nbd_close(take_ptr(&w->nbd)); /* from here the library touches no buffer */
+	let_go(w); /* from here the library touches no buffer */
 	for (unsigned i = 0; i < w->depth; i++)
 		if (w->slot[i].state == SLOT_SENT || w->slot[i].state == SLOT_ANSWERED)
 			w->slot[i].state = w->slot[i].sequence ? SLOT_UNSENT : SLOT_FREE;
@@ -371,18 +392,17 @@ static bool read_line(const char *path, char *line, int bytes)
 	return line[0] != 0;
 }
 
-/* One try at what the file says now. Nobody there, or somebody who does not speak: false. */
-static bool try_file(struct writer *w)
+/* One try at that place. Nobody there, or somebody who does not speak: false. */
+static bool try_uri(struct writer *w, const char *uri)
 {
 	const uint64_t end = now_ns() + HANDSHAKE_MS * NS_PER_MS;
-	char uri[1024];
 
-	if (!read_line(w->uri_path, uri, sizeof(uri)) || nbd_aio_connect_uri(w->nbd, uri) == -1)
+	if (nbd_aio_connect_uri(w->nbd, uri) == -1)
 		return false;
 	while (!nbd_aio_is_ready(w->nbd)) {
 		if (nbd_aio_is_dead(w->nbd) || nbd_aio_is_closed(w->nbd) || now_ns() >= end)
 			return false;
-		if (nbd_poll(w->nbd, AGAIN_MS) == -1)
+		if (nbd_poll(w->nbd, (int)AGAIN_MS) == -1)
 			return false;
 	}
 	return true;
@@ -391,13 +411,16 @@ static bool try_file(struct writer *w)
 /* False: asked to stop before anybody was there. */
 static bool connect_file(struct writer *w)
 {
-	const struct timespec pause = { .tv_nsec = AGAIN_MS * (long)NS_PER_MS };
+	const struct timespec pause = { .tv_nsec = w->again_ms * (long)NS_PER_MS };
+	char uri[1024];
 
-	for (const uint64_t end = now_ns() + HUNG_MS * NS_PER_MS; now_ns() < end;) {
+	for (uint64_t end = now_ns() + HUNG_MS * NS_PER_MS; now_ns() < end;) {
 		w->nbd = nbd_create();
 		if (!w->nbd)
 			die(nbd_get_error());
-		if (try_file(w))
+		if (!read_line(w->uri_path, uri, sizeof(uri)))
+			end = now_ns() + HUNG_MS * NS_PER_MS;
+		else if (try_uri(w, uri))
 			return true;
 		nbd_close(take_ptr(&w->nbd));
 		if (is_stop_asked)
@@ -459,6 +482,7 @@ static int run_write(struct writer *w)
 
 	sigaction(SIGTERM, &action, NULL); /* no SA_RESTART: poll() and open() end */
 	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (!connect_to(w, w->uri))
 		return 1;
@@ -487,8 +511,8 @@ static int run_write(struct writer *w)
 static void usage(void)
 {
 	fputs("usage: guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N]\n"
-	      "                   [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap]\n"
-	      "                   [--slow MS]\n"
+	      "           [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap] [--slow MS]\n"
+	      "           [--again MS] [--gaps]\n"
 	      "       guest verify [--flushed | --moment BYTES] --uri URI --log FILE...\n", stderr);
 	exit(2);
 }
@@ -531,6 +555,8 @@ static void take_option(struct writer *w, int option, char *value)
 	case 'f': w->flush_every = number(value, 1, INT64_MAX); break;
 	case 'o': w->may_overlap = true; break;
 	case 'S': w->slow_ms = number(value, 1, INT32_MAX); break;
+	case 'a': w->again_ms = (unsigned)number(value, 1, 1000); break;
+	case 'g': w->has_gaps = true; break;
 	case 'F': w->is_flushed = true; break;
 	case 'm': w->moment = number(value, sizeof(struct guest_log_header), INT64_MAX); break;
 	default: usage();
@@ -547,10 +573,11 @@ int main(int argc, char **argv)
 		{ "zero-percent", required_argument, NULL, 'z' }, { "flush-every", required_argument, NULL, 'f' },
 		{ "overlap", no_argument, NULL, 'o' },            { "uri-file", required_argument, NULL, 'U' },
 		{ "slow", required_argument, NULL, 'S' },         { "flushed", no_argument, NULL, 'F' },
-		{ "moment", required_argument, NULL, 'm' },
+		{ "moment", required_argument, NULL, 'm' },       { "again", required_argument, NULL, 'a' },
+		{ "gaps", no_argument, NULL, 'g' },
 		{ NULL, 0, NULL, 0 }
 	};
-	static struct writer w = { .depth = 8, .log = -1 };
+	static struct writer w = { .depth = 8, .again_ms = AGAIN_MS, .log = -1 };
 	const char *what = argc > 1 ? argv[1] : "";
 	int option, ret = 0;
 

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the stage does besides verbs: the guest, the relay, the faults, and what is to be so afterwards. Each is a function of the
+player, the line and its scope; the README lists them."""
+import os
+import zlib
+
+from guest import HEADER, RECORD, Wrong
+from hosts import at_once, until_true
+from sequence import Unreadable
+from verbs import Failed
+
+
+def texts(player, line, scope, *names):
+    """The arguments of those names, None where one is not given; others are a mistake."""
+    for key in line.args:
+        if key not in names:
+            raise Unreadable(f"{line.where}: {line.name} takes {', '.join(names) or 'nothing'}, and no {key}")
+    return [player.value(line.args[n][0], scope, line) if n in line.args else None for n in names]
+
+
+def disks_of(player, scope):
+    return [scope.disk] if scope.disk else player.disks
+
+
+def nbd_uri(backend):
+    return f"nbd+unix:///{backend['export']}?socket={backend['host'].outside(backend['socket'])}"
+
+
+# --- names and values
+
+def let(player, line, scope):
+    return texts(player, line, scope, "value")[0]
+
+
+def domain_create(player, line, scope):
+    texts(player, line, scope)
+    return str(next(player.domids))
+
+
+def name_of(player, line, scope):
+    """MIR and CP: 24 bits of a hash, as xapi makes them."""
+    kind, volume = texts(player, line, scope, "kind", "volume")
+    record = player.volume(volume, scope, line)
+    return f"{kind}{zlib.crc32((record['sr'] + record['key']).encode()) & 0xffffff:06x}"
+
+
+# --- the guest
+
+def vbd_plug(player, line, scope):
+    """The disk's backend is there; the guest uses it when it runs."""
+    scope.disk.variables["plugged"] = texts(player, line, scope, "backend")[0]
+
+
+def guest_run(player, line, scope):
+    """The guest runs, on the backends that were plugged, and each of its disks takes writes."""
+    texts(player, line, scope)
+    for disk in player.disks:
+        disk.guest.point(nbd_uri(disk.variables["plugged"]))
+    for disk in player.disks:
+        if not disk.guest.process:
+            disk.guest.start()
+    at_once([disk.guest.until_it_writes for disk in player.disks])
+
+
+def guest_pause(player, line, scope):
+    """What is in flight may still be answered; when its connections are cut the guest finds no backend."""
+    texts(player, line, scope)
+    for disk in player.disks:
+        disk.guest.point("")
+
+
+def guest_stop(player, line, scope):
+    """The guest shuts down: it waits for what it sent. It may be run again."""
+    texts(player, line, scope)
+    at_once([disk.guest.rest for disk in player.disks])
+
+
+def guest_writes(player, line, scope):
+    texts(player, line, scope)
+    at_once([disk.guest.until_it_writes for disk in disks_of(player, scope)])
+
+
+def read_back(player, line, scope, disk, volume, logs):
+    """Through dom0: attached, active for reading, verified, let go."""
+    host = player.host(line)
+    domain = {"domain": "u0_check"}
+    answer = player.of_volume(host, "Datapath.attach", volume, domain, scope, line)
+    try:
+        verb = "Datapath.activate_readonly" if player.verbs[host].has("Datapath.activate_readonly") else "Datapath.activate"
+        player.of_volume(host, verb, volume, domain, scope, line)
+        from verbs import nbd_of
+        path, export = nbd_of(answer)
+        uri = nbd_uri({"host": host, "socket": path, "export": export})
+        for log, moment in logs:
+            disk.guest.verify(uri, log, moment)
+    finally:
+        player.of_volume(host, "Datapath.deactivate", volume, domain, scope, line)
+        player.of_volume(host, "Datapath.detach", volume, domain, scope, line)
+
+
+def guest_verify(player, line, scope):
+    """Every acknowledged write is on the volume, none torn, none elsewhere. The guest is stopped."""
+    texts(player, line, scope)
+    for disk in disks_of(player, scope):
+        if disk.guest.process and not disk.guest.is_resting:
+            raise Unreadable(f"{line.where}: the guest runs: its disks are verified after guest.stop()")
+        inner = type(scope)(disk, scope.window)
+        volume = player.volume(line.first or "disk", inner, line)
+        logs = [(log, None) for log in [disk.guest.log, *disk.logs] if os.path.exists(log)]
+        read_back(player, line, inner, disk, volume, logs)
+        player.remark(f"      disk{disk.number} on {player.host(line).name}: verified, {(os.path.getsize(disk.guest.log) - HEADER) // RECORD // 2} writes")
+
+
+def snapshot_mark(player, line, scope):
+    """How far the guest's log is: before and after a snapshot."""
+    texts(player, line, scope)
+    return scope.disk.guest.bytes_logged()
+
+
+def snapshot_verify(player, line, scope):
+    """The volume is the guest's disk at one moment between two marks."""
+    before, after = texts(player, line, scope, "after", "before")
+    volume = player.volume(line.first, scope, line)
+    cut = scope.disk.guest.log + ".cut"
+    with open(scope.disk.guest.log, "rb") as f, open(cut, "wb") as to:
+        to.write(f.read(after))
+    read_back(player, line, scope, scope.disk, volume, [(cut, before), *((log, None) for log in scope.disk.logs)])
+
+
+# --- the relay
+
+def relay_export(player, line, scope):
+    """xapi's listener for one mirror, and what the other host does when the bytes come. The socket's path."""
+    mir, to, volume, seconds = texts(player, line, scope, "mir", "to", "volume", "late_seconds")
+    here, there = player.host(line), player.roles[to]
+    record = player.volume(volume, scope, line)
+    player.relays[there].targets[mir] = Target(player, there, record, mir, scope, line)
+    path = f"/services/SM/nbdproxy/import/{mir}/{record['sr']}/{record['key']}/{mir}?session_id=OpaqueRef:stage"
+    return player.relays[here].export(mir, player.relays[there], path, float(seconds or 0))
+
+
+class Target:
+    """Who is meant by a name in an HTTP request: what xapi asks the plugin of the host when it comes."""
+
+    def __init__(self, player, host, volume, domain, scope, line):
+        self.player, self.host, self.volume, self.domain = player, host, volume, domain
+        self.scope, self.line = type(scope)(scope.disk), line
+
+    def ask(self, verb):
+        return self.player.of_volume(self.host, verb, self.volume, {"domain": self.domain}, self.scope, self.line)
+
+    def attach(self):
+        return self.ask("Datapath.attach")
+
+    def import_activate(self):
+        return self.ask("Datapath.import_activate")
+
+
+def relay_limit(player, line, scope):
+    """Of the relays that begin on this host from now on: cut or held after so many bytes, so many bytes a second; nothing: no limit."""
+    cut, hold, rate = texts(player, line, scope, "cut", "hold", "rate")
+    player.relays[player.host(line)].limits = {"cut": cut, "hold": hold, "rate": rate}
+
+
+def relay_cut(player, line, scope):
+    texts(player, line, scope)
+    player.relays[player.host(line)].cut()
+
+
+# --- faults
+
+def fail(player, line, scope):
+    """The next runs of a verb on this host: refused, or done and the answer lost."""
+    verb, how, times = texts(player, line, scope, "verb", "how", "times")
+    if how not in (None, "refuse", "lose"):
+        raise Unreadable(f"{line.where}: how={how}: it is refuse (not run) or lose (run, and its answer lost)")
+    player.verbs[player.host(line)].plant(verb, how or "refuse", int(times or 1))
+
+
+def kill(player, line, scope):
+    """kill -9 of what runs on this host; word: of what has that in its command line."""
+    word = texts(player, line, scope, "word")[0]
+    if not player.host(line).kill(str(word or "")) and word:
+        raise Unreadable(f"{line.where}: no process of host {line.host} has {word} in its command line")
+
+
+def host_reboot(player, line, scope):
+    """The host dies and comes back; its SRs are attached again."""
+    texts(player, line, scope)
+    host = player.host(line)
+    player.relays[host].cut()
+    host.reboot()
+    for (sr, where), _ in list(player.handles.items()):
+        if where is host:
+            player.handles[sr, host] = player.verbs[host].call("SR.attach", {"configuration": player.configurations[sr]})
+
+
+# --- what is to be so
+
+def keys_of(player, line, scope, volume):
+    host = player.host(line)
+    return {v["key"] for v in player.run(host, "SR.ls", {"sr": player.handle(volume["sr"], host, line)}, scope, line)}
+
+
+def listed(player, line, scope):
+    texts(player, line, scope)
+    volume = player.volume(line.first, scope, line)
+    if volume["key"] not in keys_of(player, line, scope, volume):
+        raise Wrong(f"{line.where}: SR.ls on host {line.host} does not have {volume['key']}")
+
+
+def absent(player, line, scope):
+    texts(player, line, scope)
+    volume = player.volume(line.first, scope, line)
+    if volume["key"] in keys_of(player, line, scope, volume):
+        raise Wrong(f"{line.where}: SR.ls on host {line.host} still has {volume['key']}")
+
+
+def idle(player, line, scope):
+    """No process of the plugins' is left on this host."""
+    texts(player, line, scope)
+    host = player.host(line)
+
+    def left():
+        return [command for _, command in host.processes() if "sxm-stage-pump" not in command]
+    try:
+        until_true("the plugins' processes end", lambda: not left())
+    except TimeoutError:
+        raise Wrong(f"{line.where}: still running on host {host.name}: {'; '.join(left())}") from None
+
+
+def refused(player, line, scope):
+    """An error of xapi's own, for what a sequence does not play to its end."""
+    raise Failed("xapi", "ABORTED", texts(player, line, scope, "why"))
+
+
+ACTIONS = {
+    "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
+    "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
+    "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
+    "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "idle": idle, "abort": refused,
+}

@@ -1,0 +1,29 @@
+# The stage: two hosts and a stand-in for xapi; what it is stands in README there. It is installed whole, for the users' own tests.
+stagedir = $(pkgdatadir)/stage
+stagesequencesdir = $(stagedir)/sequences
+sxmlibexec_PROGRAMS += sxm-stage-guest sxm-stage-pump
+sxm_stage_guest_SOURCES = tests/lib/guest.c tests/lib/guest.h tests/lib/guest-verify.c
+sxm_stage_guest_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
+sxm_stage_guest_LDADD = libbase.la $(NBD_LIBS)
+sxm_stage_pump_SOURCES = tests/two-host/pump.c
+sxm_stage_pump_LDADD = libbase.la
+
+dist_stage_SCRIPTS = tests/two-host/sxm-stage
+dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
+	tests/two-host/play.py tests/two-host/relay.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/verbs.py
+dist_stagesequences_DATA = \
+	tests/two-host/sequences/life.seq tests/two-host/sequences/migrate-send.seq tests/two-host/sequences/shutdown.seq \
+	tests/two-host/sequences/start.seq tests/two-host/sequences/sxm.seq tests/two-host/sequences/sxm-f1.seq \
+	tests/two-host/sequences/sxm-f2.seq tests/two-host/sequences/sxm-f3.seq tests/two-host/sequences/sxm-switch.seq
+
+# The command: it knows where its tools and the plugins were installed.
+bin_SCRIPTS = tests/two-host/command/sxm-stage
+CLEANFILES += tests/two-host/command/sxm-stage
+tests/two-host/command/sxm-stage: Makefile
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && printf '%s\n' '#!/bin/sh' \
+		'export SXM_STAGE_TOOLS="$${SXM_STAGE_TOOLS-$(sxmlibexecdir)}" SXM_LIBEXECDIR="$${SXM_LIBEXECDIR-$(libexecdir)}"' \
+		'exec python3 "$(stagedir)/sxm-stage" "$$@"' >$@.new && chmod +x $@.new && mv $@.new $@
+
+STAGE_TESTS = tests/two-host/test-stage.py
+TESTS += $(STAGE_TESTS)
+EXTRA_DIST += $(STAGE_TESTS)
