@@ -35,6 +35,12 @@ tests_unit_test_disk_nbd_loss_SOURCES = tests/unit/test-disk-nbd-loss.c tests/un
 tests_unit_test_disk_nbd_loss_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_nbd_loss_LDADD = libdisk.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test-disk-qcow2
+tests_unit_test_disk_qcow2_SOURCES = tests/unit/test-disk-qcow2.c tests/unit/disk-rig.c tests/unit/disk-rig.h \
+	tests/lib/fake-nbd.c tests/lib/fake-nbd.h
+tests_unit_test_disk_qcow2_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_qcow2_LDADD = libdisk.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test-disk-lease
 tests_unit_test_disk_lease_SOURCES = tests/unit/test-disk-lease.c tests/unit/disk-rig.c tests/unit/disk-rig.h
 tests_unit_test_disk_lease_CFLAGS = $(UNIT_CFLAGS)
