@@ -31,6 +31,7 @@
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/merge.h"
+#include "plugins/program.h"
 #include "plugins/vdi-id.h"
 
 #define PATIENCE_MS 600000u /* with leaves that are in use elsewhere, all in all */
@@ -300,7 +301,7 @@ int coalesce_main(const char *dir, int lock)
 /* --- started, stopped */
 
 /* Never returns. */
-static void become_worker(const char *dir, int lock)
+static void become_worker(const char *program, const char *dir, int lock)
 {
 	char *const argv[] = { (char *)(uintptr_t)"sxm-smapi", (char *)(uintptr_t)"--coalesce", (char *)(uintptr_t)dir,
 			       (char *)(uintptr_t)"3", NULL };
@@ -313,7 +314,7 @@ static void become_worker(const char *dir, int lock)
 	syscall(SYS_close_range, 4u, ~0u, 0u);
 	signal(SIGPIPE, SIG_DFL);
 	if (chdir("/") == 0)
-		execv("/proc/self/exe", argv);
+		execv(program, argv);
 	_exit(127);
 }
 
@@ -322,16 +323,18 @@ void coalesce_start(const char *dir)
 {
 	CLEANUP_FREE char *mark = mark_path(dir);
 	CLEANUP_LOCK int lock = -1;
+	char program[PATH_MAX];
 	struct error e = { 0 };
 	pid_t pid = -1;
 
-	if (mark && make_mark(mark, &e) == 0 && (lock = take_host_lock(dir, &e)) >= 0)
+	if (mark && make_mark(mark, &e) == 0 && program_find("sxm-smapi", program, &e) == 0 &&
+	    (lock = take_host_lock(dir, &e)) >= 0)
 		pid = fork();
 
 	if (pid == 0) {
 		setsid();
 		if (fork() == 0)
-			become_worker(dir, lock);
+			become_worker(program, dir, lock);
 		_exit(0);
 	}
 	while (pid > 0 && waitpid(pid, NULL, 0) == -1 && errno == EINTR)
@@ -364,7 +367,7 @@ int coalesce_stop(const char *dir, struct error *e)
 
 /* --- what is to be told */
 
-static void report_state(const char *dir, FILE *to)
+static void look_at_lock(const char *dir, struct coalesce_state *s)
 {
 	CLEANUP_FREE char *path = sr_lock_path(dir);
 	CLEANUP_FREE char *text = NULL;
@@ -376,16 +379,51 @@ static void report_state(const char *dir, FILE *to)
 	lock = lock_try_shared(path, &e);
 	if (lock < 0 && e.err != EBUSY)
 		return; /* it never ran */
+	s->is_running = lock < 0;
 	text = proc_read_file(path, 1024, NULL, &e);
 	if (text)
-		fprintf(to, "    coalescing %s: %.*s\n", lock < 0 ? "runs" : "does not run; last", (int)strcspn(text, "\n"),
-			text);
+		snprintf(s->last, sizeof(s->last), "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+static void count(const struct tree *t, struct coalesce_state *s)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		s->bases += t->node[i].is_base;
+		s->childless += t->node[i].is_base && !t->node[i].children;
+		s->pairs += merge_is_possible(t, &t->node[i]);
+	}
+}
+
+int coalesce_look(const char *dir, struct coalesce_state *s, struct error *e)
+{
+	CLEANUP_LOCK int lock = -1;
+	struct tree t;
+
+	*s = (struct coalesce_state) { 0 };
+	if (!tree_has_bases(dir))
+		return 0;
+	lock = tree_lock(dir, e);
+	if (lock < 0 || tree_scan(dir, &t, e) == -1)
+		return -1;
+	count(&t, s);
+	tree_clear(&t);
+	look_at_lock(dir, s);
+	return 0;
+}
+
+static void report_state(const char *dir, FILE *to)
+{
+	struct coalesce_state s = { 0 };
+
+	look_at_lock(dir, &s);
+	if (*s.last)
+		fprintf(to, "    coalescing %s: %s\n", s.is_running ? "runs" : "does not run; last", s.last);
 }
 
 void coalesce_report(const char *dir, FILE *to)
 {
+	struct coalesce_state s = { 0 };
 	CLEANUP_LOCK int lock = -1;
-	size_t bases = 0, pairs = 0, childless = 0;
 	struct tree t;
 	struct error e;
 
@@ -396,16 +434,13 @@ void coalesce_report(const char *dir, FILE *to)
 		fprintf(to, "    nothing can be coalesced or removed: %s\n", e.text);
 		return;
 	}
-	for (size_t i = 0; i < t.count; i++) {
-		bases += t.node[i].is_base;
-		childless += t.node[i].is_base && !t.node[i].children;
-		pairs += merge_is_possible(&t, &t.node[i]);
+	count(&t, &s);
+	for (size_t i = 0; i < t.count; i++)
 		if (*t.node[i].on && t.node[i].parent == TREE_NONE)
 			fprintf(to, "    %s/%s stands on %s, which is missing\n", dir, t.node[i].name, t.node[i].on);
-	}
-	if (bases)
-		fprintf(to, "    %zu images that others stand on; %zu can be merged, %zu can be removed\n", bases, pairs,
-			childless);
+	if (s.bases)
+		fprintf(to, "    %zu images that others stand on; %zu can be merged, %zu can be removed\n", s.bases, s.pairs,
+			s.childless);
 	tree_clear(&t);
 	report_state(dir, to);
 }

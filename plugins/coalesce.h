@@ -18,6 +18,13 @@
 void coalesce_start(const char *dir);
 /* It uses no file of the directory any more. -1 + e: ETIMEDOUT. */
 int coalesce_stop(const char *dir, struct error *e);
+struct coalesce_state {
+	size_t bases, pairs, childless; /* there are; of them can be merged; can be removed */
+	bool is_running;                /* somebody does, here or on another host */
+	char last[256];                 /* what was noted last; "": it never ran */
+};
+/* -1 + e: it is not known what stands on what. */
+int coalesce_look(const char *dir, struct coalesce_state *s, struct error *e);
 /* What is there to merge, and what is being done: lines of text. */
 void coalesce_report(const char *dir, FILE *to);
 

@@ -36,6 +36,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/lock.h"
+#include "plugins/program.h"
 #include "plugins/unit.h"
 
 #define CONTROL_FD 3
@@ -105,21 +106,6 @@ static int bind_control(const struct process *p, struct error *e)
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == -1 || chmod(p->control, 0600) == -1 || listen(fd, BACKLOG) == -1)
 		return error_errno(e, errno, "listen at %s", p->control);
 	return take_fd(&fd);
-}
-
-/* It is installed beside the program of the verbs. */
-static int find_program(char path[static PATH_MAX], struct error *e)
-{
-	static const char name[] = "sxm-datapath";
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - sizeof(name));
-	char *slash;
-
-	if (n < 0)
-		return error_errno(e, errno, "read /proc/self/exe");
-	path[n] = '\0';
-	slash = strrchr(path, '/');
-	strcpy(slash ? slash + 1 : path, name);
-	return access(path, X_OK) == 0 ? 0 : error_errno(e, errno, "run %s", path);
 }
 
 /* control and report become 3 and 4, everything else goes. */
@@ -198,7 +184,7 @@ static int start_child(const struct process *p, int control, struct error *e)
 	int pipe_fds[2], err, r;
 	ssize_t n;
 
-	if (find_program(program, e) == -1)
+	if (program_find("sxm-datapath", program, e) == -1)
 		return -1;
 	if (pipe2(pipe_fds, O_CLOEXEC) == -1)
 		return error_errno(e, errno, "make a pipe");
