@@ -16,7 +16,8 @@ libplugins_la_SOURCES = \
 	plugins/volume.c plugins/volume-cbt.c plugins/volume-clone.c plugins/volume-compare.c plugins/volume-compose.c \
 	plugins/volume.h
 libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h plugins/fsck-salvage.c plugins/fsck-volume.c
-libplugins_la_SOURCES += plugins/program.c plugins/program.h
+libplugins_la_SOURCES += plugins/doctor.c plugins/doctor.h plugins/doctor-private.h plugins/doctor-host.c plugins/doctor-process.c \
+	plugins/doctor-volume.c plugins/program.c plugins/program.h
 libplugins_la_CFLAGS = $(AM_CFLAGS) -DSXM_LIBEXECDIR='"$(sxmlibexecdir)"' $(UUID_CFLAGS) $(BLKID_CFLAGS)
 libplugins_la_LIBADD = libclient.la libcbtlog.la libqcow2.la $(UUID_LIBS) $(BLKID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * doctor-host - what is left on this host that is no disk's: mounts, records of operations, decisions, sockets of xapi's
+ *
+ *      SXM_RUN_DIR/mnt/NAME.json         a mark; of an SR that is not attached: unmounted, as SR.detach does it
+ *      SXM_STATE_DIR/operations          a record that says "runs" of what cannot run any more: has failed from now on
+ *      SXM_STATE_DIR/groups              a decision that not every disk has followed
+ *      /var/run/nbdproxy/export/MIR*     a socket of xapi's relay that nobody listens at: xapi was restarted during a move
+ *
+ * Whether somebody listens is read in /proc/net/unix: a relay takes one connection, and to try it would be that one.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/decision.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "plugins/doctor-private.h"
+#include "plugins/mount.h"
+#include "plugins/records.h"
+#include "plugins/sr.h"
+#include "plugins/uri.h"
+
+#define PROXY_DIR "/var/run/nbdproxy/export"
+#define MARK_SUFFIX ".json"
+#define LISTENS 0x10000u /* __SO_ACCEPTCON in /proc/net/unix */
+#define DECISION_OLD_S 86400u
+#define RECORD_YOUNG_S 60u
+
+/* --- mounts */
+
+static bool is_attached(const struct doctor_view *v, const char *dir)
+{
+	for (size_t i = 0; i < v->handles.count; i++) {
+		struct error e;
+		CLEANUP_FREE char *path = uri_path(v->handles.item[i], "file", &e);
+
+		if (path && strcmp(path, dir) == 0)
+			return true;
+	}
+	return false;
+}
+
+struct mark {
+	char *fstype;
+};
+static const struct jsonspec_field mark_fields[] = {
+	{ "fstype", JS_STRING, offsetof(struct mark, fstype) }, { NULL }
+};
+static const struct jsonspec mark_spec = { "mount's mark", sizeof(struct mark), mark_fields };
+
+/* The type whose SRs are mounted so. NULL: not known. */
+static const struct sr_ops *type_of(const char *dir)
+{
+	CLEANUP_FREE char *path = NULL;
+	const struct sr_ops *type = NULL;
+	struct mark m;
+
+	if (asprintf(&path, "%s" MARK_SUFFIX, dir) < 0) {
+		path = NULL;
+		return NULL;
+	}
+	if (!doctor_read(path, &mark_spec, &m))
+		return NULL;
+	type = strcmp(m.fstype, "xfs") == 0 ? &sr_xfs : strcmp(m.fstype, "ext4") == 0 ? &sr_ext4 :
+	       strncmp(m.fstype, "nfs", 3) == 0 ? &sr_nfs : NULL;
+	jsonspec_clear(&mark_spec, &m);
+	return type;
+}
+
+/* As SR.detach does it, which refuses what is in use. */
+static int detach(const char *dir, struct error *e)
+{
+	const struct sr_ops *type = type_of(dir);
+	struct failure f = { 0 };
+
+	if (!type || !type->detach)
+		return error_set(e, ENOTSUP, "what is mounted there is not known");
+	if (type->detach(type, dir, &f) == 0)
+		return 0;
+	*e = f.e;
+	return -1;
+}
+
+static int forget_mark(const char *dir, struct error *e)
+{
+	CLEANUP_CLOSE int lock = mount_lock(dir, e);
+
+	if (lock < 0)
+		return -1;
+	if (mount_is_up(dir))
+		return error_set(e, EBUSY, "it is mounted now");
+	mount_forget(dir);
+	mount_drop_lock(dir);
+	return 0;
+}
+
+static void check_mount(struct doctor_view *v, const char *name)
+{
+	struct error e, what;
+	CLEANUP_FREE char *dir = mount_dir(name, &e);
+	bool is_up;
+
+	if (!dir || !mount_is_dir(dir))
+		return;
+	is_up = mount_is_up(dir);
+	if (is_attached(v, dir)) {
+		error_set(&what, ENOENT, "SR %s is attached, and not mounted", name);
+		if (!is_up)
+			doctor_found(v->d, &(struct doctor_finding) {
+				.kind = "sr-unmounted", .subject = dir, .what = what.text,
+				.why = "its volumes cannot be seen, and a guest of one would see errors",
+				.advice = "attach it again (xe pbd-plug)" });
+		return;
+	}
+	error_set(&what, EBUSY, is_up ? "%s is mounted, and no SR is attached there" : "%s was mounted once, and is not", dir);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = is_up ? "mount-left" : "mark-left", .subject = dir, .what = what.text,
+		.why = is_up ? "its device or server is kept, so that no other host can have it"
+			     : "its mark says that it belongs to this host",
+		.remedy = is_up ? "unmount it, if nobody uses it" : "remove the mark" }))
+		doctor_done(v->d, is_up ? detach(dir, &e) : forget_mark(dir, &e), &e);
+}
+
+/* fn for each name in dir that ends so, the list complete before the first. */
+static void each_name(const char *dir, const char *suffix, void (*fn)(struct doctor_view *v, const char *name),
+		      struct doctor_view *v)
+{
+	struct jsonspec_list names = { 0 };
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+
+	while (d && (entry = readdir(d))) {
+		size_t bytes = strlen(entry->d_name), tail = strlen(suffix);
+		CLEANUP_FREE char *name = NULL;
+
+		if (*entry->d_name != '.' && bytes > tail && strcmp(entry->d_name + bytes - tail, suffix) == 0)
+			name = strndup(entry->d_name, bytes - tail);
+		if (name)
+			jsonspec_list_add(&names, name);
+	}
+	if (d)
+		closedir(d);
+	for (size_t i = 0; i < names.count; i++)
+		fn(v, names.item[i]);
+	meta_list_clear(&names);
+}
+
+static void each_in(const char *base, const char *name, const char *suffix, void (*fn)(struct doctor_view *v, const char *name),
+		    struct doctor_view *v)
+{
+	CLEANUP_FREE char *dir = NULL;
+
+	if (asprintf(&dir, "%s/%s", base, name) < 0) {
+		dir = NULL;
+		return;
+	}
+	each_name(dir, suffix, fn, v);
+}
+
+/* --- records of operations */
+
+/* Is it known to the process of its disk? */
+static bool is_known(const char *operation)
+{
+	const struct doctor_operation *o;
+	struct doctor_status s;
+	char id[VDI_ID_MAX];
+	struct process p;
+	struct error e;
+	bool is_it = false;
+
+	if (!vdi_id_of_operation(operation, id) || process_by_id(&p, id, &e) == -1)
+		return false;
+	if (doctor_ask(&p, &s, &e) == -1)
+		return e.err != ESRCH;
+	o = s.operations.item;
+	for (size_t i = 0; i < s.operations.count; i++)
+		is_it |= strcmp(o[i].id, operation) == 0;
+	jsonspec_clear(&doctor_status_spec, &s);
+	return is_it;
+}
+
+static int fail_record(const struct record *r, struct error *e)
+{
+	if (is_known(r->id) || records_is_suspended(r))
+		return error_set(e, EBUSY, "it goes on after all");
+	return records_fail(r, "its process is gone, and it cannot be gone on with", e);
+}
+
+static void check_running(struct doctor_view *v, const struct record *r, const char *subject)
+{
+	struct error what, e;
+
+	if (records_is_suspended(r)) {
+		error_set(&what, EINPROGRESS, "%s %s of %s is suspended%s", r->kind, r->id, subject,
+			  r->complete ? ", and had been complete" : "");
+		doctor_found(v->d, &(struct doctor_finding) {
+			.kind = "mirror-suspended", .subject = subject, .what = what.text,
+			.why = "it goes on when the disk is activated for writing again; the volume cannot be removed before it "
+			       "is settled",
+			.advice = "activate the disk, or end the mirror (Data.destroy)" });
+		return;
+	}
+	error_set(&what, ESRCH, "%s %s of %s is on record as running, and its process is gone", r->kind, r->id, subject);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "record-stale", .subject = subject, .what = what.text,
+		.why = "whoever asks for it is not told how it ended",
+		.remedy = "write down that it has failed" }))
+		doctor_done(v->d, fail_record(r, &e), &e);
+}
+
+static void check_record(struct doctor_view *v, const char *operation)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *name = NULL;
+	struct record r;
+	struct error what;
+
+	if (asprintf(&dir, "%s/operations", proc_state_dir()) < 0)
+		dir = NULL;
+	if (asprintf(&name, "%s.json", operation) < 0)
+		name = NULL;
+	if (!dir || !name || !records_read(operation, &r))
+		return;
+	if (strcmp(r.id, operation) != 0 || is_known(operation)) {
+		; /* its process tells */
+	} else if (!r.ended) {
+		if (doctor_age_s(dir, name) >= RECORD_YOUNG_S || records_is_suspended(&r) || !v->d->older_s)
+			check_running(v, &r, r.path ? r.path : operation);
+	} else if (r.failed) {
+		error_set(&what, EIO, "%s %s has failed: %.300s", r.kind, r.id, r.text);
+		doctor_found(v->d, &(struct doctor_finding) {
+			.kind = "mirror-failed", .subject = r.path ? r.path : operation, .what = what.text,
+			.why = "the move is over; this record goes a day after its end" });
+	}
+	jsonspec_clear(&records_spec, &r);
+}
+
+/* --- decisions */
+
+static void check_group(struct doctor_view *v, const char *group)
+{
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *name = NULL;
+	struct error what, e = { 0 };
+
+	if (asprintf(&dir, "%s/groups", proc_state_dir()) < 0)
+		dir = NULL;
+	if (asprintf(&name, "%s.json", group) < 0)
+		name = NULL;
+	if (!dir || !name || !decision_group_is_valid(group) || decision_read(group, &e) != DECISION_COMMIT ||
+	    doctor_age_s(dir, name) < DECISION_OLD_S)
+		return;
+	error_set(&what, EINPROGRESS, "group %s was handed over more than a day ago, and its decision is still kept", group);
+	doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "group-open", .subject = group, .what = what.text,
+		.why = "a disk of it may not have followed yet, and would have to know" });
+}
+
+/* --- sockets of xapi's relays */
+
+/* Some socket of that name listens. Where it cannot be read: yes. */
+static bool is_listening(const char *path)
+{
+	CLEANUP_FREE char *real = realpath(path, NULL);
+	CLEANUP_FCLOSE FILE *f = fopen("/proc/net/unix", "re");
+	CLEANUP_FREE char *line = NULL;
+	size_t bytes = 0;
+	bool is_it = false;
+
+	while (f && getline(&line, &bytes, f) > 0) {
+		unsigned flags;
+		int name = 0;
+
+		line[strcspn(line, "\n")] = '\0';
+		if (sscanf(line, "%*s %*x %*x %x %*x %*x %*u %n", &flags, &name) == 1 && name && (flags & LISTENS))
+			is_it |= strcmp(line + name, path) == 0 || (real && strcmp(line + name, real) == 0);
+	}
+	return !f || is_it;
+}
+
+static const char *proxy_dir(void)
+{
+	const char *dir = getenv("SXM_NBDPROXY_DIR");
+
+	return dir && *dir ? dir : PROXY_DIR;
+}
+
+static int remove_socket(const char *path, struct error *e)
+{
+	if (is_listening(path))
+		return error_set(e, EBUSY, "somebody listens there now");
+	return unlink(path) == 0 || errno == ENOENT ? 0 : error_errno(e, errno, "remove %s", path);
+}
+
+static void check_proxy(struct doctor_view *v, const char *name)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct error what, e;
+	struct stat st;
+
+	if (asprintf(&path, "%s/%s", proxy_dir(), name) < 0) {
+		path = NULL;
+		return;
+	}
+	if (strncmp(name, "MIR", 3) != 0 || lstat(path, &st) == -1 || !S_ISSOCK(st.st_mode) || is_listening(path))
+		return;
+	error_set(&what, ECONNREFUSED, "nobody listens at %s", path);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "proxy-left", .subject = path, .what = what.text,
+		.why = "it was left by a move that xapi did not end; names repeat, and a later move may meet it",
+		.remedy = "remove it" }))
+		doctor_done(v->d, remove_socket(path, &e), &e);
+}
+
+/* --- */
+
+void doctor_check_host(struct doctor_view *v)
+{
+	each_in(proc_run_dir(), "mnt", MARK_SUFFIX, check_mount, v);
+	each_in(proc_state_dir(), "operations", MARK_SUFFIX, check_record, v);
+	each_in(proc_state_dir(), "groups", MARK_SUFFIX, check_group, v);
+	each_name(proxy_dir(), "", check_proxy, v);
+}

@@ -1,0 +1,383 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""sxm doctor: what a failed move or a crash leaves is planted, told, and put right when asked to; nothing is changed unasked, what is
+in use is left, a doctor that is killed is gone on with by the next, and a second one finds nothing."""
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from smapi import Host, nbd_of, say, skip, until_true  # noqa: E402
+
+BUILD = os.environ["SXM_BUILDDIR"]
+SXM, CRASH, DATAPATH = os.path.join(BUILD, "sxm"), os.path.join(BUILD, "tests/lib/crash"), os.path.join(BUILD, "sxm-datapath")
+CLEAN, REPAIRED, LEFT, NOT_DONE, USAGE = 0, 1, 4, 8, 16
+KEY = "00000000-aaaa-bbbb-cccc-dddddddddddd"
+if os.geteuid() != 0:
+    skip("only root can do this")
+
+
+class Sick(Host):
+    """A host with an SR and one volume in it."""
+
+    def __init__(self, **configuration):
+        super().__init__()
+        self.env.update(SXM_NBDPROXY_DIR=os.path.join(self.dir, "proxy"), SXM_HOST_ID="this-host", SXM_LOG="none")
+        os.mkdir(self.env["SXM_NBDPROXY_DIR"])
+        self.in_memory("sr")
+        os.mkdir(os.path.join(self.dir, "sr", "d"))
+        self.place = os.path.join(self.dir, "sr", "d")
+        self.sr = self.make_sr("sr/d", **({"uri": "file://" + self.place, **configuration} if configuration else {}))
+        self.disk = self.make_volume(self.sr)
+        self.key, self.uri = self.disk["key"], self.disk["uri"][0]
+        self.image = self.uri.removeprefix("sxm://")
+        self.state = os.path.join(self.run_dir, "state")
+
+    def doctor(self, *args, prefix=()):
+        return subprocess.run([*prefix, SXM, "doctor", *args], capture_output=True, text=True, env=self.env, timeout=90)
+
+    def findings(self, *args):
+        done = self.doctor("--json", *args)
+        assert done.returncode in (0, 1, 4, 5), done
+        found = json.loads(done.stdout)
+        assert len(found["findings"]) == found["found"] == found["repaired"] + found["left"] + found["told"], found
+        for f in found["findings"]:
+            assert all(len(f[m]) > 3 for m in ("kind", "subject", "what", "why")) and not ("remedy" in f and "advice" in f), f
+        return done.returncode, found["findings"]
+
+    def kinds(self, *args):
+        return [f["kind"] for f in self.findings(*args)[1]]
+
+    def start(self, domain, verb="activate"):
+        answer = self.call("Datapath.attach", uri=self.uri, domain=domain)
+        if verb == "activate":
+            self.call("Datapath.activate", uri=self.uri, domain=domain)
+        return nbd_of(answer)[0]
+
+    def vdi_dir(self):
+        return [e.path for e in os.scandir(self.run_dir) if e.name.startswith(self.key) and e.is_dir()][0]
+
+    def kill_datapaths(self):
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        until_true("they are gone", lambda: not self.processes())
+
+    def write(self, path, text=""):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(path, "w") as f:
+            f.write(text)
+        os.chmod(path, 0o600)
+        return path
+
+    def record(self, **members):
+        operation = f"{self.vdi_id()}.1700000000000"
+        self.write(f"{self.state}/operations/{operation}.json",
+                   json.dumps({"id": operation, "kind": "mirror", "failed": False, "complete": False, "text": "", "ended": 0, "path": self.image,
+                               "domain": "1", "remote": "nbd://x", **members}))
+        os.utime(f"{self.state}/operations/{operation}.json", (time.time() - 120,) * 2)
+        return operation
+
+    def vdi_id(self):
+        value = 2166136261
+        for c in self.image.encode():
+            value = ((value ^ c) * 16777619) & 0xffffffff
+        return f"{self.key}-{value:08x}"
+
+    def files(self):
+        """Every file here, but locks, which whoever looks may make."""
+        found = {}
+        for directory, names, more in os.walk(self.dir):
+            for name in names + more:
+                path = os.path.join(directory, name)
+                st = os.lstat(path)
+                if not name.endswith((".lock", ".log")):
+                    found[path] = (st.st_mode, st.st_size, self.digest(path) if os.path.isfile(path) and st.st_size < 1 << 20 else "")
+        return found
+
+    @staticmethod
+    def digest(path):
+        with open(path, "rb") as f:
+            return hashlib.sha256(f.read()).hexdigest()
+
+
+def owner(host, state, **more):
+    host.write(host.image + ".owner", json.dumps({"state": state, "role": "source", "epoch": "1", "mirror": "m.1", "generation": "1", "since": "0", "written": True,
+                                                  **more}))
+
+
+def bound_socket(path):
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(path)
+    return s
+
+
+# --- what is planted: it returns what must hold after the repair, or nothing
+
+def plant_files_left(host):
+    place = f"{host.run_dir}/{KEY}-01234567"
+    for name in ("control", "nbd-00000001"):
+        bound_socket(f"{place}/{name}").close()
+    host.write(f"{place}/map", "m")
+    host.write(f"{place}/domains.json.123.tmp", "m")
+    return lambda: not os.path.exists(place)
+
+
+def plant_process_dead(host):
+    sock = host.start("5")
+    host.kill_datapaths()
+
+    def serves():
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20)
+            s.connect(sock)
+            return s.recv(8) == b"NBDMAGIC"
+    return serves
+
+
+def plant_process_idle(host):
+    name = host.vdi_id()
+    subprocess.run([DATAPATH, "--id", name, "--path", host.image], env=host.env, check=True, timeout=20)
+    return lambda: not host.processes()
+
+
+def plant_receiver(host):
+    host.start("MIRabcdef")
+
+    def holds():
+        until_true("its process is gone", lambda: not host.processes())
+        return host.call("Volume.stat", sr=host.sr, key=host.key)
+    return holds
+
+
+def plant_domain_gone(host):
+    host.start("77")
+    return lambda: host.call("Volume.destroy", sr=host.sr, key=host.key) is None
+
+
+def plant_record_stale(host):
+    operation = host.record()
+    return lambda: host.call("Data.stat", operation=["MirrorV1", operation])["failed"]
+
+
+def plant_journal(host):
+    owner(host, "owned", ended=True)
+    host.write(host.image + ".mirror", '{"id":"x.1"}')
+    host.write(host.image + ".marks", "m")
+    return lambda: not os.path.exists(host.image + ".mirror") and not os.path.exists(host.image + ".marks")
+
+
+def plant_half_made(host):
+    path = host.write(f"{host.place}/.{KEY}.raw.new", "p")
+    return lambda: not os.path.exists(path)
+
+
+def plant_mark(host):
+    path = host.write(f"{host.run_dir}/mnt/{KEY}.json", '{"fstype":"xfs","source":"/dev/nowhere","device":"1:1"}')
+    return lambda: not os.path.exists(path)
+
+
+def plant_mount(host):
+    device = host.make_device("disk2", 64 << 20)
+    host.volume, old = "volume/org.xen.xapi.storage.ext4-ng", host.volume
+    handle = host.make_sr("x", uuid=KEY, device=device, format="raw")
+    host.volume = old
+    for note in os.listdir(f"{host.run_dir}/srs"):
+        with open(f"{host.run_dir}/srs/{note}") as f:
+            if f.read() == handle:
+                os.unlink(f.name)
+    assert any(KEY in d for d, _, _ in host.mounts()), host.mounts()
+    return lambda: not any(KEY in d for d, _, _ in host.mounts())
+
+
+def plant_proxy(host):
+    bound_socket(host.env["SXM_NBDPROXY_DIR"] + "/MIR111111").close()
+    host.listener = bound_socket(host.env["SXM_NBDPROXY_DIR"] + "/MIR222222")
+    host.listener.listen(1)
+    host.listener.setblocking(False)
+
+    def holds():
+        try:
+            host.listener.accept()
+            raise AssertionError("a relay's only connection was taken")
+        except BlockingIOError:
+            return os.listdir(host.env["SXM_NBDPROXY_DIR"]) == ["MIR222222"]
+    return holds
+
+
+def plant_lease(host):
+    os.mkdir(host.image + ".lease", 0o700)
+    host.write(host.image + ".lease/8.3.9f3a01c2d4e5f607.this-host")
+    return lambda: os.listdir(host.image + ".lease") == ["8.free"]
+
+
+PLANTS = [  # kind, plant, more arguments
+    ("files-left", plant_files_left, ()),
+    ("process-dead", plant_process_dead, ("--alive", "5")),
+    ("process-idle", plant_process_idle, ("--older", "0")),
+    ("receiver-unused", plant_receiver, ("--older", "0")),
+    ("domain-gone", plant_domain_gone, ("--alive", "0,1,2")),
+    ("record-stale", plant_record_stale, ()),
+    ("journal-left", plant_journal, ()),
+    ("half-made", plant_half_made, ()),
+    ("mark-left", plant_mark, ()),
+    ("mount-left", plant_mount, ()),
+    ("proxy-left", plant_proxy, ()),
+    ("lease-left", plant_lease, ()),
+]
+
+
+def test_what_is_planted_is_told_and_put_right():
+    for kind, plant, args in PLANTS:
+        host = Sick()
+        assert host.kinds(*args) == [], host.findings(*args)
+        holds = plant(host)
+        before = host.files()
+        status, found = host.findings(*args)
+        assert status == LEFT and [f["kind"] for f in found] == [kind] and "remedy" in found[0] and not found[0]["fixed"], (kind, status, found)
+        assert host.files() == before, f"{kind}: changed without being asked"
+        done = host.doctor("--fix", *args)
+        assert done.returncode == REPAIRED and f"{kind}: " in done.stdout and ": done" in done.stdout, (kind, done)
+        assert holds(), kind
+        status, found = host.findings("--fix", *args)
+        assert status == CLEAN and not [f for f in found if f["kind"] != "mirror-failed"], (kind, found)
+        host.end()
+    say(f"  {len(PLANTS)} of them")
+
+
+ADVISED = [  # kind, plant: only a person can put it right
+    ("volume-half", lambda host: owner(host, "receiving", role="far")),
+    ("volume-half", lambda host: owner(host, "incomplete", role="far")),
+    ("volume-in-doubt", lambda host: owner(host, "eligible", role="far")),
+    ("volume-in-doubt", lambda host: owner(host, "released", role="far")),
+    ("volume-in-doubt", lambda host: owner(host, "offered")),
+    ("volume-in-doubt", lambda host: owner(host, "given")),
+    ("volume-moved", lambda host: owner(host, "given", taken=True)),
+    ("volume-in-doubt", lambda host: owner(host, "owned", told=True)),
+    ("files", lambda host: os.chmod(host.image, 0o644)),
+    ("sr-gone", lambda host: shutil.rmtree(host.place)),
+    ("lease-damaged", lambda host: (os.mkdir(host.image + ".lease"), host.write(host.image + ".lease/what"))),
+]
+
+
+def suspend(host):
+    operation = host.record(journal=host.image + ".mirror")
+    owner(host, "owned", mirror=operation)
+    host.write(host.image + ".mirror", json.dumps({"id": operation}))
+
+
+ADVISED.append(("mirror-suspended", suspend))
+
+
+def test_what_only_a_person_knows_is_left():
+    for i, (kind, plant) in enumerate(ADVISED):
+        host = Sick()
+        plant(host)
+        before = host.files()
+        for args in ((), ("--fix",)):
+            status, found = host.findings(*args)
+            assert status == LEFT and [f["kind"] for f in found] == [kind] and "advice" in found[0], (i, kind, status, found)
+            assert host.files() == before, f"{kind} was changed"
+        host.end()
+    say(f"  {len(ADVISED)} of them")
+
+
+def test_what_failed_is_told_and_is_no_fault():
+    host = Sick()
+    host.record(failed=True, text="the far side hung up", ended=int(time.time()))
+    status, found = host.findings()
+    assert status == CLEAN and [f["kind"] for f in found] == ["mirror-failed"] and "hung up" in found[0]["what"], (status, found)
+    host.end()
+
+
+def test_what_is_in_use_is_left():
+    host = Sick()
+    host.start("MIR000001")
+    assert host.kinds() == [], "it is young"
+    sock = host.start("77")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sock)
+        assert s.recv(8) == b"NBDMAGIC"
+        status, found = host.findings("--fix", "--alive", "0")
+        assert status == LEFT and [f["kind"] for f in found] == ["domain-gone"] and "connected" in found[0]["advice"], found
+    assert host.kinds("--alive", "0,77") == []
+    done = host.doctor("--domains", "--alive", "0")
+    lines = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    assert set(lines) == {"MIR000001", "77"} and "no such domain" in lines["77"] and "no such" not in lines["MIR000001"], done
+    names = json.loads(host.doctor("--domains", "--json").stdout)["domains"]
+    assert sorted((d["domain"], d["active"], d["gone"]) for d in names) == [("77", True, False), ("MIR000001", True, False)], names
+    host.end()
+
+
+def snapshots_come_and_go(host):
+    """Three bases, of which two are to be merged into the third."""
+    keys = []
+    for n in range(3):
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write {n * 128}k 64k", host.image], check=True, stdout=subprocess.DEVNULL)
+        keys.append(host.call("Volume.snapshot", sr=host.sr, key=host.key)["key"])
+    for key in keys:
+        host.call("Volume.destroy", sr=host.sr, key=key)
+
+
+def test_merging_that_stands_still_is_started():
+    if not shutil.which("qemu-io"):
+        say("  not here: there is no qemu-io")
+        return
+    host = Sick(format="qcow2")
+    snapshots_come_and_go(host)
+    until_true("all is merged", lambda: host.kinds() == [])
+    [path] = [e.path for e in os.scandir(f"{host.run_dir}/coalesce") if not e.name.endswith(".again")]
+    with open(path, "r+") as f:  # whoever has this lock merges, and nobody else is started
+        fcntl.flock(f, fcntl.LOCK_EX)
+        snapshots_come_and_go(host)
+        status, found = host.findings()
+    assert status == LEFT and [f["kind"] for f in found] == ["merge-stopped"], found
+    assert host.doctor("--fix").returncode == REPAIRED
+    until_true("it is merged", lambda: host.kinds() == [])
+    host.end()
+
+
+def test_one_that_is_killed_is_gone_on_with():
+    for kind, plant, args in PLANTS:
+        if kind not in ("files-left", "record-stale", "journal-left", "half-made", "lease-left"):
+            continue
+        n = 0
+        while True:
+            n += 1
+            host = Sick()
+            holds = plant(host)
+            killed = host.doctor("--fix", *args, prefix=(CRASH, "-u", host.dir, str(n))).returncode == 137
+            assert host.doctor("--fix", *args).returncode in (CLEAN, REPAIRED), (kind, n)
+            assert holds(), (kind, n)
+            assert host.doctor(*args).returncode == CLEAN, (kind, n)
+            host.end()
+            if not killed:
+                break
+        assert n > 1, kind
+        say(f"  {kind}: killed {n - 1} times")
+
+
+def test_usage():
+    host = Sick()
+    assert host.doctor().stdout == "nothing found\n"
+    for args in (("--frob",), ("a", "b"), ("--older", "x"), ("--older", "")):
+        assert host.doctor(*args).returncode == USAGE, args
+    done = host.doctor("/nowhere/at/all")
+    assert done.returncode == NOT_DONE and "/nowhere" in done.stderr, done
+    other = host.call("SR.create", uuid=KEY, name="n", description="", configuration={"uri": f"file://{host.dir}/other", "format": "raw"})["uri"]
+    host.write(f"{host.dir}/other/.{KEY}.raw.new")
+    assert host.kinds() == [] and host.kinds(f"{host.dir}/other") == ["half-made"] and host.kinds(other) == ["half-made"]
+    host.end()
+
+
+for name, test in list(globals().items()):
+    if name.startswith("test_"):
+        say(name[5:].replace("_", " "))
+        test()
