@@ -4,10 +4,12 @@ player, the line and its scope; the README lists them."""
 import os
 import zlib
 
+import dom0
 from guest import HEADER, RECORD, Wrong
 from hosts import at_once, until_true
+from nbd import Client
 from sequence import Unreadable
-from verbs import Failed
+from verbs import Failed, nbd_of
 
 
 def texts(player, line, scope, *names):
@@ -88,27 +90,27 @@ def read_back(player, line, scope, disk, volume, logs):
     try:
         verb = "Datapath.activate_readonly" if player.verbs[host].has("Datapath.activate_readonly") else "Datapath.activate"
         player.of_volume(host, verb, volume, domain, scope, line)
-        from verbs import nbd_of
         path, export = nbd_of(answer)
         uri = nbd_uri({"host": host, "socket": path, "export": export})
         for log, moment in logs:
-            disk.guest.verify(uri, log, moment)
+            (disk.guest or disk.of.guest).verify(uri, log, moment)
     finally:
         player.of_volume(host, "Datapath.deactivate", volume, domain, scope, line)
         player.of_volume(host, "Datapath.detach", volume, domain, scope, line)
 
 
 def guest_verify(player, line, scope):
-    """Every acknowledged write is on the volume, none torn, none elsewhere. The guest is stopped."""
+    """Every acknowledged write is on the volume, none torn, none elsewhere. The guest is stopped. A snapshot: all that was there then."""
     texts(player, line, scope)
     for disk in disks_of(player, scope):
-        if disk.guest.process and not disk.guest.is_resting:
+        if disk.guest and disk.guest.process and not disk.guest.is_resting:
             raise Unreadable(f"{line.where}: the guest runs: its disks are verified after guest.stop()")
         inner = type(scope)(disk, scope.window)
         volume = player.volume(line.first or "disk", inner, line)
-        logs = [(log, None) for log in [disk.guest.log, *disk.logs] if os.path.exists(log)]
-        read_back(player, line, inner, disk, volume, logs)
-        player.remark(f"      disk{disk.number} on {player.host(line).name}: verified, {(os.path.getsize(disk.guest.log) - HEADER) // RECORD // 2} writes")
+        logs = [log for log in [*([disk.guest.log] if disk.guest else []), *disk.logs] if os.path.exists(log)]
+        read_back(player, line, inner, disk, volume, [(log, None) for log in logs])
+        writes = sum((os.path.getsize(log) - HEADER) // RECORD // 2 for log in logs)
+        player.remark(f"      disk{disk.number} on {player.host(line).name}: verified, {writes} writes")
 
 
 def snapshot_mark(player, line, scope):
@@ -127,7 +129,44 @@ def snapshot_verify(player, line, scope):
     read_back(player, line, scope, scope.disk, volume, [(cut, before), *((log, None) for log in scope.disk.logs)])
 
 
+# --- dom0
+
+def sparse_dd(player, line, scope):
+    """A copy by what base:allocation says is there: to=: a backend of this host, or mir=, on=, volume=, export=: through xapi."""
+    source, to, mir, there, volume, export = texts(player, line, scope, "from", "to", "mir", "on", "volume", "export")
+    if to:
+        target = dom0.client(to)
+    else:
+        here, host, record = player.host(line), player.roles[there], player.volume(volume, scope, line)
+        player.relays[host].targets[mir] = Target(player, host, record, mir, scope, line)
+        target = Client(player.relays[here].put(player.relays[host], import_path(mir, record)), export)
+    copied = dom0.sparse_dd(source, target)
+    player.remark(f"      sparse_dd: {copied} bytes")
+    return copied
+
+
+def backup_full(player, line, scope):
+    path = os.path.join(player.machine.dir, f"backup{scope.disk.number if scope.disk else ''}")
+    dom0.backup_full(texts(player, line, scope, "from")[0], path)
+    return path
+
+
+def backup_changes(player, line, scope):
+    source, path, changed = texts(player, line, scope, "from", "image", "changed")
+    count = dom0.backup_changes(source, path, changed)
+    player.remark(f"      {count} blocks changed")
+    return count
+
+
+def backup_compare(player, line, scope):
+    dom0.backup_compare(*texts(player, line, scope, "from", "image"))
+
+
 # --- the relay
+
+def import_path(mir, record):
+    return f"/services/SM/nbdproxy/import/{mir}/{record['sr']}/{record['key']}/{mir}?session_id=OpaqueRef:stage"
+
 
 def relay_export(player, line, scope):
     """xapi's listener for one mirror, and what the other host does when the bytes come. The socket's path."""
@@ -135,8 +174,7 @@ def relay_export(player, line, scope):
     here, there = player.host(line), player.roles[to]
     record = player.volume(volume, scope, line)
     player.relays[there].targets[mir] = Target(player, there, record, mir, scope, line)
-    path = f"/services/SM/nbdproxy/import/{mir}/{record['sr']}/{record['key']}/{mir}?session_id=OpaqueRef:stage"
-    return player.relays[here].export(mir, player.relays[there], path, float(seconds or 0))
+    return player.relays[here].export(mir, player.relays[there], import_path(mir, record), float(seconds or 0))
 
 
 class Target:
@@ -238,5 +276,5 @@ ACTIONS = {
     "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
     "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
     "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
-    "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "idle": idle, "abort": refused,
+    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "idle": idle, "abort": refused,
 }

@@ -9,12 +9,16 @@ sxm_stage_pump_SOURCES = tests/two-host/pump.c
 sxm_stage_pump_LDADD = libbase.la
 
 dist_stage_SCRIPTS = tests/two-host/sxm-stage
-dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
-	tests/two-host/play.py tests/two-host/relay.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/verbs.py
+dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
+	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/verbs.py
 dist_stagesequences_DATA = \
-	tests/two-host/sequences/life.seq tests/two-host/sequences/migrate-send.seq tests/two-host/sequences/shutdown.seq \
-	tests/two-host/sequences/start.seq tests/two-host/sequences/sxm.seq tests/two-host/sequences/sxm-f1.seq \
-	tests/two-host/sequences/sxm-f2.seq tests/two-host/sequences/sxm-f3.seq tests/two-host/sequences/sxm-switch.seq
+	tests/two-host/sequences/cbt-backup.seq tests/two-host/sequences/copy.seq tests/two-host/sequences/life.seq \
+	tests/two-host/sequences/local-migrate.seq tests/two-host/sequences/migrate-send.seq \
+	tests/two-host/sequences/pool-migrate.seq tests/two-host/sequences/pool-move.seq tests/two-host/sequences/shutdown.seq \
+	tests/two-host/sequences/snapshot-live.seq tests/two-host/sequences/snapshot.seq tests/two-host/sequences/start.seq \
+	tests/two-host/sequences/sxm-f1.seq tests/two-host/sequences/sxm-f2.seq tests/two-host/sequences/sxm-f3.seq \
+	tests/two-host/sequences/sxm-switch.seq tests/two-host/sequences/sxm.seq tests/two-host/sequences/vdi-copy.seq \
+	tests/two-host/sequences/vdi-pool-migrate.seq
 
 # The command: it knows where its tools and the plugins were installed.
 bin_SCRIPTS = tests/two-host/command/sxm-stage

@@ -10,16 +10,24 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STAGE = os.path.join(HERE, "sxm-stage")
+XFS = ["--sr-type", "xfs-ng", "--device-config", "device={device}"]
+QCOW2 = ["--format", "qcow2"]
 SHORT = [
     ["--disks", "2", "life"],
     ["migrate-send"],
-    ["--format", "qcow2", "--disks", "2", "--set", "early_attach=yes", "migrate-send"],
+    [*QCOW2, "--disks", "2", "--snapshots", "1", "--set", "early_attach=yes", "migrate-send"],
+    ["pool-migrate"],
+    [*QCOW2, "--disks", "2", "--set", "early_attach=yes", "local-migrate"],
+    ["vdi-pool-migrate"],
+    ["vdi-copy"],
+    [*QCOW2, "snapshot"],
+    [*QCOW2, "cbt-backup"],
 ]
 
 
 def play(words):
     began = time.monotonic()
-    done = subprocess.run([STAGE, "--quiet", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([STAGE, "--quiet", "--size", "32M", *words], capture_output=True, text=True, check=False)
     if done.returncode == 77:
         print(done.stderr.strip())
         sys.exit(77)
@@ -50,9 +58,15 @@ def test_what_is_not_understood_is_refused_with_its_line():
 
 
 def long_rows():
-    for name, fmt, disks, snapshots in itertools.product(("migrate-send",), ("raw", "qcow2"), ("1", "4"), ("0", "2")):
-        kind = ["--sr-type", "xfs-ng", "--device-config", "device={device}"] if fmt == "raw" and snapshots != "0" else []
-        yield [*kind, "--format", fmt, "--disks", disks, "--snapshots", snapshots, name]
+    """Names, formats, disks, snapshots; a raw disk with a snapshot is on XFS."""
+    moves = ("migrate-send", "vdi-pool-migrate", "life", "vdi-copy")
+    for name, form, disks, snapshots in itertools.product(moves, ("raw", "qcow2"), ("1", "4"), ("0", "2")):
+        yield [*(XFS if form == "raw" and snapshots != "0" else []), "--format", form, "--disks", disks, "--snapshots", snapshots, name]
+    for name, form, disks in itertools.product(("pool-migrate", "local-migrate"), ("raw", "qcow2"), ("1", "4")):
+        yield ["--format", form, "--disks", disks, name]
+    for disks in ("1", "4"):
+        yield [*XFS, "--disks", disks, "cbt-backup"]
+        yield [*QCOW2, "--disks", disks, "snapshot"]
 
 
 def main():
