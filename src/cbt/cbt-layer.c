@@ -480,6 +480,18 @@ int cbt_save(struct layer *l, const char *path, struct error *e)
 	return cbt_live_copy(cbt_of(l)->log, path, "", e);
 }
 
+int cbt_copy(const struct layer *l, struct cbt_log *copy, struct error *e)
+{
+	const struct cbt_live *log = cbt_of(l)->log;
+
+	if (cbt_log_init(copy, log->header.size_bytes, e) == -1)
+		return -1;
+	copy->header = log->header;
+	copy->header.session = 0;
+	memcpy(copy->bits, log->bits, log->regions * CBT_REGION_WORDS * sizeof(*log->bits));
+	return 0;
+}
+
 int cbt_seal(struct layer *l, struct error *e)
 {
 	return cbt_of(l)->is_lost ? 0 : cbt_live_seal(cbt_of(l)->log, e);

@@ -36,6 +36,8 @@ void cbt_unprepare(struct layer *l);                         /* it does not come
 int cbt_seal_cut(struct layer *l, struct error *e);          /* after the cut: also while requests are in flight. -1: what was
                                                               * before the cut is not in a log; cbt_lose() */
 int cbt_save(struct layer *l, const char *path, struct error *e); /* a sealed copy of the log as it is now */
+/* A copy of what it is now, not sealed. */
+int cbt_copy(const struct layer *l, struct cbt_log *copy, struct error *e);
 /* --- at rest, and with nothing in flight */
 int cbt_seal(struct layer *l, struct error *e);              /* on the pool; the log is closed: only layer_close() follows */
 int cbt_grow(struct layer *l, uint64_t size_bytes, struct error *e); /* on the pool; before the disk is so large */

@@ -4,7 +4,7 @@
  *
  *      | header, 4096 | page 0 | page 1 | ...        page:  16 bytes of marks | 127 x 32 bytes of bits | 16 bytes of nothing
  *
- *      header:  8 "sxm.cbt\n"  4 version  4 flags  8 size of the disk  8 id  8 session  65 parent  ...  8 FNV-1a of it all
+ *      header:  8 "sxm.cbt\n"  4 version  4 flags  8 size of the disk  8 id  8 session  65 parent  65 origin  ...  8 FNV-1a
  *
  * A page speaks of 127 regions, so a log grows at its end, and a mark and the bits beside it go in one write. The header's fields
  * are in its first sector, big-endian; bits and marks are in bytes, the first one in the least significant bit.
@@ -66,20 +66,37 @@ static uint64_t sum(const uint8_t *data, size_t bytes)
 	return h;
 }
 
+static void put_key(struct bytes_writer *w, const char *key)
+{
+	size_t bytes = strnlen(key, CBT_KEY_MAX - 1);
+
+	bytes_put(w, key, bytes);
+	bytes_put_zeros(w, CBT_KEY_MAX - bytes);
+}
+
+static bool get_key(struct bytes_reader *r, char key[static CBT_KEY_MAX])
+{
+	const uint8_t *text = bytes_get(r, CBT_KEY_MAX);
+
+	if (!text || memchr(text, '\0', CBT_KEY_MAX) == NULL || memchr(text, '/', CBT_KEY_MAX) || *text == '.')
+		return false;
+	memcpy(key, text, strlen((const char *)text));
+	return true;
+}
+
 void cbt_header_encode(const struct cbt_header *h, uint8_t page[static CBT_PAGE_BYTES])
 {
 	struct bytes_writer w = bytes_writer(page, HEADER_BYTES);
-	char parent[CBT_KEY_MAX] = { 0 };
 
 	memset(page, 0, CBT_PAGE_BYTES);
-	memcpy(parent, h->parent, strnlen(h->parent, sizeof(parent) - 1));
 	bytes_put(&w, MAGIC, sizeof(MAGIC) - 1);
 	bytes_put_u32(&w, VERSION);
 	bytes_put_u32(&w, h->is_sealed ? FLAG_SEALED : 0);
 	bytes_put_u64(&w, h->size_bytes);
 	bytes_put_u64(&w, h->id);
 	bytes_put_u64(&w, h->session);
-	bytes_put(&w, parent, sizeof(parent));
+	put_key(&w, h->parent);
+	put_key(&w, h->origin);
 	bytes_put_zeros(&w, SUM_AT - bytes_written(&w));
 	bytes_put_u64(&w, sum(page, SUM_AT));
 	assert(!w.is_full);
@@ -88,7 +105,7 @@ void cbt_header_encode(const struct cbt_header *h, uint8_t page[static CBT_PAGE_
 int cbt_header_decode(const uint8_t *page, size_t bytes, struct cbt_header *h, struct error *why)
 {
 	struct bytes_reader r = bytes_reader(page, bytes), end;
-	const uint8_t *magic = bytes_get(&r, sizeof(MAGIC) - 1), *parent;
+	const uint8_t *magic = bytes_get(&r, sizeof(MAGIC) - 1);
 	uint32_t version = bytes_get_u32(&r), flags = bytes_get_u32(&r);
 
 	*h = (struct cbt_header){ 0 };
@@ -103,10 +120,8 @@ int cbt_header_decode(const uint8_t *page, size_t bytes, struct cbt_header *h, s
 	h->size_bytes = bytes_get_u64(&r);
 	h->id = bytes_get_u64(&r);
 	h->session = bytes_get_u64(&r);
-	parent = bytes_get(&r, CBT_KEY_MAX);
-	if (!parent || memchr(parent, '\0', CBT_KEY_MAX) == NULL || memchr(parent, '/', CBT_KEY_MAX) || *parent == '.')
+	if (!get_key(&r, h->parent) || !get_key(&r, h->origin))
 		return error_set(why, EBADMSG, "its parent is no volume's key");
-	memcpy(h->parent, parent, CBT_KEY_MAX);
 	if (h->size_bytes > CBT_MAX_BYTES)
 		return error_set(why, EBADMSG, "it is of a disk of %llu bytes", (unsigned long long)h->size_bytes);
 	return 0;

@@ -38,6 +38,7 @@ struct cbt_header {
 	uint64_t session;                         /* whoever has it open; 0: closed, and the bits are all there is */
 	bool is_sealed;
 	char parent[CBT_KEY_MAX];                 /* "": it begins with nothing before it */
+	char origin[CBT_KEY_MAX];                 /* of which volume it is, elsewhere (cbt-moved.h); "": as it is named */
 };
 
 struct cbt_log {

@@ -1,6 +1,7 @@
 # The logs as files, which the verbs know, too; and the layer that keeps one.
 noinst_LTLIBRARIES += libcbtlog.la libcbt.la
-libcbtlog_la_SOURCES = src/cbt/cbt-log.c src/cbt/cbt-log-file.c src/cbt/cbt-log.h
+libcbtlog_la_SOURCES = src/cbt/cbt-log.c src/cbt/cbt-log-file.c src/cbt/cbt-log.h \
+	src/cbt/cbt-moved.c src/cbt/cbt-moved-file.c src/cbt/cbt-moved.h
 libcbtlog_la_LIBADD = libbase.la
 libcbt_la_SOURCES = \
 	src/cbt/cbt-layer.c src/cbt/cbt-layer.h \
