@@ -296,6 +296,7 @@ static void on_up(void *arg, const struct remote_info *info)
 	tell_up(m, info);
 	m->is_connected = m->is_up = m->was_up = true;
 	m->is_sxm = info->is_sxm;
+	m->version = info->version;
 	m->attempts = 0;
 	note_peer(m, info);
 	m->up = ev;
@@ -492,6 +493,7 @@ void mirror_link_status(const struct mirror *m, struct mirror_status *out)
 {
 	out->links_lost = m->links_lost;
 	out->is_sxm = m->is_sxm;
+	out->version = m->version;
 	out->is_up = m->is_up && !m->is_closing && !m->is_ending;
 	out->is_reaching = is_reaching(m);
 	out->is_remembering = m->is_remembering;

@@ -94,6 +94,7 @@ struct mirror {
 	bool was_up;                    /* once, in this process's life or in one before it: things were sent */
 	bool is_connected;              /* once, in this process's life */
 	bool is_sxm;                    /* the far side, as it was last met */
+	unsigned version;               /* ... of x-sxm */
 	struct core_event up;           /* of the link that stands: the core hears of it when it wants one */
 	bool is_numbering;              /* save_peer is under way for the next link */
 	bool is_waiting;                /* the back-off runs */

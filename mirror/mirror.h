@@ -80,6 +80,7 @@ struct mirror_status {
 	uint64_t source_allocated_bytes; /* data extents at start */
 	unsigned links_lost;
 	bool is_sxm;           /* the far side, as it was last met */
+	unsigned version;      /* ... of x-sxm */
 	bool is_up;            /* there is a link */
 	bool is_reaching;      /* there is none, and one is being made */
 	bool is_remembering;   /* there is none until mirror_resume(); what is written is recorded. why: the reason */

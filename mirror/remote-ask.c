@@ -3,6 +3,7 @@
  * remote-ask - what is said between two sxm on a link (PROTOCOL.x-sxm), and what a quiet one is asked
  *
  *      question   BLOCK_STATUS, length 511, offset = its number          answer   the x-sxm context's descriptors, a field each
+ *      a piece of the logs of changes   WRITE, where no disk is          answer   its errno
  *
  * HELLO is said in the pool, by remote_connect(), before anything else; the rest are operations like others (remote-nbd.c),
  * whose remote_op stands in the remote_ask.  The answer's callback comes before the completion's, with the handle's lock held:
@@ -23,6 +24,7 @@
 #include "mirror/remote-private.h"
 
 #define ID_MAX_BYTES 63
+#define LOG_AT (UINT64_C(1) << 62)
 
 char *remote_ask_context(const struct remote_spec *spec, unsigned version, struct error *e)
 {
@@ -65,6 +67,8 @@ static int64_t issue(struct nbd_handle *nbd, struct remote_ask *a, nbd_completio
 {
 	nbd_extent_callback answer = { .callback = on_answer, .user_data = a };
 
+	if (a->question == REMOTE_SEND_LOG)
+		return nbd_aio_pwrite(nbd, a->piece, a->piece_bytes, LOG_AT + a->piece_at, completion, 0);
 	a->count = 0;
 	a->is_garbled = false;
 	memset(a->field, 0, sizeof(a->field));
@@ -73,7 +77,7 @@ static int64_t issue(struct nbd_handle *nbd, struct remote_ask *a, nbd_completio
 
 static int verdict(const struct remote_ask *a, int err)
 {
-	if (err)
+	if (err || a->question == REMOTE_SEND_LOG)
 		return err;
 	return a->is_garbled || a->count == 0 ? EPROTO : 0;
 }

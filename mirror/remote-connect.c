@@ -185,13 +185,16 @@ static unsigned chosen_version(const struct remote_connect *c)
 	return 0;
 }
 
-/* A question is no range of the disk: 511 bytes at an offset of a few. */
+/* A question is no range of the disk: 511 bytes at an offset of a few; and the logs of changes are written past its end. */
 static int greet(struct remote_connect *c, struct error *e)
 {
+	uint32_t strict;
+
 	c->info.version = chosen_version(c);
 	if (!c->info.version)
 		return c->contexts && c->is_further ? error_set(e, EPROTO, "no x-sxm on a further connection") : 0;
-	if (nbd_set_strict_mode(c->nbd, nbd_get_strict_mode(c->nbd) & ~LIBNBD_STRICT_ALIGN) == -1)
+	strict = nbd_get_strict_mode(c->nbd) & ~(uint32_t)(LIBNBD_STRICT_ALIGN | LIBNBD_STRICT_BOUNDS);
+	if (nbd_set_strict_mode(c->nbd, strict) == -1)
 		return tell_libnbd(e, "cannot prepare an NBD client");
 	return remote_ask_hello(c, e);
 }

@@ -45,7 +45,8 @@ struct remote_op {
 /* What is asked of an sxm far side besides (PROTOCOL.x-sxm); the numbers are the wire's. HELLO was said before on_up. */
 enum remote_question {
 	REMOTE_ASK_HELLO, REMOTE_ASK_WAIT, REMOTE_ASK_PREPARE, REMOTE_ASK_COMMIT, REMOTE_ASK_RECLAIM, REMOTE_ASK_RELEASED,
-	REMOTE_ASK_END, REMOTE_ASK_PING
+	REMOTE_ASK_END, REMOTE_ASK_PING, REMOTE_ASK_LOG_BEGIN, REMOTE_ASK_LOG_KEEP, REMOTE_ASK_LOG_END,
+	REMOTE_SEND_LOG /* no question: piece, piece_at, piece_bytes; done()'s err is all that is answered */
 };
 enum remote_status {
 	REMOTE_SAYS_OK, REMOTE_SAYS_STALE, REMOTE_SAYS_NOT_YOURS, REMOTE_SAYS_FAILED, REMOTE_SAYS_BAD_STATE, REMOTE_SAYS_UNKNOWN
@@ -69,6 +70,9 @@ struct remote_ask {
 	void (*done)(struct remote_ask *a, int err);
 	uint32_t field[REMOTE_FIELDS_MAX]; /* what was missing is 0 */
 	unsigned count;                    /* of fields that came */
+	const void *piece;                 /* SEND_LOG: stable until done(); at most 1 MiB */
+	uint64_t piece_at;
+	size_t piece_bytes;
 	/* the remote's */
 	struct remote_op op;
 	bool is_garbled;

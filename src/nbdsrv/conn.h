@@ -202,6 +202,11 @@ void link_ask(struct command *cmd);
 /* The conn is closing or closed: nobody waits for its answers any more. */
 void link_orphan_asks(struct conn *c);
 bool link_may_write(const struct conn *c);
+/* Whether the request is a piece of the logs of changes, no write of the disk. */
+bool link_is_log(const struct conn *c, const struct wire_request *r);
+int link_judge_log(const struct conn *c, const struct wire_request *r); /* before its payload came */
+/* ... which has come: passes it on. */
+void link_take_log(struct command *cmd);
 /* A write of it has to wait until that is said. */
 bool link_is_pondered(struct conn *c);
 /* cmd's request was carried out. */

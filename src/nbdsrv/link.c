@@ -5,6 +5,8 @@
  *      BLOCK_STATUS, 511 bytes at OPCODE --link_ask()--> ask() ~~~ nbdsrv_answer() --> reply.c
  *                                                          '-- the conn ends meanwhile: ESHUTDOWN; the answer is dropped
  *
+ *      WRITE from XSXM_LOG_AT on, version 2: a piece of the logs of changes --link_take_log()--> log(), and its reply
+ *
  * An ask lives until it is answered, its command only as long as its conn can be answered: a conn never waits for whoever
  * ponders a question, so a server can always be shut down.
  * Shutting a link out is closing its socket: what it had submitted is in flight below, holds the conn, and the last of it
@@ -69,6 +71,30 @@ void link_orphan_asks(struct conn *c)
 bool link_may_write(const struct conn *c)
 {
 	return c->contexts & META_XSXM ? c->xsxm.digest != NULL : c->server->plain != NBDSRV_PLAIN_READS;
+}
+
+bool link_is_log(const struct conn *c, const struct wire_request *r)
+{
+	return (c->contexts & META_XSXM) && c->xsxm.name.version >= XSXM_LOG_VERSION && r->type == WIRE_CMD_WRITE &&
+	       r->offset >= XSXM_LOG_AT;
+}
+
+int link_judge_log(const struct conn *c, const struct wire_request *r)
+{
+	if (!c->xsxm.digest || !c->server->links->log)
+		return EPERM;
+	return r->flags || r->length == 0 || r->length > XSXM_LOG_MAX_BYTES ? EINVAL : 0;
+}
+
+void link_take_log(struct command *cmd)
+{
+	struct conn *c = cmd->conn;
+	int err = link_judge_log(c, &cmd->wire); /* it may be shut out by now: its payload took its time */
+
+	if (!err)
+		err = c->server->links->log(c->server->links_arg, &c->xsxm, cmd->wire.offset - XSXM_LOG_AT, cmd->data->data,
+					    cmd->wire.length);
+	reply_queue(cmd, err);
 }
 
 bool link_is_pondered(struct conn *c)

@@ -37,6 +37,9 @@ struct nbdsrv_ask {
 struct nbdsrv_link_ops {
 	/* From the loop; may answer at once. */
 	void (*ask)(void *arg, struct nbdsrv_ask *ask);
+	/* From the loop: a piece of the logs of changes, `at` from their beginning. 0, or the errno to answer with. NULL: none is
+	 * taken. */
+	int (*log)(void *arg, struct nbdsrv_link *link, uint64_t at, const uint8_t *data, size_t bytes);
 	/* From the deferred queue: the link is closed, what it had submitted has ended, and the link is freed after this. Its
 	 * asks that were not answered still have to be. */
 	void (*gone)(void *arg, struct nbdsrv_link *link);

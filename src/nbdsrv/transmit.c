@@ -136,6 +136,8 @@ static enum take take_payload(struct conn *c)
 	c->filling = NULL;
 	if (cmd->err)
 		reply_queue(cmd, cmd->err);
+	else if (link_is_log(c, &cmd->wire))
+		link_take_log(cmd);
 	else
 		submit(cmd);
 	return TAKE_MORE;
@@ -153,7 +155,7 @@ static int judge(const struct conn *c, const struct wire_request *r)
 		.has_contexts = c->contexts != 0,
 	};
 
-	return wire_check_request(r, &terms);
+	return link_is_log(c, r) ? link_judge_log(c, r) : wire_check_request(r, &terms);
 }
 
 /* The buffer for a READ or WRITE that was found good. *err: there will never be one. NULL and no *err: wait. */

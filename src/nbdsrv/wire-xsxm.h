@@ -17,9 +17,15 @@ enum {
 	XSXM_QUESTION_BYTES = 511,   /* a BLOCK_STATUS of this length is a question, its offset the opcode */
 	XSXM_EXPORT_MIN_BYTES = 4096,
 	XSXM_FIELDS_MAX = 16,        /* of an answer */
+	XSXM_LOG_VERSION = 2,        /* from here on: */
+	XSXM_LOG_MAX_BYTES = 1 << 20, /* of one piece of the logs of changes: */
 };
+#define XSXM_LOG_AT (UINT64_C(1) << 62) /* a WRITE from here on is one */
 
-enum xsxm_opcode { XSXM_HELLO, XSXM_WAIT, XSXM_PREPARE, XSXM_COMMIT, XSXM_RECLAIM, XSXM_RELEASED, XSXM_END, XSXM_PING };
+enum xsxm_opcode {
+	XSXM_HELLO, XSXM_WAIT, XSXM_PREPARE, XSXM_COMMIT, XSXM_RECLAIM, XSXM_RELEASED, XSXM_END, XSXM_PING,
+	XSXM_LOG_BEGIN, XSXM_LOG_KEEP, XSXM_LOG_END
+};
 enum xsxm_status { XSXM_OK, XSXM_STALE, XSXM_NOT_YOURS, XSXM_FAILED, XSXM_BAD_STATE, XSXM_UNKNOWN };
 
 /* What a context's name says. */

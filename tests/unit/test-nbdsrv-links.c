@@ -26,6 +26,11 @@ static struct {
 	struct nbdsrv_link *link;
 	bool answers_at_once;
 	struct digest digest;
+	unsigned pieces;
+	uint64_t piece_at;
+	size_t piece_bytes;
+	uint8_t piece_byte;
+	int piece_err;
 } owner;
 
 static void answer(unsigned n)
@@ -58,7 +63,18 @@ static void on_plain(void *arg)
 	owner.plain++;
 }
 
-static const struct nbdsrv_link_ops ops = { .ask = on_ask, .gone = on_gone, .plain = on_plain };
+static int on_log(void *arg, struct nbdsrv_link *l, uint64_t at, const uint8_t *data, size_t bytes)
+{
+	(void)arg;
+	assert_ptr_equal(l, owner.link);
+	owner.pieces++;
+	owner.piece_at = at;
+	owner.piece_bytes = bytes;
+	owner.piece_byte = data[bytes - 1];
+	return owner.piece_err;
+}
+
+static const struct nbdsrv_link_ops ops = { .ask = on_ask, .log = on_log, .gone = on_gone, .plain = on_plain };
 
 static int set_up(void **state)
 {
@@ -80,14 +96,19 @@ static void enter(const char *one, const char *two)
 	talk.looked_bytes = talk.heard_bytes;
 }
 
-static void enter_admitted(void)
+static void enter_admitted_as(const char *name)
 {
-	enter(NAME, NULL);
+	enter(name, NULL);
 	owner.answers_at_once = true;
 	talk_request(WIRE_CMD_BLOCK_STATUS, 0, 1, XSXM_HELLO, XSXM_QUESTION_BYTES);
 	talk_hear(talk.looked_bytes + 24 + 5 * 8);
 	talk.looked_bytes = talk.heard_bytes;
 	nbdsrv_link_admit(owner.link, &owner.digest);
+}
+
+static void enter_admitted(void)
+{
+	enter_admitted_as(NAME);
 }
 
 static void say_write(uint64_t cookie, uint64_t offset, uint32_t bytes)
@@ -277,6 +298,44 @@ static void what_was_written_is_in_the_digest(void **state)
 	assert_int_equal(memory_layer_bytes(talk.disk)[8192], 5);
 }
 
+/* Past any disk's end, and none of its bytes. */
+static void the_logs_of_changes_are_no_write(void **state)
+{
+	const uint64_t most = XSXM_LOG_AT + UINT64_C(0x3ffffffffffff000);
+
+	(void)state;
+	enter_admitted_as("x-sxm:2/m.1/7/3");
+	say_write(5, XSXM_LOG_AT + 8192, 4096);
+	talk_hear(talk.looked_bytes + SIMPLE);
+	talk_expect_simple(0, 5);
+	assert_true(owner.pieces == 1 && owner.piece_at == 8192 && owner.piece_bytes == 4096 && owner.piece_byte == 5);
+	owner.piece_err = EINVAL;
+	say_write(6, most, 4096);
+	talk_request(WIRE_CMD_WRITE, WIRE_FLAG_FUA, 7, XSXM_LOG_AT, 512);
+	talk_fill(7, 512);
+	say_write(8, XSXM_LOG_AT, XSXM_LOG_MAX_BYTES + 1);
+	talk_hear(talk.looked_bytes + 3 * 26);
+	expect_error(WIRE_EINVAL, 6);
+	expect_error(WIRE_EINVAL, 7);
+	expect_error(WIRE_EINVAL, 8);
+	assert_true(owner.pieces == 2 && owner.piece_at == most - XSXM_LOG_AT);
+	nbdsrv_link_admit(owner.link, NULL);
+	say_write(9, XSXM_LOG_AT, 512);
+	talk_hear(talk.looked_bytes + 26);
+	expect_error(WIRE_EPERM, 9);
+	assert_true(owner.pieces == 2 && owner.digest.count == 0 && memory_layer_bytes(talk.disk)[0] == 0);
+}
+
+static void version_1_sends_none(void **state)
+{
+	(void)state;
+	enter_admitted();
+	say_write(5, XSXM_LOG_AT, 4096);
+	talk_hear(talk.looked_bytes + 26);
+	expect_error(WIRE_ENOSPC, 5);
+	assert_int_equal(owner.pieces, 0);
+}
+
 static bool is_in_flight(void)
 {
 	return talk.gate->in_flight == 0 && iobuf_pool_used(talk.pool) == 4096 && talk.said_bytes == talk.say_bytes;
@@ -452,6 +511,8 @@ int main(void)
 		TALK_TEST(a_sweep_is_no_question),
 		TALK_TEST(nothing_is_written_before_it_is_admitted),
 		TALK_TEST(what_was_written_is_in_the_digest),
+		TALK_TEST(the_logs_of_changes_are_no_write),
+		TALK_TEST(version_1_sends_none),
 		TALK_TEST(a_payload_that_arrives_after_the_end_is_not_written),
 		TALK_TEST(the_plain_are_refused_where_it_is_said),
 		TALK_TEST(the_first_plain_write_is_held_until_it_is_known),
