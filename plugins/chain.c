@@ -7,6 +7,13 @@
  *      Volume.destroy(S2): its record and image go; S2.cbt is nobody's. Then S3.cbt becomes S3 and S2, its parent S1, in one
  *      step; then S2.cbt goes. Until then the chain is as it was, for a log is found by its name, not by its volume's record.
  *
+ *      K1.cbt  <--  K2.cbt  <--  V.cbt
+ *      origin S1    origin S2
+ *
+ *      V came here by a mirror, and brought its chain along: K1 and K2 are no volumes here, their origins are, or were,
+ *      elsewhere. A volume here whose record says that it is a copy of S2 takes K2's place in a walk. Who makes the copy says
+ *      so, as nothing else tells (cbt/README). They go when no chain leads to them any more.
+ *
  * So at no instant does a walk lack anything. Where the log after it is of a disk that is written now, that waits: the next
  * snapshot makes it one that is sealed.
  */
@@ -17,6 +24,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -27,6 +36,7 @@
 #include "plugins/meta.h"
 
 #define CHAIN_MAX 10000u
+#define MOVED_KEPT_S 3600
 
 static int out_of_memory(struct error *e)
 {
@@ -175,15 +185,45 @@ static int add_log(const char *dir, const char *key, struct cbt_log *to, struct 
 	return r;
 }
 
+/* What from is a copy of; heap, NULL: nothing is said. */
+static char *copied_from(const char *dir, const char *from)
+{
+	struct meta_volume m;
+	struct error e;
+	const char *origin;
+	char *copy;
+
+	if (meta_volume_read(dir, from, &m, &e) == -1)
+		return NULL;
+	origin = m.read_write ? NULL : jsonspec_map_get(&m.keys, CHAIN_COPY_OF);
+	copy = origin && *origin ? strdup(origin) : NULL;
+	meta_volume_clear(&m);
+	return copy;
+}
+
+/* Whether what changed since log `key` was sealed is what changed since `from`. */
+static bool is_of(const char *dir, const char *key, const char *from, const char *copy_of)
+{
+	CLEANUP_FREE char *path = cbt_log_path(dir, key, CBT_SUFFIX);
+	struct cbt_header h;
+	struct error e;
+
+	if (!path || cbt_log_read_header(path, &h, &e) == -1 || !h.is_sealed)
+		return false;
+	if (!h.origin[0])
+		return strcmp(key, from) == 0;
+	return strcmp(h.origin, from) == 0 || (copy_of && strcmp(h.origin, copy_of) == 0);
+}
+
 int chain_walk(const char *dir, const char *from, const char *to, struct cbt_log *log, struct error *e)
 {
-	if (!chain_is_sealed(dir, from) && strcmp(from, to) != 0)
-		return say_broken(from, to, e);
+	CLEANUP_FREE char *copy_of = copied_from(dir, from);
+
 	if (strcmp(from, to) == 0) {
 		memset(log->bits, 0, log->regions * CBT_REGION_WORDS * sizeof(*log->bits));
 		return 0;
 	}
-	for (unsigned steps = 0; strcmp(log->header.parent, from) != 0; steps++) {
+	for (unsigned steps = 0; !is_of(dir, log->header.parent, from, copy_of); steps++) {
 		char parent[CBT_KEY_MAX];
 
 		memcpy(parent, log->header.parent, sizeof(parent));
@@ -286,6 +326,25 @@ static int merge_one(const char *dir, const struct node *n, struct node *child, 
 	return r;
 }
 
+/* It came here with a disk, which a while ago was still to follow. */
+static bool is_fresh(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == -1 || st.st_mtim.tv_sec + MOVED_KEPT_S > time(NULL);
+}
+
+/* Of a log whose volume was never here nothing is merged: a copy of that volume may come. */
+static void sweep_moved(const char *dir, struct nodes *nodes, struct node *n)
+{
+	CLEANUP_FREE char *path = cbt_log_path(dir, n->key, CBT_SUFFIX);
+
+	for (size_t i = 0; i < nodes->count; i++)
+		if (!nodes->item[i].is_gone && strcmp(nodes->item[i].header.parent, n->key) == 0)
+			return;
+	n->is_gone = path && !is_fresh(path) && unlink(path) == 0;
+}
+
 static void merge_node(const char *dir, struct nodes *nodes, struct node *n)
 {
 	CLEANUP_FREE char *path = cbt_log_path(dir, n->key, CBT_SUFFIX);
@@ -311,6 +370,16 @@ static void merge_node(const char *dir, struct nodes *nodes, struct node *n)
 	n->is_gone = true;
 }
 
+static void collect_node(const char *dir, struct nodes *nodes, struct node *n)
+{
+	if (n->is_next || has_record(dir, n->key))
+		return;
+	if (n->header.origin[0])
+		sweep_moved(dir, nodes, n);
+	else
+		merge_node(dir, nodes, n);
+}
+
 void chain_collect(const char *dir)
 {
 	CLEANUP_FREE char *lock_path = meta_sr_lock_path(dir);
@@ -323,7 +392,6 @@ void chain_collect(const char *dir)
 		return;
 	if (find_nodes(dir, &nodes) == 0)
 		for (size_t i = 0; i < nodes.count; i++)
-			if (!nodes.item[i].is_next && !has_record(dir, nodes.item[i].key))
-				merge_node(dir, &nodes, &nodes.item[i]);
+			collect_node(dir, &nodes, &nodes.item[i]);
 	free(nodes.item);
 }

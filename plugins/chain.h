@@ -29,7 +29,9 @@ int chain_load(const char *dir, const char *key, struct cbt_log *log, struct err
 
 /* A snapshot's log, which no longer changes. */
 bool chain_is_sealed(const char *dir, const char *key);
-/* log is to's, and becomes what changed since from. ENODATA: no unbroken chain leads there. */
+/* log is to's, and becomes what changed since from, or since what from is a copy of (cbt/cbt-moved.h): as its record says under
+ * CHAIN_COPY_OF. ENODATA: no unbroken chain leads there. */
+#define CHAIN_COPY_OF "copy_of"
 int chain_walk(const char *dir, const char *from, const char *to, struct cbt_log *log, struct error *e);
 
 /* Logs of volumes that are no more go into those they come before; of those nobody has open for writing, and when nobody makes a

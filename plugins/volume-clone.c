@@ -51,7 +51,7 @@ static int set_content_id(struct jsonspec_map *keys, bool is_same)
 static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, bool is_snapshot)
 {
 	static const char *const not_inherited[] = { "clone-on-boot", "snapshot_time", "is_a_snapshot", "snapshot_of",
-						     "_sm_config_base_mirror", NULL };
+						     "_sm_config_base_mirror", CHAIN_COPY_OF, NULL };
 	char when[TIME_TEXT];
 	time_t now = time(NULL);
 	struct tm tm;

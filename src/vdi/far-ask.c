@@ -5,7 +5,9 @@
  *      HELLO      older links' sockets closed -> gate held and drained: what they had submitted has landed -> flushed
  *                 -> on record -> digest from zero, the link may write -> gate open -> answered
  *      PREPARE    flushed -> answered, with the digest as it was when the flush began
- *      COMMIT     nobody may write -> held and drained -> flushed, where anything came since PREPARE -> on record -> answered
+ *      COMMIT     nobody may write -> held and drained -> flushed, where anything came since PREPARE -> the log of changes that
+ *                 came stored -> on record -> answered -> that log in use -> gate open
+ *      LOG_*      far-log.c
  *      RECLAIM, RELEASED, END       on record -> answered
  *
  * The decisions are commit.h's; what is here is their order: nothing is answered that is not durable.
@@ -151,6 +153,8 @@ static void begin_hello(struct vdi *v)
 	} else if (!verdict->shuts_out) {
 		admit(v);
 	} else {
+		far_log_forget(v, verdict->next.epoch != v->owner.record.epoch ||
+				  strcmp(verdict->next.mirror, v->owner.record.mirror) != 0);
 		far_shut_out(v, &l->name);
 		far_refuse_plain(v);
 		stack_quiet(v, hello_quiet);
@@ -192,16 +196,24 @@ static void begin_prepare(struct vdi *v)
 
 /* --- COMMIT */
 
-static void commit_saved(struct vdi *v)
+static void commit_over(struct vdi *v)
 {
-	bool is_bad = has_failed(v);
-
 	stack_wake(v);
 	far_apply(v);
-	if (is_bad)
-		answered(v);
-	else
-		answered_by(v, &v->job->verdict);
+	answered(v);
+}
+
+static void commit_saved(struct vdi *v)
+{
+	if (!has_failed(v))
+		far_say(v->job->question, &v->owner.record, v->job->verdict.status);
+	job_answer(v->job); /* what follows nobody has to wait for who does not write */
+	far_log_use(v, commit_over);
+}
+
+static void commit_logged(struct vdi *v)
+{
+	stack_own(v, &v->job->verdict.next, commit_saved);
 }
 
 static void commit_flushed(struct vdi *v)
@@ -210,7 +222,7 @@ static void commit_flushed(struct vdi *v)
 
 	*verdict = commit_far_commit(&v->owner.record, &v->job->question->l->name, !v->step.err);
 	if (!v->step.err && verdict->is_changed)
-		stack_own(v, &verdict->next, commit_saved);
+		far_log_store(v, commit_logged);
 	else
 		commit_saved(v);
 }
@@ -251,6 +263,7 @@ static void decided(struct vdi *v)
 		answered(v);
 		return;
 	}
+	far_log_forget(v, true);
 	if (verdict->link_epoch) { /* of this connection: a COMMIT that is late on another must find another epoch */
 		v->job->question->l->name.epoch = verdict->link_epoch;
 		far_apply(v);
@@ -313,6 +326,11 @@ void far_begin_link(struct vdi *v)
 		break;
 	case XSXM_COMMIT:
 		begin_commit(v);
+		break;
+	case XSXM_LOG_BEGIN:
+	case XSXM_LOG_KEEP:
+	case XSXM_LOG_END:
+		far_log_begin(v);
 		break;
 	default:
 		begin_decision(v);

@@ -258,6 +258,14 @@ static void on_ask(void *arg, struct nbdsrv_ask *a)
 	case XSXM_END:
 		queue(l, a);
 		break;
+	case XSXM_LOG_BEGIN:
+	case XSXM_LOG_KEEP:
+	case XSXM_LOG_END:
+		if (l->version >= XSXM_LOG_VERSION)
+			queue(l, a);
+		else
+			answer_now(v, a, COMMIT_STATUS_UNKNOWN);
+		break;
 	default:
 		answer_now(v, a, COMMIT_STATUS_UNKNOWN);
 	}
@@ -314,7 +322,7 @@ static void on_plain(void *arg)
 	job_add(arg, JOB_FOREIGN, "", NULL, NULL);
 }
 
-const struct nbdsrv_link_ops far_links = { .ask = on_ask, .gone = on_gone, .plain = on_plain };
+const struct nbdsrv_link_ops far_links = { .ask = on_ask, .log = far_log_take, .gone = on_gone, .plain = on_plain };
 
 /* --- the far end is let go of */
 

@@ -101,6 +101,12 @@ static void parted(struct vdi *v)
 	handover_committed(v);
 }
 
+static void part(struct vdi *v)
+{
+	source_log_stays(v, "the far side is no sxm");
+	source_part(v, parted);
+}
+
 static void finished(struct vdi *v)
 {
 	struct mirror_status s;
@@ -111,7 +117,7 @@ static void finished(struct vdi *v)
 	else if (s.is_sxm)
 		source_commit(v, handover_committed);
 	else
-		source_part(v, parted);
+		part(v);
 }
 
 static void on_finished(void *arg, const struct error *e)

@@ -82,6 +82,7 @@ void vdi_free(struct vdi *v)
 	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
 	loop_timer_free(v->far.linger);
+	far_log_forget(v, true);
 	tenancy_fini(v);
 	owner_clear(&v->owner);
 	while ((op = TAILQ_FIRST(&v->operations)))

@@ -8,7 +8,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/journal.c src/vdi/journal.h \
 	src/vdi/revive.c \
 	src/vdi/envoy.c \
-	src/vdi/far.c src/vdi/far-ask.c \
+	src/vdi/far.c src/vdi/far-ask.c src/vdi/far-log.c src/vdi/moved-log.h \
 	src/vdi/group.c src/vdi/group-doubt.c \
 	src/vdi/handover.c \
 	src/vdi/jobs.c \
@@ -19,7 +19,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/record.c src/vdi/remember.c \
 	src/vdi/settle.c \
 	src/vdi/pause.c src/vdi/resize.c src/vdi/snapshot.c \
-	src/vdi/source.c src/vdi/source-news.c \
+	src/vdi/source.c src/vdi/source-log.c src/vdi/source-news.c \
 	src/vdi/stack.c \
 	src/vdi/take.c \
 	src/vdi/tenancy.c src/vdi/tenancy.h \

@@ -105,6 +105,7 @@ void record_free(struct vdi *v, struct operation *op)
 	loop_timer_free(op->timer);
 	debt_clear(&op->debt);
 	loop_timer_free(op->reach);
+	source_log_free(op->outgoing);
 	free(op);
 }
 

@@ -2,8 +2,8 @@
  *
  * settle - a mirror is in sync: that is said, or it ends
  *
- *      a guest writes     "told" on record, twice, and into domains.json -> complete=true is said; the barrier is its
- *                         deactivation's
+ *      a guest writes     the log of changes sent; "told" on record, twice, and into domains.json -> complete=true is said; the
+ *                         barrier is its deactivation's
  *      nobody writes      the barrier, now.  With an sxm far side that is the commit: complete=true is said in state given only
  *      only dom0 writes   later: its deactivation looks again
  *
@@ -70,6 +70,16 @@ static void noted(struct vdi *v)
 	operation_record(v, recorded);
 }
 
+static void tell(struct vdi *v)
+{
+	if (!v->op->is_failed && !v->op->is_aborting) {
+		source_tell(v, noted);
+		return;
+	}
+	v->op->is_settling = false;
+	job_end(v);
+}
+
 void operation_settle(struct vdi *v)
 {
 	struct operation *op = v->op;
@@ -77,7 +87,7 @@ void operation_settle(struct vdi *v)
 	if (!op || op->number != v->job->number || op->is_failed || op->is_aborting) {
 		job_end(v);
 	} else if (vdi_has_writer(v, NULL, true)) {
-		source_tell(v, noted);
+		source_log(v, false, tell);
 	} else if (vdi_has_writer(v, NULL, false)) {
 		op->is_settling = false; /* dom0's: the next deactivation looks again */
 		job_end(v);

@@ -4,8 +4,8 @@
  *
  *      begin    on record: this mirror's, and the numbers of its links
  *      told     on record before complete=true is in any answer
- *      commit   offered on record -> PREPARE, the digests compared -> COMMIT -> given on record          (sent and flushed)
- *                   '---- link lost: wait for the next, ask again ----'
+ *      commit   offered on record -> source-log.c -> PREPARE, the digests compared -> COMMIT -> given on record
+ *                   '---- link lost: wait for the next, ask again ----'                                  (sent and flushed)
  *      withdraw owned again on record, two epochs on -> RECLAIM, END, where there is a link              (no barrier)
  *               so it is, too, when it is cancelled before given is on its way to the record
  *      reclaim  RECLAIM -> owned again on record -> the mirror goes on                                   (a guest is back)
@@ -65,16 +65,16 @@ static void on_asked(struct remote_ask *a, int err)
 	stack_step_end(op->vdi);
 }
 
-void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
+void source_send(struct vdi *v, const struct remote_ask *ask, step_fn *next)
 {
-	struct operation *op = v->op;
 	struct mirror_status s;
 
 	stack_step_begin(v, next);
-	mirror_status(op->mirror, &s);
+	mirror_status(v->op->mirror, &s);
 	v->job->asked_link = s.is_up ? s.links_lost : NO_LINK;
-	op->ask = (struct remote_ask){ .question = question, .done = on_asked };
-	if (mirror_ask(op->mirror, &op->ask))
+	v->op->ask = *ask;
+	v->op->ask.done = on_asked;
+	if (mirror_ask(v->op->mirror, &v->op->ask))
 		return;
 	fail_step(v, ESHUTDOWN, "there is no link to the far side");
 	stack_step_end(v);
@@ -83,6 +83,11 @@ void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
 static bool is_called_off(const struct vdi *v)
 {
 	return v->op->is_cancelled || v->op->is_aborting;
+}
+
+void source_ask(struct vdi *v, enum remote_question question, step_fn *next)
+{
+	source_send(v, &(struct remote_ask){ .question = question }, next);
 }
 
 /* The next link may tell what became of it. Who cancels does not wait for one: guests are held. */
@@ -308,10 +313,7 @@ static void reached(struct vdi *v)
 
 	mirror_status(v->op->mirror, &s);
 	if (s.is_up && !was_cancelled(v) && ++v->job->tries < TRIES) {
-		if (v->job->is_prepared)
-			commit(v);
-		else
-			prepare(v);
+		source_log(v, true, v->job->is_prepared ? commit : prepare);
 		return;
 	}
 	if (!was_cancelled(v))
@@ -399,7 +401,7 @@ static void offered(struct vdi *v)
 	else if (was_cancelled(v))
 		commit_failed(v, "PREPARE");
 	else
-		prepare(v);
+		source_log(v, true, prepare);
 }
 
 void source_commit(struct vdi *v, step_fn *next)

@@ -214,6 +214,57 @@ void tracking_begin(struct vdi *v)
 		stack_work(v, make, made);
 }
 
+/* --- another log in its place */
+
+static void swap_over(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->swapped);
+
+	next(v);
+}
+
+static void swapped(struct vdi *v)
+{
+	if (v->tracked && !(v->cbt = cbt_new(v->loop, v->disk, take_ptr(&v->tracked))))
+		error_set(&v->step, ENOMEM, "out of memory");
+	set_base(v);
+	swap_over(v);
+}
+
+static void open_anew(struct vdi *v)
+{
+	CLEANUP_FREE char *path = cbt_log_path_of_image(v->path, CBT_SUFFIX);
+
+	if (path)
+		v->tracked = cbt_live_open(path, v->run_dir, v->disk->geometry.size_bytes, &v->step);
+	if (path && !v->tracked) {
+		struct error e = { 0 };
+
+		if (!v->step.err)
+			error_set(&v->step, ENOENT, "%s is not there", path);
+		if (cbt_live_void(path, &e) == -1)
+			log_error("%s", e.text);
+	}
+}
+
+static void rested_to_swap(struct vdi *v)
+{
+	if (v->cbt) {
+		struct layer *old = take_ptr(&v->cbt);
+
+		cbt_lose(old);
+		set_base(v);
+		layer_close(old);
+	}
+	stack_work(v, open_anew, swapped);
+}
+
+void tracking_swap(struct vdi *v, step_fn *next)
+{
+	v->job->swapped = next;
+	tracking_rest(v, rested_to_swap);
+}
+
 void vdi_track(struct vdi *v, bool is_wanted, vdi_done_fn *done, void *arg)
 {
 	struct job *j = job_add(v, JOB_TRACK, "", done, arg);

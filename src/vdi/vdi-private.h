@@ -20,6 +20,7 @@
 #include "vdi/debt.h"
 #include "vdi/domains.h"
 #include "vdi/journal.h"
+#include "vdi/moved-log.h"
 #include "vdi/owner.h"
 #include "vdi/tenancy.h"
 #include "vdi/vdi.h"
@@ -83,6 +84,7 @@ struct far {
 	struct loop_timer *linger; /* owned */
 	unsigned linger_ms;
 	bool is_linger_over;
+	struct far_log log;
 };
 
 /* A mirror or a copy.
@@ -121,6 +123,7 @@ struct operation {
 	bool was_up;          /* the link, when it was looked at last */
 	unsigned links_met;   /* the number of the link that was asked last */
 	struct loop_timer *reach; /* owned: how long a step waits for a link */
+	struct outgoing *outgoing; /* owned: source-log.c's; NULL: nothing of it was sent */
 	struct layer *mirror; /* owned; NULL once ended */
 	struct mirror_status last; /* as it was when it ended */
 	bool is_inserting;    /* the mirror is not under the gate yet */
@@ -172,8 +175,6 @@ enum job_kind {
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
-typedef void step_fn(struct vdi *v);
-
 /* Asks for a disk back without a mirror. */
 struct envoy {
 	struct remote *remote;     /* owned, until its close is done */
@@ -217,7 +218,7 @@ struct job {
 	step_fn *revived;
 	bool was_revived;      /* ACTIVATE: it was looked for one */
 	char *journal;         /* owned: to be removed */
-	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved;
+	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved, *logged, *swapped;
 	struct commit_verdict verdict;
 	struct commit_record record; /* to be durable: stack_own()'s */
 	struct domain *cut;    /* whose server is being shut down */
@@ -268,7 +269,7 @@ struct job {
 	uint64_t bytes;        /* RESIZE */
 
 	/* JOB_TRACK */
-	bool is_wanted;
+	bool is_wanted, is_final; /* final: source_log()'s */
 	char *save;            /* owned: only save it there */
 	struct layer *untracked; /* owned: taken out, and to be drained */
 
@@ -455,6 +456,7 @@ void source_let_go(struct vdi *v, step_fn *next);   /* a given disk's operation 
 void source_decide(struct vdi *v, const struct commit_verdict *verdict, step_fn *next);
 /* Asks over the link; what remote_ask_check() says is the step's error, the answer in v->op->ask. */
 void source_ask(struct vdi *v, enum remote_question question, step_fn *next);
+void source_send(struct vdi *v, const struct remote_ask *ask, step_fn *next); /* likewise; ask->done is set here */
 void source_look_for_link(struct vdi *v); /* a step waits for one: is it there? */
 void source_back(struct vdi *v);          /* the record says that the disk is owned again: the mirror goes on; then committed() */
 /* Whether a mirror of this disk may begin. -1 + e. */

@@ -32,7 +32,7 @@ EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reb
 EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/test-nfs.sh tests/e2e/machine.sh tests/e2e/machine-init tests/e2e/machine-power tests/e2e/machine-nfs
 # The verbs, in Python (which xapi's hosts have too).
 SMAPI_TESTS = tests/e2e/test-every-verb.py tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-snapshots.py \
-	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py \
+	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py tests/e2e/test-cbt-moves.py \
 	tests/e2e/test-lease.py \
 	tests/e2e/test-crash-verbs.py tests/e2e/test-far.py tests/e2e/test-records.py tests/e2e/test-sr-device.py tests/e2e/test-sr-nfs.py
 SMAPI_TESTS += tests/e2e/test-doctor.py tests/e2e/test-fsck.py tests/e2e/test-hostile-sr.py tests/e2e/test-sr-crowd.py

@@ -199,7 +199,8 @@ void fake_say(void)
 
 bool mirror_ask(struct layer *l, struct remote_ask *a)
 {
-	static const char *const words[] = { "hello", "wait", "prepare", "commit", "reclaim", "released", "end", "ping" };
+	static const char *const words[] = { "hello", "wait", "prepare", "commit", "reclaim", "released", "end", "ping",
+		"log-begin", "log-keep", "log-end", "log" };
 	struct mirror *m = mirror_of(l);
 
 	if (!fake.status.is_up || fake.status.core.state == CORE_ENDED || fake.status.core.state == CORE_FAILED)

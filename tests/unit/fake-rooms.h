@@ -32,7 +32,7 @@ struct fake {
 		int err;        /* of the ask */
 		bool is_slow;   /* fake_say() answers it */
 		uint32_t field[10];
-	} says[8];
+	} says[12];
 	struct digest digest;   /* of the link */
 	bool is_digest_void;
 	int envoy_err;          /* of a link without a mirror; HELLO's answer may come with it */
