@@ -49,6 +49,11 @@ int sr_device_attach(const struct sr_ops *type, const struct jsonspec_map *confi
 int sr_device_detach(const struct sr_ops *type, const char *dir, struct failure *f);
 int sr_device_destroy(const struct sr_ops *type, const char *dir, struct failure *f);
 
+/* Of a struct sr_ops: all that sr.h asks for; what differs is in its device. */
+#define SR_DEVICE_OPS \
+	.check = sr_device_check, .find = sr_device_find, .make = sr_device_make, .leave = sr_device_leave, \
+	.probe = sr_device_probe, .attach = sr_device_attach, .detach = sr_device_detach, .destroy = sr_device_destroy
+
 /* A little- or big-endian number of a superblock. */
 int64_t sr_device_number(const unsigned char *at, size_t bytes, bool is_big_endian);
 

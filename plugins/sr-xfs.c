@@ -69,12 +69,5 @@ const struct sr_ops sr_xfs = {
 		       "has it attached",
 	.options = options,
 	.device = &device,
-	.check = sr_device_check,
-	.find = sr_device_find,
-	.make = sr_device_make,
-	.leave = sr_device_leave,
-	.probe = sr_device_probe,
-	.attach = sr_device_attach,
-	.detach = sr_device_detach,
-	.destroy = sr_device_destroy,
+	SR_DEVICE_OPS,
 };
