@@ -125,6 +125,7 @@ class Relay:
     def put(self, there, path):
         """The connection on which the other host speaks NBD from now on."""
         server = self.host.run(socket.create_connection, (there.host.address, PORT), 10)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as xapi's own connections and its stunnel have it
         server.sendall(f"PUT {path} HTTP/1.0\r\nHost: {there.host.address}\r\nUser-Agent: sxm-stage\r\n\r\n".encode())
         status, *headers = read_headers(server)
         if status.split()[1:2] != ["200"] or not any(h.lower() == "transfer-encoding: nbd" for h in headers):
@@ -139,6 +140,7 @@ class Relay:
         while True:
             try:
                 client, _ = self.server.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             in_background(self.answer, client)
