@@ -45,7 +45,7 @@ static const struct jsonspec request_spec = { "request", sizeof(struct request),
 
 struct args {
 	char *domain, *host, *remote, *id, *mode, *group, *path, *volume; /* owned */
-	bool is_read_only, is_copy, is_forced, is_resume, is_resize;
+	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate;
 	struct jsonspec_ranges ranges;
@@ -77,7 +77,8 @@ ARGS(group, ARG("group", JS_STRING, group));
 ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), OPTION("patience_ms", JS_INT64, wait_ms));
 ARGS(path, ARG("path", JS_STRING, path));
 ARGS(snapshot, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume));
-ARGS(hold, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume), OPTION("patience_ms", JS_INT64, wait_ms));
+ARGS(hold, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume), OPTION("patience_ms", JS_INT64, wait_ms),
+     OPTION("bound", JS_BOOL, is_bound));
 ARGS(pause, OPTION("resize", JS_BOOL, is_resize));
 ARGS(resize, ARG("size_bytes", JS_INT64, size_bytes));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
@@ -424,11 +425,17 @@ static void on_snapshot(struct call *c)
 static void on_snapshot_hold(struct call *c)
 {
 	int64_t patience_ms = c->args.wait_ms ? c->args.wait_ms : HOLD_MS;
+	struct server_request *q = c->q;
+	bool is_bound = c->args.is_bound;
+	uint64_t number;
 
-	if (patience_ms < 1 || patience_ms > HOLD_MS_MAX)
+	if (patience_ms < 1 || patience_ms > HOLD_MS_MAX) {
 		fail(c, EINVAL, "patience_ms is between 1 and 10000");
-	else
-		vdi_snapshot_hold(c->d->vdi, c->args.path, c->args.volume, (unsigned)patience_ms, on_done, c);
+		return;
+	}
+	number = vdi_snapshot_hold(c->d->vdi, c->args.path, c->args.volume, (unsigned)patience_ms, on_done, c);
+	if (number && is_bound)
+		server_mind(q, number);
 }
 
 static void on_snapshot_go(struct call *c)
@@ -488,7 +495,7 @@ void dispatch_gone(void *arg, uint64_t number)
 {
 	const struct dispatch *d = arg;
 
-	vdi_pause_is_over(d->vdi, number);
+	vdi_hold_is_over(d->vdi, number);
 }
 
 static const struct verb verbs[] = {

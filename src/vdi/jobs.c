@@ -90,6 +90,7 @@ static void refuse(vdi_done_fn *done, void *arg, int err, const char *text)
 
 struct job *job_add(struct vdi *v, enum job_kind kind, const char *domain, vdi_done_fn *done, void *arg)
 {
+	static uint64_t last_serial;
 	struct job *j;
 
 	if (v->is_stopping) {
@@ -104,6 +105,7 @@ struct job *job_add(struct vdi *v, enum job_kind kind, const char *domain, vdi_d
 	TAILQ_INIT(&j->waiters);
 	extents_init(&j->only, 0);
 	j->kind = kind;
+	j->serial = ++last_serial;
 	snprintf(j->domain, sizeof(j->domain), "%s", domain);
 	if (done && job_join(j, done, arg) == -1) {
 		free(j);
@@ -125,6 +127,26 @@ int job_join(struct job *j, vdi_done_fn *done, void *arg)
 	w->arg = arg;
 	TAILQ_INSERT_TAIL(&j->waiters, w, link);
 	return 0;
+}
+
+static void end_hold(struct job *j, uint64_t serial)
+{
+	if (j->serial != serial)
+		return;
+	if (j->pause)
+		pause_is_over(j->pause);
+	if (j->snapshot)
+		snapshot_is_over(j->snapshot);
+}
+
+void vdi_hold_is_over(struct vdi *v, uint64_t number)
+{
+	struct job *j;
+
+	TAILQ_FOREACH(j, &v->jobs, link)
+		end_hold(j, number);
+	if (v->job)
+		end_hold(v->job, number);
 }
 
 struct job *job_last(struct vdi *v, const char *domain)

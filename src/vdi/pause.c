@@ -31,7 +31,6 @@
 #define AGAIN_MS 200u
 
 struct pause {
-	uint64_t number;
 	bool will_resize;
 	bool is_over;             /* it is not wanted any more, or has been answered */
 	bool is_held;             /* until then */
@@ -315,7 +314,6 @@ void pause_begin(struct vdi *v)
 
 uint64_t vdi_pause(struct vdi *v, bool will_resize, vdi_done_fn *done, void *arg)
 {
-	static uint64_t last_number;
 	struct pause *p = calloc(1, sizeof(*p));
 	struct error e = { 0 };
 	struct job *j;
@@ -325,7 +323,6 @@ uint64_t vdi_pause(struct vdi *v, bool will_resize, vdi_done_fn *done, void *arg
 		done(arg, &e);
 		return 0;
 	}
-	p->number = ++last_number;
 	p->will_resize = will_resize;
 	j = job_add(v, JOB_PAUSE, "", done, arg);
 	if (!j) {
@@ -333,7 +330,7 @@ uint64_t vdi_pause(struct vdi *v, bool will_resize, vdi_done_fn *done, void *arg
 		return 0;
 	}
 	j->pause = p;
-	return p->number;
+	return j->serial;
 }
 
 void vdi_unpause(struct vdi *v, vdi_done_fn *done, void *arg)
@@ -351,15 +348,9 @@ void vdi_unpause(struct vdi *v, vdi_done_fn *done, void *arg)
 		end(p);
 }
 
-void vdi_pause_is_over(struct vdi *v, uint64_t number)
+void pause_is_over(struct pause *p)
 {
-	struct job *j;
-
-	TAILQ_FOREACH(j, &v->jobs, link)
-		if (j->kind == JOB_PAUSE && j->pause->number == number)
-			j->pause->is_over = true;
-	if (v->job && v->job->kind == JOB_PAUSE && v->job->pause->number == number)
-		end(v->job->pause);
+	end(p);
 }
 
 void pause_hurry(struct vdi *v)

@@ -9,8 +9,8 @@
  *
  * What the file holds is every write that was acknowledged before the moment, none that was begun after it, and of those
  * in between some: what a disk holds whose power failed.  How writes wait meanwhile is block/point.h's.
- * With vdi_snapshot_hold() the moment lasts until it is said that it is over, or its patience is: so several disks can have
- * the same one.
+ * With vdi_snapshot_hold() the moment lasts until it is said that it is over, its patience is, or whoever asked is gone: so
+ * several disks can have the same one.
  *
  * The point stands above a mirror, which goes on.  A disk that nobody writes to (open read-only, or refusing after a handover)
  * gets no point in its stack: it is one already.
@@ -46,6 +46,8 @@ struct snapshot {
 	struct layer *below;        /* borrowed: what stood under the gate */
 	bool is_inserted;           /* the point is under the gate */
 	bool is_held;               /* until vdi_snapshot_go() */
+	bool is_going;              /* since then */
+	bool is_unwanted;           /* whoever asked is gone */
 	unsigned patience_ms;       /* > 0: to be held */
 	struct loop_timer *timer;   /* owned: that patience */
 	struct offload offload;     /* clones */
@@ -306,6 +308,7 @@ static const struct point_ops ops = { .clone = clone, .over = on_over };
 static void go(struct snapshot *s)
 {
 	s->is_held = false;
+	s->is_going = true;
 	loop_timer_free(take_ptr(&s->timer));
 	if (s->is_inserted) {
 		stack_wake(s->vdi);
@@ -344,12 +347,16 @@ static void quiet(struct vdi *v)
 	s->is_held = true;
 	loop_timer_set(s->timer, s->patience_ms);
 	job_answer(v->job);
+	if (s->is_unwanted)
+		point_give_up(s->point, ECANCELED);
 }
 
 static void made(struct vdi *v)
 {
 	struct snapshot *s = v->job->snapshot;
 
+	if (!v->step.err && s->is_unwanted)
+		error_set(&v->step, ECANCELED, "whoever asked for it is gone");
 	if (!v->step.err && s->patience_ms && !(s->timer = loop_timer_new(v->loop, on_timer, s)))
 		error_set(&v->step, ENOMEM, "out of memory");
 	if (!v->step.err && !(s->rest = loop_timer_new(v->loop, submit_clone, s)))
@@ -408,8 +415,8 @@ static bool is_beside(const char *path, const char *image)
 	return bytes && slash[1] && strcmp(path, image) != 0 && strncmp(path, image, bytes) == 0 && !strchr(image + bytes, '/');
 }
 
-static void add(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, struct vdi_snapshot_result *out,
-		vdi_done_fn *done, void *arg)
+static uint64_t add(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, struct vdi_snapshot_result *out,
+		    vdi_done_fn *done, void *arg)
 {
 	struct snapshot *s;
 	struct error e = { 0 };
@@ -418,12 +425,12 @@ static void add(struct vdi *v, const char *path, const char *volume, unsigned pa
 	if (volume && (strchr(volume, '/') || *volume == '.' || !*volume || strlen(volume) >= CBT_KEY_MAX)) {
 		error_set(&e, EINVAL, "%.60s is no volume's key", volume);
 		done(arg, &e);
-		return;
+		return 0;
 	}
 	if (!is_beside(path, v->path)) {
 		error_set(&e, EINVAL, "%.200s is not a file in the directory of %s", path, v->path);
 		done(arg, &e);
-		return;
+		return 0;
 	}
 	s = calloc(1, sizeof(*s));
 	if (!s || !(s->path = strdup(path)) || (volume && !(s->volume = strdup(volume)))) {
@@ -432,17 +439,19 @@ static void add(struct vdi *v, const char *path, const char *volume, unsigned pa
 		free(s);
 		error_set(&e, ENOMEM, "out of memory");
 		done(arg, &e);
-		return;
+		return 0;
 	}
 	s->vdi = v;
 	s->fd = -1;
 	s->patience_ms = patience_ms;
 	s->out = out;
 	j = job_add(v, JOB_SNAPSHOT, "", done, arg);
-	if (j)
-		j->snapshot = s;
-	else
+	if (!j) {
 		snapshot_free(s);
+		return 0;
+	}
+	j->snapshot = s;
+	return j->serial;
 }
 
 void vdi_snapshot(struct vdi *v, const char *path, const char *volume, struct vdi_snapshot_result *out, vdi_done_fn *done,
@@ -451,10 +460,19 @@ void vdi_snapshot(struct vdi *v, const char *path, const char *volume, struct vd
 	add(v, path, volume, 0, out, done, arg);
 }
 
-void vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done, void *arg)
+uint64_t vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done,
+			   void *arg)
 {
 	assert(patience_ms);
-	add(v, path, volume, patience_ms, NULL, done, arg);
+	return add(v, path, volume, patience_ms, NULL, done, arg);
+}
+
+/* What is being cloned is given up, too; what is complete stays, as nothing is gained. */
+void snapshot_is_over(struct snapshot *s)
+{
+	s->is_unwanted = true;
+	if (s->point && (s->is_held || s->is_going))
+		point_give_up(s->point, ECANCELED);
 }
 
 static struct snapshot *find_held(const struct vdi *v, const char *path)

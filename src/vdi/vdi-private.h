@@ -207,6 +207,7 @@ struct job_waiter {
 
 struct job {
 	enum job_kind kind;
+	uint64_t serial;       /* no other job of this process has it; not 0 */
 	char domain[DOMAINS_NAME_MAX];
 	bool is_read_only, is_forced;
 	uint64_t number;       /* REMOVE, SETTLE: the operation */
@@ -503,6 +504,7 @@ bool group_leave(struct vdi *v);
 struct snapshot;
 void snapshot_begin(struct vdi *v); /* JOB_SNAPSHOT */
 void snapshot_free(struct snapshot *s); /* NULL is allowed */
+void snapshot_is_over(struct snapshot *s); /* nobody wants it any more */
 
 /* --- resize.c */
 void resize_begin(struct vdi *v); /* JOB_RESIZE */
@@ -510,10 +512,10 @@ int resize_check(const struct vdi *v, struct error *e); /* whether the open disk
 void resize_look_for_journal(struct vdi *v);            /* ... as to a mirror that is suspended: on a pool thread, in v->step */
 
 /* --- pause.c */
-struct pause;
 void pause_begin(struct vdi *v); /* JOB_PAUSE */
 void pause_free(struct pause *p); /* NULL is allowed */
 void pause_hurry(struct vdi *v); /* it is over now */
+void pause_is_over(struct pause *p); /* nobody needs an answer */
 
 /* --- tracking.c */
 int tracking_open(struct vdi *v, struct error *e); /* on the pool: v->opened is open for writing; v->tracked then */

@@ -75,8 +75,10 @@ struct vdi_snapshot_result {
 };
 void vdi_snapshot(struct vdi *v, const char *path, const char *volume, struct vdi_snapshot_result *out, vdi_done_fn *done,
 		  void *arg);
-/* The same in two: done() when guests are held; they are, and other verbs wait, until go, for patience_ms at most. */
-void vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done, void *arg);
+/* The same in two: done() when guests are held; they are, and other verbs wait, until go, for patience_ms at most, or until
+ * vdi_hold_is_over(number), which ends it at any time before it is done. 0: done() was called. */
+uint64_t vdi_snapshot_hold(struct vdi *v, const char *path, const char *volume, unsigned patience_ms, vdi_done_fn *done,
+			   void *arg);
 /* done() as for vdi_snapshot(). ENOENT: it is not held. !is_wanted: nothing is made: ECANCELED. */
 void vdi_snapshot_go(struct vdi *v, const char *path, bool is_wanted, struct vdi_snapshot_result *out, vdi_done_fn *done,
 		     void *arg);
@@ -88,12 +90,13 @@ void vdi_track_save(struct vdi *v, const char *path, vdi_done_fn *done, void *ar
 /* The disk grows, whoever uses it. EBUSY: it is mirrored. ERANGE: it would get smaller. */
 void vdi_resize(struct vdi *v, uint64_t bytes, vdi_done_fn *done, void *arg);
 /* Closes the disk under its guests, who wait, for whoever is about to do something to its files: done() when all is flushed
- * and nothing holds the image. For 10 s at most, or until vdi_pause_is_over(number), or vdi_unpause(): then what stands at the
+ * and nothing holds the image. For 10 s at most, or until vdi_hold_is_over(number), or vdi_unpause(): then what stands at the
  * path is opened, with the size it has. EPERM, EBUSY (will_resize: a mirror runs): nothing was done. 0: done() was called. */
 uint64_t vdi_pause(struct vdi *v, bool will_resize, vdi_done_fn *done, void *arg);
 /* done() when guests go on, or with the reason why the disk could not be opened, which is tried again. ENOENT: not paused. */
 void vdi_unpause(struct vdi *v, vdi_done_fn *done, void *arg);
-void vdi_pause_is_over(struct vdi *v, uint64_t number); /* nobody needs an answer; of one that waits its turn, too */
+/* Of a pause, or a snapshot: nobody needs an answer. Of one that waits its turn, too. */
+void vdi_hold_is_over(struct vdi *v, uint64_t number);
 /* The volume is to be removed; nobody has it attached. Good: it may be. EAGAIN: its source was asked, ask again; EPERM: no. */
 void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* An admin's word: the disk is owned here, no guest runs from the other one. EPERM: it is already, or only by force. */

@@ -100,9 +100,9 @@ static void verbs_wait_and_whoever_asked_may_go(void **state)
 	assert_int_equal(pause_it(false), 0);
 	vdi_activate(rig_vdi, "4", true, false, rig_answer, &a);
 	queued = vdi_pause(rig_vdi, false, rig_answer, &second);
-	vdi_pause_is_over(rig_vdi, queued); /* before its turn */
+	vdi_hold_is_over(rig_vdi, queued); /* before its turn */
 	assert_int_equal(a.count, 0);
-	vdi_pause_is_over(rig_vdi, number);
+	vdi_hold_is_over(rig_vdi, number);
 	assert_int_equal(rig_answered(&a), 0);
 	assert_int_equal(rig_answered(&second), 0);
 	assert_int_equal(resume(), ENOENT);

@@ -142,6 +142,31 @@ static void held_too_long_guests_go_on(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+static void it_is_given_up_with_whoever_asked(void **state)
+{
+	struct answer held = { 0 }, queued = { 0 }, gone = { 0 };
+	uint64_t first, second;
+
+	(void)state;
+	assert_int_equal(rig_activate("3", false), 0);
+	first = vdi_snapshot_hold(rig_vdi, target(), NULL, 10000, rig_answer, &held);
+	assert_int_equal(rig_answered(&held), 0);
+	second = vdi_snapshot_hold(rig_vdi, target(), NULL, 10000, rig_answer, &queued);
+	vdi_hold_is_over(rig_vdi, second); /* before its turn */
+	assert_int_equal(queued.count, 0);
+	vdi_hold_is_over(rig_vdi, first);
+	assert_int_equal(rig_answered(&queued), ECANCELED);
+	assert_int_equal(go(true), ENOENT);
+	assert_int_equal(access(path, F_OK), -1);
+	first = vdi_snapshot_hold(rig_vdi, target(), NULL, 10000, rig_answer, &held);
+	UNTIL(held.count == 2);
+	vdi_snapshot_go(rig_vdi, target(), true, &result, rig_answer, &gone);
+	vdi_hold_is_over(rig_vdi, first); /* while it is cloned */
+	assert_int_equal(rig_answered(&gone), ECANCELED);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
 static void start_mirror(void)
 {
 	const struct vdi_mirror_args args = { .domain = "3", .remote = "nbd://far/mirror" };
@@ -224,6 +249,7 @@ int main(void)
 		RIG_TEST(only_beside_the_image),
 		RIG_TEST(held_it_waits_for_the_word),
 		RIG_TEST(held_too_long_guests_go_on),
+		RIG_TEST(it_is_given_up_with_whoever_asked),
 		RIG_TEST(a_mirror_goes_on_below_it),
 		RIG_TEST(a_disk_in_use_grows_and_never_shrinks),
 		RIG_TEST(a_disk_that_is_mirrored_does_not_grow),
