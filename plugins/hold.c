@@ -24,17 +24,16 @@
 #include "plugins/uri.h"
 
 #define LOCK_TRIES 2000u      /* 2 s */
-#define PAUSE_WAIT_MS 30000u  /* a slow disk's guests may have much to flush */
 
-static uint64_t now_ms(void)
+static uint64_t now_us(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-static enum client_outcome reach(struct client *c, const char *path, struct error *e)
+static enum client_outcome reach(struct client *c, const char *path, unsigned wait_ms, struct error *e)
 {
 	CLEANUP_FREE char *canonical = uri_canonical(path, e);
 	struct process p;
@@ -42,15 +41,15 @@ static enum client_outcome reach(struct client *c, const char *path, struct erro
 	c->fd = -1;
 	if (!canonical || process_by_path(&p, canonical, e) == -1)
 		return CLIENT_BROKEN;
-	return client_connect(c, p.control, PAUSE_WAIT_MS, e);
+	return client_connect(c, p.control, wait_ms, e);
 }
 
 /* CLIENT_ANSWERED: it was sent. */
 static enum client_outcome ask(struct hold *h, const char *path, struct error *e)
 {
-	enum client_outcome outcome = reach(&h->client, path, e);
+	enum client_outcome outcome = reach(&h->client, path, h->wait_ms, e);
 
-	h->asked_ms = now_ms();
+	h->asked_us = now_us();
 	if (outcome != CLIENT_ANSWERED)
 		return outcome;
 	return client_send(&h->client, "pause", h->for_resize ? "{\"resize\":true}" : NULL, e);
@@ -80,7 +79,7 @@ static int receive(struct hold *h, const char *path, struct error *e)
 	switch (client_receive(&h->client, &ok, e)) {
 	case CLIENT_ANSWERED:
 		h->was_open = true;
-		h->held_ms = now_ms();
+		h->held_us = now_us();
 		return lock_paused(h, path, e);
 	case CLIENT_LOST:
 		return 1;
@@ -130,9 +129,9 @@ int hold_wait(struct hold *h, const char *path, struct error *e)
 	return r;
 }
 
-void hold_begin(struct hold *h, const char *path)
+void hold_begin(struct hold *h, const char *path, unsigned wait_ms)
 {
-	*h = (struct hold) { .lock = -1, .client.fd = -1 };
+	*h = (struct hold) { .lock = -1, .wait_ms = wait_ms, .client.fd = -1 };
 	begin(h, path);
 }
 
@@ -143,7 +142,7 @@ bool hold_is_possible(const char *path, struct error *e)
 
 	if (lock >= 0)
 		return true;
-	if (e->err != EBUSY || reach(&c, path, e) != CLIENT_ANSWERED)
+	if (e->err != EBUSY || reach(&c, path, HOLD_WAIT_MS, e) != CLIENT_ANSWERED)
 		return false;
 	client_close(&c);
 	return true;
@@ -153,7 +152,7 @@ int hold_take(struct hold *h, const char *path, bool for_resize, struct error *e
 {
 	struct error ignored;
 
-	*h = (struct hold) { .lock = -1, .for_resize = for_resize, .client.fd = -1 };
+	*h = (struct hold) { .lock = -1, .for_resize = for_resize, .wait_ms = HOLD_WAIT_MS, .client.fd = -1 };
 	begin(h, path);
 	if (hold_wait(h, path, e) == 0)
 		return 0;
@@ -161,27 +160,38 @@ int hold_take(struct hold *h, const char *path, bool for_resize, struct error *e
 	return -1;
 }
 
-int hold_end(struct hold *h, struct error *e)
+void hold_go(struct hold *h)
 {
-	CLEANUP_FREE char *ok = NULL;
-	enum client_outcome outcome;
-	uint64_t begun_ms = now_ms(), ended_ms;
+	struct error e;
 
 	if (h->lock >= 0)
 		close(h->lock);
 	h->lock = -1;
+	if (h->is_going)
+		return;
+	h->is_going = true;
+	h->going_us = now_us();
+	/* A pause also ends with its connection. */
+	if (h->client.fd >= 0 && (!h->was_open || client_send(&h->client, "resume", NULL, &e) != CLIENT_ANSWERED))
+		client_close(&h->client);
+}
+
+int hold_end(struct hold *h, struct error *e)
+{
+	CLEANUP_FREE char *ok = NULL;
+	enum client_outcome outcome;
+	uint64_t ended_us;
+
+	hold_go(h);
 	if (h->client.fd < 0)
 		return 0;
-	outcome = h->was_open ? client_send(&h->client, "resume", NULL, e) : CLIENT_LOST;
-	if (outcome == CLIENT_ANSWERED)
-		outcome = client_receive(&h->client, &ok, e);
+	outcome = client_receive(&h->client, &ok, e);
 	client_close(&h->client);
-	ended_ms = now_ms();
-	if (h->was_open)
-		log_info("a disk was held for %u ms: %u until it was closed, %u to open it again",
-			 (unsigned)(ended_ms - h->asked_ms), (unsigned)(h->held_ms - h->asked_ms),
-			 (unsigned)(ended_ms - begun_ms));
-	if (!h->was_open || outcome == CLIENT_ANSWERED)
+	ended_us = now_us();
+	h->lasted_us = ended_us - h->asked_us;
+	log_info("a disk was held for %.1f ms: %.1f until it was closed, %.1f to open it again", (double)h->lasted_us / 1e3,
+		 (double)(h->held_us - h->asked_us) / 1e3, (double)(ended_us - h->going_us) / 1e3);
+	if (outcome == CLIENT_ANSWERED)
 		return 0;
 	log_error("a disk that was paused is not served again yet: %s", e->text);
 	return -1;

@@ -26,14 +26,14 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "plugins/chain.h"
+#include "plugins/branch.h"
 #include "plugins/coalesce.h"
 #include "plugins/datapath.h"
 #include "plugins/hold.h"
 #include "plugins/lock.h"
 #include "plugins/qemu-img.h"
+#include "plugins/taking.h"
 #include "plugins/tree.h"
-#include "plugins/volume.h"
 #include "qcow2/qcow2-chain.h"
 
 static int out_of_memory(struct error *e)
@@ -123,185 +123,11 @@ static int qcow2_grow(const struct image *i, int64_t bytes, struct error *e)
 
 /* --- take */
 
-static int make_on(const char *path, const struct qcow2_header *h, struct error *e)
-{
-	return *h->backing ? qemu_img_overlay(path, h->backing, (int64_t)h->size_bytes, e)
-			   : qemu_img_make(path, (int64_t)h->size_bytes, e);
-}
-
-/* With the leaf's lock. What a process has open it goes on noting in the log it has; such a snapshot gets none. */
-static int cut_log(const struct image_taking *t, struct error *e)
-{
-	return t->is_snapshot ? chain_cut(t->from.dir, t->from.key, t->to.key, e) : 0;
-}
-
-/* 1: it was written to, or is being. */
-static int take_blank(const struct image_taking *t, const char *leaf, const char *to, struct error *e)
-{
-	CLEANUP_LOCK int fd = lock_try_shared(leaf, e);
-	struct qcow2_header h;
-	bool is_blank;
-
-	if (fd < 0)
-		return e->err == EBUSY ? 1 : -1;
-	if (qcow2_read_header(fd, leaf, &h, e) == -1 || qcow2_is_blank(fd, &h, &is_blank, e) == -1)
-		return -1;
-	if (!is_blank || make_on(to, &h, e) == -1)
-		return is_blank ? -1 : 1;
-	if (cut_log(t, e) == 0)
-		return 0;
-	unlink(to);
-	return -1;
-}
-
-struct branch {
-	const char *dir, *leaf;
-	char base_name[TREE_NAME_TEXT];
-	char *base, *next; /* owned: paths. next: V's new leaf */
-	struct qcow2_header header;
-};
-
-static int check_length(const struct branch *b, struct error *e)
-{
-	struct image_info info;
-	unsigned files;
-
-	if (tree_look(b->dir, b->leaf, &info, &files, e) == -1)
-		return -1;
-	if (files < TREE_MAX)
-		return 0;
-	return error_set(e, EMLINK,
-			 "it consists of %u files already, so often was it snapshotted or cloned; destroy some, and wait "
-			 "until their data was merged (Plugin.diagnostics tells), or copy it", files);
-}
-
-static int branch_init(struct branch *b, const char *dir, const char *leaf, struct error *e)
-{
-	char uuid[VOLUME_UUID_TEXT];
-
-	*b = (struct branch) { .dir = dir, .leaf = leaf };
-	if (check_length(b, e) == -1 || read_header(leaf, &b->header, e) == -1)
-		return -1;
-	volume_make_uuid(uuid);
-	snprintf(b->base_name, sizeof(b->base_name), "%s" QCOW2_BASE_SUFFIX, uuid);
-	if (asprintf(&b->base, "%s/%s", dir, b->base_name) < 0)
-		b->base = NULL;
-	if (asprintf(&b->next, "%s/.%s" QCOW2_SUFFIX ".new", dir, uuid) < 0)
-		b->next = NULL;
-	return b->base && b->next ? 0 : out_of_memory(e);
-}
-
-static void branch_fini(struct branch *b)
-{
-	free(b->base);
-	free(b->next);
-}
-
-/* Is the leaf that is held now the one that has the base's name, and of the size it had? */
-static int check_held(const struct branch *b, const struct hold *h, struct error *e)
-{
-	struct qcow2_header now;
-	struct stat held, linked;
-
-	if (fstat(h->lock, &held) == -1 || stat(b->base, &linked) == -1)
-		return error_errno(e, errno, "look at %s", b->leaf);
-	if (qcow2_read_header(h->lock, b->leaf, &now, e) == -1)
-		return -1;
-	if (held.st_ino == linked.st_ino && held.st_dev == linked.st_dev && now.size_bytes == b->header.size_bytes)
-		return 0;
-	return error_set(e, EAGAIN, "%s was changed by another call meanwhile; ask again", b->leaf);
-}
-
-static int rename_held(const struct branch *b, const struct hold *h, struct error *e)
-{
-	int err;
-
-	if (check_held(b, h, e) == -1)
-		return -1;
-	if (rename(b->next, b->leaf) == -1)
-		return error_errno(e, errno, "replace %s", b->leaf);
-	err = image_sync_dir(b->dir);
-	if (!err)
-		return 0;
-	/* Perhaps the directory shows it and the medium has it not: then it must not be written to. Back, which is as good. */
-	if (rename(b->base, b->leaf) == -1)
-		log_error("%s cannot be put back: %s", b->leaf, strerror(errno));
-	return error_errno(e, err, "make the new %s durable", b->leaf);
-}
-
-static int link_base(const struct branch *b, struct error *e)
-{
-	int err;
-
-	if (link(b->leaf, b->base) == -1)
-		return error_errno(e, errno, "give %s another name", b->leaf);
-	err = image_sync_dir(b->dir);
-	return err ? error_errno(e, err, "make %s durable", b->base) : 0;
-}
-
-/* The leaf's file becomes the base. Then the leaf is a new one. */
-static int branch_off(const struct branch *b, struct image_taking *t, struct error *e)
-{
-	struct error why;
-	struct hold h;
-	int r;
-
-	if (link_base(b, e) == -1)
-		return -1;
-	r = hold_take(&h, b->leaf, false, e);
-	if (r == -1)
-		return -1;
-	t->was_written = h.was_open;
-	r = cut_log(t, e); /* its process closed the log with the image */
-	if (r == 0)
-		r = rename_held(b, &h, e);
-	hold_end(&h, &why);
-	return r;
-}
-
-/* It failed. The base goes where it is but another name of the leaf. */
-static void branch_undo(const struct branch *b, const char *to)
-{
-	struct stat leaf, base;
-
-	unlink(b->next);
-	unlink(to);
-	if (stat(b->leaf, &leaf) == 0 && stat(b->base, &base) == 0 && leaf.st_ino == base.st_ino)
-		unlink(b->base);
-}
-
-static int take_written(struct image_taking *t, const char *leaf, const char *to, struct error *e)
-{
-	struct branch b;
-	int r = branch_init(&b, t->from.dir, leaf, e);
-
-	if (r == 0)
-		r = qemu_img_overlay(b.next, b.base_name, (int64_t)b.header.size_bytes, e);
-	if (r == 0)
-		r = qemu_img_overlay(to, b.base_name, (int64_t)b.header.size_bytes, e);
-	if (r == 0)
-		r = branch_off(&b, t, e);
-	if (r == -1 && b.base && b.next)
-		branch_undo(&b, to);
-	branch_fini(&b);
-	return r;
-}
-
 static int qcow2_take(struct image_taking *t, struct error *e)
 {
 	CLEANUP_LOCK int lock = tree_lock(t->from.dir, e);
-	CLEANUP_FREE char *leaf = image_path(&t->from);
-	CLEANUP_FREE char *to = image_passing_path(&t->to);
-	int r;
 
-	if (lock < 0)
-		return -1;
-	if (!leaf || !to)
-		return out_of_memory(e);
-	if (datapath_check_whole(leaf, e) == -1)
-		return -1;
-	r = take_blank(t, leaf, to, e);
-	return r == 1 ? take_written(t, leaf, to, e) : r;
+	return lock < 0 ? -1 : taking_alone(&taking_qcow2, t, e);
 }
 
 /* --- compose */
@@ -312,7 +138,6 @@ static int find_base(const char *dir, const char *path, char name[static TREE_NA
 	CLEANUP_LOCK int fd = lock_try(path, e);
 	struct qcow2_header h;
 	struct branch b;
-	struct image_taking t = { 0 };
 	bool is_blank;
 	int r;
 
@@ -327,11 +152,11 @@ static int find_base(const char *dir, const char *path, char name[static TREE_NA
 	close(take_fd(&fd));
 	r = branch_init(&b, dir, path, e);
 	if (r == 0)
-		r = qemu_img_overlay(b.next, b.base_name, (int64_t)b.header.size_bytes, e);
+		r = branch_make(&b, e);
 	if (r == 0)
-		r = branch_off(&b, &t, e);
-	if (r == -1 && b.base && b.next)
-		branch_undo(&b, b.next);
+		r = branch_off(&b, e);
+	if (r == -1)
+		branch_undo(&b);
 	strcpy(name, b.base_name);
 	branch_fini(&b);
 	return r;
@@ -424,6 +249,7 @@ const struct image_ops image_qcow2 = {
 	.look = qcow2_look,
 	.grow = qcow2_grow,
 	.take = qcow2_take,
+	.steps = &taking_qcow2,
 	.describe = qcow2_describe,
 	.compose = qcow2_compose,
 	.collect = qcow2_collect,

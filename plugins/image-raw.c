@@ -19,6 +19,7 @@
 #include "plugins/datapath.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
+#include "plugins/taking.h"
 
 static int out_of_memory(struct error *e)
 {
@@ -159,5 +160,6 @@ const struct image_ops image_raw = {
 	.look = raw_look,
 	.grow = raw_grow,
 	.take = raw_take,
+	.steps = &taking_raw,
 	.describe = raw_describe,
 };

@@ -40,6 +40,7 @@ struct image_taking {
 	bool was_written; /* out: somebody had it open for writing, so the content is nobody else's */
 };
 
+struct taking_steps;
 struct image_ops {
 	const char *format;
 	/* A descriptor: held while one of its images gets a name, as others look which there are. NULL: nobody does. */
@@ -53,6 +54,8 @@ struct image_ops {
 	/* Makes to's passing file, durable, of from as it is at one moment; from and to are of this format, and of one directory.
 	 * EOPNOTSUPP: nothing can be shared, and may not be copied. */
 	int (*take)(struct image_taking *t, struct error *e);
+	/* The same step by step (taking.h). */
+	const struct taking_steps *steps;
 	/* The file at path, which nobody writes to, as an argument of qemu-img's that makes it open nothing else; heap. */
 	char *(*describe)(const struct image *i, const char *path, struct error *e);
 	/* Where i was never written to it reads as parent from now on, and whatever becomes of that. NULL: it cannot be. */

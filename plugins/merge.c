@@ -147,7 +147,7 @@ static int hold_all(struct leaves *l, struct error *e)
 	int r = 0;
 
 	for (size_t i = 0; i < l->count; i++)
-		hold_begin(&l->hold[i], l->path[i]);
+		hold_begin(&l->hold[i], l->path[i], HOLD_WAIT_MS);
 	for (size_t i = 0; r == 0 && i < l->count; i++)
 		r = hold_wait(&l->hold[i], l->path[i], e);
 	return r;

@@ -219,6 +219,15 @@ enum client_outcome client_connect(struct client *c, const char *socket_path, un
 	return outcome;
 }
 
+void client_bound(struct client *c, unsigned wait_ms)
+{
+	const struct timeval none = { 0 };
+
+	c->deadline_ms = wait_ms ? now_ms() + wait_ms : 0;
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
+	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none));
+}
+
 void client_close(struct client *c)
 {
 	if (c->fd >= 0)

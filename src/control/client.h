@@ -35,6 +35,8 @@ enum client_outcome client_connect(struct client *c, const char *socket_path, un
 enum client_outcome client_send(struct client *c, const char *verb, const char *args, struct error *e);
 /* The answer to what was sent. *ok as client_ask()'s. */
 enum client_outcome client_receive(struct client *c, char **ok, struct error *e);
+/* What comes from now on is bounded anew. */
+void client_bound(struct client *c, unsigned wait_ms);
 void client_close(struct client *c);
 
 /* The same for those who need not tell the outcomes apart. NULL + e. */
