@@ -3,13 +3,13 @@ noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
 	plugins/bounded.c plugins/bounded.h plugins/branch.c plugins/branch.h plugins/chain.c plugins/chain.h plugins/child.c plugins/child.h plugins/coalesce.c \
 	plugins/coalesce.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
-	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h plugins/hold.c plugins/hold.h \
+	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h plugins/joint.c plugins/joint.h plugins/hold.c plugins/hold.h \
 	plugins/image.c plugins/image.h plugins/image-clone.c plugins/image-qcow2.c plugins/image-raw.c plugins/lock.c \
 	plugins/lock.h plugins/merge.c plugins/merge.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
 	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/ownership.c \
 	plugins/ownership.h plugins/plugin.c plugins/probe.c plugins/probe.h plugins/process.c plugins/process.h \
 	plugins/qemu-img.c plugins/qemu-img.h plugins/records.c plugins/records.h plugins/side.c plugins/side.h \
-	plugins/side-qcow2.c plugins/smapi.h plugins/spawn.c plugins/spawn.h plugins/sr.c plugins/sr.h plugins/sr-filebased.c \
+	plugins/side-qcow2.c plugins/smapi.h plugins/snapshot-group.c plugins/snapshot-group.h plugins/spawn.c plugins/spawn.h plugins/sr.c plugins/sr.h plugins/sr-filebased.c \
 	plugins/sr-format.c plugins/sr-device.c plugins/sr-device.h plugins/sr-ext4.c plugins/sr-xfs.c plugins/sr-nfs.c \
 	plugins/sr-mounted.c plugins/sr-mounted.h plugins/taking.c plugins/taking.h plugins/taking-qcow2.c plugins/taking-raw.c plugins/types.c plugins/types.h plugins/unit.c plugins/unit.h plugins/uri.c \
 	plugins/uri.h plugins/tree.c plugins/tree.h plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h \

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/chain.h"
+#include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 
@@ -273,7 +274,7 @@ static bool is_record(const char *dir UNUSED, const char *name, char *key)
 /* Has it, in its middle, the name of what is replaced by rename? */
 static bool is_half_written(const char *name)
 {
-	if (strstr(name, ".json.") || strstr(name, ".cbt.") || strstr(name, LEASE_SUFFIX "."))
+	if (strstr(name, ".json.") || strstr(name, ".cbt.") || strstr(name, LEASE_SUFFIX ".") || strstr(name, JOINT_PREFIX))
 		return true;
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
 		const char *at = strstr(name, *suffix);
@@ -322,6 +323,8 @@ static bool is_leftover(const char *dir, const char *name, char *key)
 
 	snprintf(key, NAME_MAX + 1, "%s", name);
 	if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name))
+		return true;
+	if (joint_is_file(name))
 		return true;
 	if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i))
 		return true;
@@ -393,7 +396,9 @@ static void sweep_one(const char *dir, const char *name)
 
 	if (!path)
 		return;
-	if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i)) {
+	if (joint_is_file(name)) {
+		joint_sweep(dir, name);
+	} else if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i)) {
 		sweep_image(&i, path);
 	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
 		log_info("%s is removed", path);

@@ -9,6 +9,7 @@
  *      DIR/<key>.raw.lease/    where the SR is shared: which host has it active (base/lease.h)
  *      DIR/.<key>.raw.new      another name of it while the volume is made
  *      DIR/<key>.cbt           what changed in it, where that is tracked (chain.h); also when its image was destroyed
+ *      DIR/sxm-sr.group.<uuid> while volumes are made that come to be together (joint.h)
  *      DIR/<uuid>.base.qcow2   what images stand on (tree.h), and DIR/sxm-sr.chains, the lock of who looks at that or changes it
  *
  * Files are replaced by rename, so readers take no lock and see the old or the new.

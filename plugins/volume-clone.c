@@ -22,10 +22,9 @@
 #include "base/cleanup.h"
 #include "plugins/chain.h"
 #include "plugins/datapath.h"
+#include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/volume.h"
-
-#define TIME_TEXT 24
 
 /* --- the record */
 
@@ -47,14 +46,20 @@ static int set_content_id(struct jsonspec_map *keys, bool is_same)
 	return jsonspec_map_set(keys, "content_id", fresh);
 }
 
+void volume_make_time(char text[static VOLUME_TIME_TEXT])
+{
+	time_t now = time(NULL);
+	struct tm tm;
+
+	strftime(text, VOLUME_TIME_TEXT, "%Y%m%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+}
+
 /* What was said of the origin as a snapshot, as what is started anew at boot, and as an end of a move, is not so of this one. */
 static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, bool is_snapshot)
 {
 	static const char *const not_inherited[] = { "clone-on-boot", "snapshot_time", "is_a_snapshot", "snapshot_of",
-						     "_sm_config_base_mirror", CHAIN_COPY_OF, NULL };
-	char when[TIME_TEXT];
-	time_t now = time(NULL);
-	struct tm tm;
+						     "_sm_config_base_mirror", CHAIN_COPY_OF, JOINT_KEY, NULL };
+	char when[VOLUME_TIME_TEXT];
 
 	for (const char *const *key = not_inherited; *key; key++)
 		jsonspec_map_unset(keys, *key);
@@ -62,13 +67,12 @@ static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, boo
 		return -1;
 	if (!is_snapshot)
 		return 0;
-	strftime(when, sizeof(when), "%Y%m%dT%H:%M:%SZ", gmtime_r(&now, &tm));
+	volume_make_time(when);
 	return jsonspec_map_set(keys, "is_a_snapshot", "true") == 0 && jsonspec_map_set(keys, "snapshot_of", t->from.key) == 0 ?
 	       jsonspec_map_set(keys, "snapshot_time", when) : -1;
 }
 
-/* The origin's record becomes the new one's. */
-static int change_record(struct meta_volume *m, const struct image_taking *t, bool is_snapshot, struct error *e)
+int volume_derive(struct meta_volume *m, const struct image_taking *t, bool is_snapshot, struct error *e)
 {
 	CLEANUP_FREE char *passing = image_passing_path(&t->to);
 	struct image_info info;
@@ -87,7 +91,7 @@ static int change_record(struct meta_volume *m, const struct image_taking *t, bo
 
 static int finish(struct image_taking *t, struct meta_volume *m, bool is_snapshot, struct error *e)
 {
-	if (change_record(m, t, is_snapshot, e) == -1) {
+	if (volume_derive(m, t, is_snapshot, e) == -1) {
 		image_settle(&t->to);
 		return -1;
 	}

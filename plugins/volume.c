@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "plugins/chain.h"
 #include "plugins/datapath.h"
+#include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
@@ -104,7 +105,7 @@ int volume_describe(const char *dir, const char *key, struct types_volume *v, st
 		if (meta_volume_guess(key, image.ops->format, &m) == -1)
 			return error_set(e, ENOMEM, "out of memory");
 	}
-	r = fill(dir, key, &m, v, e);
+	r = joint_is_pending(dir, &m.keys) ? 1 : fill(dir, key, &m, v, e);
 	meta_volume_clear(&m);
 	return r;
 }

@@ -12,8 +12,10 @@
 #include "plugins/smapi.h"
 
 #define VOLUME_UUID_TEXT 37
+#define VOLUME_TIME_TEXT 24
 
 void volume_make_uuid(char text[static VOLUME_UUID_TEXT]);
+void volume_make_time(char text[static VOLUME_TIME_TEXT]); /* now, as a snapshot's key "snapshot_time" has it */
 /* All of these: -1 + f. */
 int volume_raise_missing(const char *key, struct failure *f);
 int volume_open_sr(struct smapi_call *call, struct sr *sr, struct failure *f); /* key is one, too */
@@ -33,6 +35,8 @@ int volume_read_whole(const char *dir, const char *key, struct meta_volume *m, s
 bool volume_is_data_destroyed(const char *image);
 /* The image of the volume that is there. */
 int volume_image(const struct sr *sr, const char *key, struct image *i, struct failure *f);
+/* The origin's record becomes that of what was taken of it: t->to's passing file is there. */
+int volume_derive(struct meta_volume *m, const struct image_taking *t, bool is_snapshot, struct error *e);
 /* Its image is published: the record makes it a volume. On error nothing of it is left. */
 int volume_add(const struct image *i, const struct meta_volume *m, struct error *e);
 /* With the record's lock held. record: its path; NULL: it has none of ours. */
