@@ -15,6 +15,6 @@ struct cmd {
 };
 #define CMD_USAGE (-1)
 
-extern const struct cmd cmd_doctor, cmd_fsck;
+extern const struct cmd cmd_doctor, cmd_fsck, cmd_snapshot;
 
 #endif
