@@ -25,7 +25,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/tenancy.c src/vdi/tenancy.h \
 	src/vdi/tracking.c \
 	src/vdi/verification.c \
-	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h
+	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h src/vdi/vdi-steps.h
 libvdi_la_SOURCES =
 libvdiroom_la_LIBADD = libcbt.la
 libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la
