@@ -11,9 +11,13 @@
  *                       mine: COPYING          |                          failed: the whole range DIRTY
  *                                              '--> zeros on pristine chunks: CLEAN, nothing is sent (I6)
  *
- * A copy is cut where pristine chunks end: then all of it is one or the other, and zeros need no splitting. Where nothing is
- * pristine it bridges gaps, as long as half of it is DIRTY: guests leave chunks scattered, and a request each would cost more
- * than some bytes sent twice. (CLEAN bytes read under the local claim, and in order by the far claim, do no harm.)
+ * A copy is cut where pristine chunks end: then all of it is one or the other, and zeros need no splitting. It bridges gaps:
+ * guests leave chunks scattered, and a request each costs more than some bytes sent for nothing. (CLEAN bytes read under the
+ * local claim, and in order by the far claim, do no harm.) Where nothing is pristine, as long as half of it is DIRTY. Among
+ * pristine chunks the bytes are zeros that the far side has, and may have to find room for: there only narrow gaps, and all of
+ * them together cost what guests saved by writing to DIRTY chunks, and a little of what was copied.
+ *
+ * A write to pristine chunks so near to DIRTY ones that the pass has not come to yet is left to it (core-write.c), too.
  *
  * Can fail:    a read: its chunks one by one, each three times; then `unreadable`, DIRTY for good, and before "complete" that
  *              is the operation's end (I7).
@@ -24,8 +28,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define READING_ACTIVE_MAX 8u
-#define READING_IDLE_MAX 32u
+#define READING_MAX 32u
+#define READING_ACTIVE_BYTES (2 * MiB) /* a guest's reads and writes stand behind them */
+#define BRIDGED_SHARE 32u              /* of what was copied, one part in so many may be zeros that bridge */
 #define GUEST_ACTIVE_NS (100 * NS_PER_MS)
 #define READ_ATTEMPTS 3u
 
@@ -45,7 +50,9 @@ static bool can_choose(const struct core *c)
 		return false;
 	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable))
 		return false;
-	return c->reading_count < (core_is_guest_active(c) ? READING_ACTIVE_MAX : READING_IDLE_MAX);
+	if (core_is_guest_active(c) && c->reading_bytes >= READING_ACTIVE_BYTES)
+		return false;
+	return c->reading_count < READING_MAX;
 }
 
 /* A copy that waits for its claim has this already. */
@@ -107,8 +114,16 @@ static bool is_pristine_chunk(const struct core *c, uint64_t chunk)
 	return core_map_is_pristine(&c->map, (struct core_span){ chunk, chunk + 1 });
 }
 
-/* From `first`, which is DIRTY and readable, no further than `end`: all pristine, and DIRTY; or none of it pristine, and at
- * least half of it DIRTY. */
+/* Between DIRTY chunks that are pristine as it is: `wide` in a row so far, `gaps` in all. */
+static bool may_bridge_pristine(const struct core *c, uint64_t wide, uint64_t gaps)
+{
+	uint64_t spared = c->merged_bytes + c->sum.copied_bytes / BRIDGED_SHARE;
+
+	return wide <= CORE_BRIDGED_CHUNKS && c->bridged_bytes + gaps * CORE_CHUNK_BYTES <= spared;
+}
+
+/* From `first`, which is DIRTY and readable, no further than `end`: all pristine, with narrow gaps; or none of it pristine, and
+ * at least half of it DIRTY. */
 static struct core_span run_from(const struct core *c, uint64_t first, uint64_t end)
 {
 	bool is_pristine = is_pristine_chunk(c, first);
@@ -118,11 +133,15 @@ static struct core_span run_from(const struct core *c, uint64_t first, uint64_t 
 	end = MIN(end, first + chunks_allowed(c, first));
 	end = MIN(end, bitmap_next(c->map.unreadable, first));
 	while (next < end && is_pristine_chunk(c, next) == is_pristine) {
-		if (bitmap_test(c->map.dirty, next))
-			run.end = next + 1;
-		else if (is_pristine || ++gaps > length_of(run) / 2 || !core_marks_covers(c, next))
+		if (bitmap_test(c->map.dirty, next++)) {
+			run.end = next;
+			continue;
+		}
+		gaps++;
+		if (is_pristine ? !may_bridge_pristine(c, next - run.end, gaps) : gaps > length_of(run) / 2)
 			break;
-		next++;
+		if (!core_marks_covers(c, next - 1))
+			break;
 	}
 	return run;
 }
@@ -149,10 +168,26 @@ static void retire(struct core *c, struct core_op *op)
 	c->idle[c->idle_count++] = op;
 }
 
+/* Of its local disk; until it is over, the charge is what it reads. */
+static void charge(struct core *c, struct core_op *op)
+{
+	uint64_t bytes = range_length(op->range);
+
+	c->copy_charge += bytes - op->charge_bytes;
+	c->reading_bytes += bytes - op->charge_bytes;
+	op->charge_bytes = bytes;
+}
+
+static void end_reading(struct core *c, struct core_op *op)
+{
+	c->reading_count--;
+	c->reading_bytes -= op->charge_bytes;
+}
+
 /* The reading half is over: nothing is on its way to the far side, the copy's charge and claim go. */
 static void give_up(struct core *c, struct core_op *op)
 {
-	c->reading_count--;
+	end_reading(c, op);
 	c->copy_charge -= op->charge_bytes;
 	op->local_leg = CORE_LOCAL_OVER;
 	if (op->local.is_live)
@@ -175,8 +210,7 @@ bool core_copy_choose(struct core *c)
 	op = revive(c);
 	c->cursor = run.end;
 	op->range = core_map_bytes(&c->map, run);
-	op->charge_bytes = range_length(op->range);
-	c->copy_charge += op->charge_bytes;
+	charge(c, op);
 	op->local_leg = CORE_LOCAL_WAITING;
 	if (claim_take(c->local_claims, &op->local, op->range, op))
 		TAILQ_INSERT_TAIL(&c->granted, &op->local, wake);
@@ -213,13 +247,12 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 		give_up(c, op);
 		return;
 	}
-	c->copy_charge -= op->charge_bytes;
 	op->range = core_map_bytes(&c->map, run);
-	op->charge_bytes = range_length(op->range);
-	c->copy_charge += op->charge_bytes;
-
+	charge(c, op);
 	core_marks_pin(c, op);
 	make_copying(c, op, run);
+	if (is_pristine_chunk(c, run.first))
+		c->bridged_bytes += (length_of(run) - op->mine_count) * CORE_CHUNK_BYTES;
 	op->local_leg = CORE_LOCAL_BUSY;
 	core_push(out, CORE_DO_COPY_READ, op, 0, 0);
 	if (PLANTED(BUG_READ_UNCLAIMED))
@@ -274,7 +307,7 @@ static void hand_over(struct core *c, struct core_op *op, struct core_span hull,
 	op->far_kind = is_zero && c->far.can_zero ? CORE_FAR_ZERO : CORE_FAR_WRITE;
 	op->far_may_trim = true;
 	op->far_range = core_map_bytes(&c->map, hull);
-	c->reading_count--;
+	end_reading(c, op);
 	op->local_leg = CORE_LOCAL_OVER;
 	core_far_enqueue(c, op);
 	if (op->local.is_live)

@@ -33,6 +33,7 @@
 	X(GUEST_FAILURE_IS_CLEAN) /* I4 */ \
 	X(LINK_DOWN_FORGETS)      /* I4: what was still queued */ \
 	X(OVERFLOW_ALWAYS)        /* I4: the dirty count grows though the bound holds */ \
+	X(LEAVES_WHAT_WAS_SENT)   /* I4: a write is left to the pass though its chunk was sent before */ \
 	X(PRISTINE_STAYS)         /* I6: in spite of an enqueue */ \
 	X(ZERO_ALWAYS_SKIPPED)    /* I6: pristine or not */ \
 	X(TRIM_AFTER_ERROR)       /* I6: the far leg goes though the local leg failed */ \
@@ -151,6 +152,9 @@ struct core {
 	struct core_op *copies;      /* owned: CORE_COPIES_MAX */
 	struct core_op *idle[CORE_COPIES_MAX], *live[CORE_COPIES_MAX];
 	unsigned idle_count, live_count, reading_count;
+	uint64_t reading_bytes;
+	uint64_t merged_bytes;       /* guests wrote to what was DIRTY: sent once for all of it */
+	uint64_t bridged_bytes;      /* copies sent to pristine chunks because they lay between */
 	uint64_t copying_chunks, cursor, passes;
 	uint64_t pass_over_ns;       /* on this link: when the first one was over */
 	uint64_t promise_flush;      /* ... and the number of the flush that has to end before "complete" */
@@ -215,6 +219,8 @@ bool core_sync_wants_flush(const struct core *c);
 void core_sync_release_all(struct core *c);   /* nobody waits any more: the link is gone, or the mode is another */
 void core_sync_watch(struct core *c);         /* as time passes */
 bool core_sync_answer(struct core *c, struct core_actions *out); /* false: no room */
+
+#define CORE_BRIDGED_CHUNKS 2u /* between two chunks that are DIRTY and pristine: so many go along */
 
 /* core-copy.c */
 bool core_is_guest_active(const struct core *c); /* wrote a moment ago, and is not held */

@@ -12,6 +12,8 @@
  *      every chunk DIRTY                   local: the copy is still to come and will read it
  *      zeros over pristine chunks          local: both sides read as zero already (I6)
  *      the far side cannot take it as is   local; DIRTY
+ *      beside what the first pass is to    local; DIRTY: no copy more, only a longer one
+ *        come to, and never sent
  *      the lag bound is reached            local; DIRTY: the copy resends it, merged with what follows
  *      else                                both; DIRTY chunks among them stay DIRTY
  * A trim is routed the same way when its local leg has ended, before its claim is dropped: only then is it known what the
@@ -35,6 +37,12 @@ static void owe(struct core *c, struct core_op *op)
 {
 	op->is_paced = true;
 	core_dirty(c, op->range);
+}
+
+static void leave(struct core *c, struct core_op *op)
+{
+	c->sum.left_bytes += range_length(op->range);
+	owe(c, op);
 }
 
 static bool has_known_result(const struct core *c, const struct core_op *op)
@@ -61,6 +69,20 @@ static bool is_covered_by_copy(const struct core *c, struct core_span s)
 	return bitmap_test_all(c->map.dirty, s.first, s.end);
 }
 
+/* The pass is to come there, for chunks that a copy reads with these in one (core-copy.c). What is left to it goes once, however
+ * often it is written until then. Only what is pristine: else the pass might find more to send than there ever was, and never
+ * what it has gone by: so it ends. In sync both sides have what they can. */
+static bool is_left_to_pass(const struct core *c, struct core_span s)
+{
+	uint64_t reach = CORE_BRIDGED_CHUNKS + 1, first = s.first - MIN(s.first, reach), end = MIN(s.end + reach, c->map.chunks);
+
+	if (c->passes || c->state != CORE_SYNCING || c->is_sync || s.first < c->cursor)
+		return false;
+	if (!core_map_is_pristine(&c->map, s) && !PLANTED(BUG_LEAVES_WHAT_WAS_SENT))
+		return false;
+	return bitmap_test_any(c->map.dirty, MAX(first, c->cursor), end);
+}
+
 /* Runs under the local claim. */
 static void route(struct core *c, struct core_op *op)
 {
@@ -74,14 +96,18 @@ static void route(struct core *c, struct core_op *op)
 		core_dirty(c, op->range);
 		return;
 	}
-	if (is_covered_by_copy(c, s))
+	if (is_covered_by_copy(c, s)) {
+		c->merged_bytes += range_length(op->range);
 		return;
+	}
 	if (!has_known_result(c, op))
 		owe(c, op);
 	else if (is_zero_op(op) && (core_map_is_pristine(&c->map, s) || PLANTED(BUG_ZERO_ALWAYS_SKIPPED)))
 		return;
 	else if (!core_far_is_sendable(c, op->kind, op->range))
 		owe(c, op);
+	else if (is_left_to_pass(c, s))
+		leave(c, op);
 	else
 		go_both(c, op);
 }

@@ -225,6 +225,7 @@ struct core_status {
 	uint64_t zero_bytes, skipped_bytes; /* sent as WRITE_ZEROES; not sent because pristine */
 	uint64_t copied_bytes;  /* chunks cleaned by copies */
 	uint64_t overflow_bytes;/* guest writes that went DIRTY because the lag bound was reached */
+	uint64_t left_bytes;    /* guest writes that went DIRTY because the first pass was to come there anyway */
 	uint64_t total_bytes;   /* owed at the first LINK_UP */
 	uint32_t pace_us;       /* what the last write was held */
 	uint64_t pace_ops;      /* writes a second that are let through; 0: as many as guests make */

@@ -98,6 +98,8 @@ static void check_far_submit(struct sim *w, struct core_op *op)
 	const struct core_far *far = &w->params.far;
 	bool is_copy = op->kind == CORE_COPY;
 
+	for (uint64_t c = op->far_range.start / CORE_CHUNK_BYTES; c * CORE_CHUNK_BYTES < op->far_range.end; c++)
+		w->was_sent[c] = true;
 	say_range(w, op->far_kind == CORE_FAR_ZERO ? "far zero" : is_copy ? "far copy" : "far write", op->far_range);
 	check_apart(w, w->away, w->away_count, op->far_range, true);
 	check_zero_sent(w, op);
@@ -333,18 +335,33 @@ void sim_check_before(struct sim *w)
 		if (!is_sendable(w, &w->guests[i].op))
 			w->has_unsendable = true;
 	}
+	for (unsigned c = 0; w->status.state == CORE_SYNCING && c < w->chunks; c++)
+		w->was_owed[c] = core_chunk(w->core, c) != CORE_CLEAN;
 }
 
-/* I4: what is owed grows only where the bound was reached, the far side could not take the write, or something failed. */
+/* I4: what is left to the pass was never sent. */
+static void check_left(struct sim *w)
+{
+	for (unsigned c = 0; c < w->chunks; c++)
+		if (!w->was_owed[c] && w->was_sent[c] && core_chunk(w->core, c) != CORE_CLEAN)
+			sim_break(w, "I4: chunk %u was sent, and is left to the pass", c);
+}
+
+/* I4: what is owed grows only where the bound was reached, the far side could not take the write, something failed, or the first
+ * pass has yet to come there. */
 static void check_growth(struct sim *w, const struct core_event *ev, const struct core_status *before)
 {
 	uint64_t overflow = w->status.overflow_bytes - before->overflow_bytes;
-	uint64_t bound = MIN(w->params.spec.lag_bytes, 256 * KiB);
+	uint64_t bound = MIN(w->params.spec.lag_bytes, 256 * KiB), left = w->status.left_bytes - before->left_bytes;
+	bool may_grow = overflow || ev->err || !is_mirroring(w->status.state) || w->is_cut || w->has_unsendable;
 
 	if (ev->type == CORE_LINK_UP || w->status.is_lagging)
 		return;
-	if (w->status.dirty_bytes > before->dirty_bytes && !overflow && !ev->err && is_mirroring(w->status.state) && !w->is_cut &&
-	    !w->has_unsendable)
+	if (left && before->state != CORE_SYNCING)
+		sim_break(w, "I4: left to a pass that is over");
+	else if (left && !may_grow)
+		check_left(w);
+	else if (w->status.dirty_bytes > before->dirty_bytes && !may_grow)
 		sim_break(w, "I4: the debt grew for no reason");
 	if (overflow && w->params.spec.lag_ms >= 1000000 && w->most_queued_bytes <= bound - bound / 4)
 		sim_break(w, "I4: overflow within the bound");

@@ -404,7 +404,7 @@ static void soil_queued(struct sim *w)
 {
 	for (uint64_t c = 0; sim_is_fine(w) && c < w->chunks; c++)
 		if (core_has_far_leg(w->core, (struct range){ c * CORE_CHUNK_BYTES, (c + 1) * CORE_CHUNK_BYTES }))
-			w->is_clean[c] = false;
+			w->is_clean[c] = !(w->was_sent[c] = true);
 }
 
 void sim_link_down(struct sim *w, int err)

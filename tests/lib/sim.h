@@ -70,6 +70,9 @@ struct sim {
 	bool is_cut, is_cut_exact;
 	bool is_clean[SIM_CHUNKS_MAX];     /* pristine at the start, never to hold anything but zeros, never written to there */
 
+	bool was_sent[SIM_CHUNKS_MAX];     /* something was enqueued for it */
+	bool was_owed[SIM_CHUNKS_MAX];     /* before this step */
+
 	struct sim_guest guests[SIM_GUESTS_MAX];
 	struct sim_copy *copies;           /* CORE_COPIES_MAX, by the core's own order of first use */
 	unsigned copies_used;

@@ -71,6 +71,82 @@ static void a_write_inside_owed_chunks_stays_at_home(void)
 	       "[   0]   -> synced\n");
 }
 
+static const char left_to_the_pass[] =
+	"[   0] guest write 8+24\n"
+	"[   0]   -> local 8+24\n"
+	"[   0] guest write 64+8\n"
+	"[   0]   -> local 64+8\n"
+	"[   0] local done 8+24\n"
+	"[   0]   -> guest hears\n"
+	"[   0] local done 64+8\n"
+	"[   0]   -> guest hears\n"
+	"[   0] link up\n"
+	"[   0]   -> read 8+24\n"
+	"[   0]   -> syncing\n"
+	"[   0] guest write 80+8\n"
+	"[   0]   -> local 80+8\n"
+	"[   0] local done 80+8\n"
+	"[   0]   -> guest hears\n"
+	"[   0] guest write 80+8\n"
+	"[   0]   -> local 80+8\n"
+	"[   0] guest write 0+8\n"
+	"[   0]   -> local 0+8\n"
+	"[   0]   -> far write 0+8\n"
+	"[   0] guest write 112+8\n"
+	"[   0]   -> local 112+8\n"
+	"[   0]   -> far write 112+8\n"
+	"[   0] map qcccppppdpdpppqp\n"
+	"[   0] local done 80+8\n"
+	"[   0]   -> guest hears\n"
+	"[   0] local done 0+8\n"
+	"[   0]   -> guest hears\n"
+	"[   0] local done 112+8\n"
+	"[   0]   -> guest hears\n"
+	"[   0] read done 8+24\n"
+	"[   0]   -> far copy 8+24\n"
+	"[   0] far done 0+8\n"
+	"[   0] far done 112+8\n"
+	"[   0] far done 8+24\n"
+	"[   0]   -> read 64+24\n"
+	"[   0] map ....ppppcpcppp.p\n"
+	"[   0] read done 64+24\n"
+	"[   0]   -> far copy 64+24\n"
+	"[   0] far done 64+24\n"
+	"[   0]   -> flush\n"
+	"[   0] map ....pppp...ppp.p\n";
+
+/* What a copy is to read anyway costs no far leg of its own; what it has gone by, or will not come near, does. */
+static void a_write_beside_what_the_pass_comes_to_is_left_to_it(void)
+{
+	struct sim_params p = golden_plain();
+
+	p.spec.size_bytes = 16 * CORE_CHUNK_BYTES;
+	p.spec.lag_bytes = 24 * KiB;
+	p.pristine_percent = 100;
+	golden_start(&p);
+	golden_write(8, 24);
+	golden_write(64, 8);
+	sim_local_done(golden, 0, 0);
+	sim_local_done(golden, 0, 0);
+	sim_link_up(golden);
+	golden_write(80, 8);
+	sim_local_done(golden, 0, 0);
+	golden_write(80, 8);
+	golden_write(0, 8);
+	golden_write(112, 8);
+	golden_map();
+	for (unsigned i = 0; i < 3; i++)
+		sim_local_done(golden, 0, 0);
+	sim_read_done(golden, 0, 0);
+	for (unsigned i = 0; i < 3; i++)
+		sim_far_done(golden, 0, 0);
+	golden_map();
+	sim_read_done(golden, 0, 0);
+	sim_far_done(golden, 0, 0);
+	golden_map();
+	golden_expect(__func__, left_to_the_pass);
+}
+
 static void a_write_waits_for_the_copys_read_and_follows_it(void)
 {
 	struct sim_params p = golden_plain();
@@ -313,6 +389,7 @@ int main(void)
 {
 	a_write_to_clean_chunks_goes_to_both_sides();
 	a_write_inside_owed_chunks_stays_at_home();
+	a_write_beside_what_the_pass_comes_to_is_left_to_it();
 	a_write_waits_for_the_copys_read_and_follows_it();
 	overlapping_writes_keep_their_order_on_both_sides();
 	what_goes_dirty_is_no_copys_any_more();
