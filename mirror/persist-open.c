@@ -101,6 +101,17 @@ static struct persist *allocate(const struct persist_spec *spec, struct error *e
 	return NULL;
 }
 
+/* Marks of an earlier boot, or of one who was killed before the map said so: nobody asks for them again, and what is written
+ * there is to be in the map, or the next process takes nothing of it for owed. */
+static void map_marked(struct persist *p)
+{
+	uint64_t regions = p->map.regions;
+
+	for (uint64_t r = bitmap_next(p->marks.marked, 0); r < regions; r = bitmap_next(p->marks.marked, r + 1))
+		if (!persist_map_is_decided(&p->map, r))
+			persist_map_take(&p->map, r, persist_map_reserve(&p->map, r, r + 1) == 0);
+}
+
 static int open_files(struct persist *p, const struct persist_spec *spec, struct persist_found *found, struct error *e)
 {
 	const struct persist_ops *ops = spec->ops ? spec->ops : &persist_file_ops;
@@ -113,6 +124,7 @@ static int open_files(struct persist *p, const struct persist_spec *spec, struct
 		return -1;
 	if (found)
 		found->has_marks = persist_marks_load(&p->marks, &h, &found->marks_reason) == 0;
+	map_marked(p);
 	return persist_marks_make(&p->marks, e) == -1 ? error_prefix(e, "make the marks beside the volume") : 0;
 }
 

@@ -47,7 +47,8 @@ struct persist_spec {
 
 /* What persist_open() found. A file of another mirror, pair of volumes, generation or size, a truncated or spoilt one, one that
  * is not a plain file of ours: "not there". It was not used, the reason says why in a sentence, for the log, and there is a new
- * one in its place (which says that everything is owed). */
+ * one in its place (which says that everything is owed). A region that is marked has its bits in the map, all clear where it had
+ * none before, or has fallen back on its mark. */
 struct persist_found {
 	bool has_map;      /* persist_each_owing() says what is owed, if is_same_boot */
 	bool is_same_boot; /* the map there was written since this host's boot; if not, a new one took its place */

@@ -306,6 +306,42 @@ static void what_is_written_after_the_end_of_one_that_is_kept_is_owed(void **sta
 	layer_close(ended);
 }
 
+static uint64_t owed_by_the_next(struct layer **next)
+{
+	struct mirror_status s;
+
+	*next = make();
+	w.is_restored = false;
+	mirror_restore(*next, on_restored, NULL);
+	await(is_restored);
+	mirror_status(*next, &s);
+	return s.core.dirty_bytes;
+}
+
+/* The host went down, and what took the mirror up is killed: what only the marks knew is in the map now. */
+static void what_the_marks_alone_knew_is_owed_after_a_kill_too(void **state)
+{
+	struct layer *ended, *second, *third;
+	uint64_t owed;
+
+	(void)state;
+	start();
+	write_at(16 * MiB);
+	ended = w.mirror;
+	mirror_keep_debt(ended);
+	mirror_abort(ended, on_aborted, NULL);
+	await(is_aborted);
+	unlink(w.map);
+	owed = owed_by_the_next(&second);
+	assert_true(owed >= 16 * MiB);
+	assert_int_equal(owed_by_the_next(&third), owed);
+	for (w.mirror = third; w.mirror; w.mirror = w.mirror == third ? second : NULL) {
+		w.is_aborted = false;
+		end();
+	}
+	layer_close(ended);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -313,6 +349,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_write_after_the_end_waits_until_map_and_marks_are_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_write_where_a_mark_is_does_not_wait_for_a_failing_mirror, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_written_after_the_end_of_one_that_is_kept_is_owed, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_the_marks_alone_knew_is_owed_after_a_kill_too, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

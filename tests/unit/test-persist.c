@@ -271,11 +271,37 @@ static void a_map_of_an_earlier_boot_is_worth_nothing(void **state)
 	assert_false(found.is_same_boot);
 	assert_string_equal(rig_owing(&rig, BOTH), EVERYTHING);
 	assert_string_equal(rig_marked(&rig), "49152-65536");
-	/* marked already, but without memory in the new map: it gets it */
+	/* marked already, it has memory in the new map, too */
 	assert_true(persist_is_marked(rig.p, 3));
-	assert_false(persist_has_map(rig.p, 3));
-	rig_mark(&rig, 3, 1);
 	assert_true(persist_has_map(rig.p, 3));
+	set_chunk(persist_owing(rig.p), 3 * 4096);
+	persist_vouch(rig.p);
+	rig_reopen(&rig, &found);
+	assert_true(found.is_same_boot);
+	assert_string_equal(rig_owing(&rig, BOTH), "49152-49156");
+}
+
+/* Killed when the mark was on the medium, and the map did not say so yet. */
+static void a_mark_that_the_map_does_not_know_gets_its_bits(void **state)
+{
+	struct persist_found found;
+	char command[256];
+
+	(void)state;
+	begin();
+	snprintf(command, sizeof(command), "cp %s %s.old", rig.map, rig.map);
+	assert_int_equal(system(command), 0);
+	rig_mark(&rig, 3, 1);
+	rig_close(&rig, PERSIST_KEEP);
+	snprintf(command, sizeof(command), "mv %s.old %s", rig.map, rig.map);
+	assert_int_equal(system(command), 0);
+	rig_reopen(&rig, &found);
+	assert_true(found.has_map && found.is_same_boot);
+	assert_string_equal(rig_owing(&rig, BOTH), "");
+	assert_true(persist_has_map(rig.p, 3));
+	set_chunk(persist_owing(rig.p), 3 * 4096);
+	rig_reopen(&rig, &found);
+	assert_string_equal(rig_owing(&rig, BOTH), "49152-49156");
 }
 
 static void what_is_no_plain_file_of_ours_is_not_followed(void **state)
@@ -393,6 +419,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_spoilt_or_truncated_file_is_not_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_another_mirror_volume_content_or_size_is_not_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_map_of_an_earlier_boot_is_worth_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_mark_that_the_map_does_not_know_gets_its_bits, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_plain_file_of_ours_is_not_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(unlinked_at_the_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_too_long_and_sizes_too_large_are_refused_and_leave_nothing, setup, teardown),
