@@ -28,10 +28,13 @@ for tool in ("mkfs.xfs", "qemu-img", "qemu-storage-daemon"):
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
 CRASH = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash")
 IS_LONG = os.environ.get("SXM_LONG") == "1"
-SIZE, STEP, PLACES = 64 << 20, 256 << 10, 128
+SIZE, STEP, PLACES = 32 << 20, 256 << 10, 128
 LONGEST_MS = {"raw": 50, "qcow2": 200}  # asked; the machine that runs this may be busy
 BUSY = 20
 host = Host()
+# No leak is looked for under ptrace, which the checker needs itself.
+traced_env = {**host.env, "ASAN_OPTIONS": "detect_leaks=0:" + host.env.get("ASAN_OPTIONS", "")}
+CAN_TRACE = subprocess.run([CRASH, "0", "true"], stderr=subprocess.DEVNULL).returncode == 0
 MOUNT = host.make_xfs("xfs")
 RAW = host.make_sr("xfs", uuid="0a0b0c0d-1111-2222-3333-444455550001")
 QCOW2 = host.make_sr(uri=f"file://{host.dir}/qcow2", uuid="0a0b0c0d-1111-2222-3333-444455550000", format="qcow2")
@@ -151,7 +154,7 @@ def is_one_moment(numbers):
 # --- the command
 
 def sxm(*args, prefix=(), **options):
-    return subprocess.run([*prefix, SXM, "snapshot", *args], capture_output=True, text=True, env=host.env, timeout=60, **options)
+    return subprocess.run([*prefix, SXM, "snapshot", *args], capture_output=True, text=True, env=traced_env if prefix else host.env, timeout=60, **options)
 
 
 def snapshot(*disks):
@@ -181,6 +184,15 @@ def no_leftovers():
             found += names + [n for n in os.listdir(directory) if n.startswith("sxm-sr.group")]
         return found
     until_true(f"nothing is left: {left()}", lambda: not left())
+
+
+def attach_all():
+    """In any order, an hour later. The SR that decided lets go of a group when the others have."""
+    for sr in random.sample(list(DIRS), 2) + [QCOW2]:
+        for name in os.listdir(DIRS[sr]):
+            if name.endswith(".tmp"):
+                os.utime(os.path.join(DIRS[sr], name), (1, 1))
+        host.call("SR.attach", configuration={"uri": sr})
 
 
 def destroy_all(*disks):
@@ -220,15 +232,15 @@ def measure(kind, disks, rounds):
 
 
 def test_raw_disks_at_one_moment():
-    measure("4 raw", [Disk(RAW) for _ in range(4)], 12 if IS_LONG else 5)
+    measure("4 raw", [Disk(RAW) for _ in range(4)], 12 if IS_LONG else 4)
 
 
 def test_qcow2_disks_at_one_moment():
-    measure("4 qcow2", [Disk(QCOW2) for _ in range(4)], 12 if IS_LONG else 4)
+    measure("4 qcow2", [Disk(QCOW2) for _ in range(4)], 12 if IS_LONG else 3)
 
 
 def test_both_formats_in_two_SRs_at_one_moment():
-    measure("raw and qcow2", [Disk(sr) for sr in (RAW, QCOW2, QCOW2, RAW)], 12 if IS_LONG else 4)
+    measure("raw and qcow2", [Disk(sr) for sr in (RAW, QCOW2, QCOW2, RAW)], 12 if IS_LONG else 3)
 
 
 def test_one_after_the_other_is_not_one_moment():
@@ -335,6 +347,8 @@ def test_a_datapath_that_does_not_answer_holds_the_others_for_a_moment_only():
 
 
 def test_a_full_file_system_leaves_nothing():
+    if not CAN_TRACE:
+        return say("  left out: this needs ptrace")
     disks = [Disk(RAW), Disk(QCOW2)]
     writer = Writer(disks)
     log, step, before = os.path.join(host.dir, "changes"), 1, listing()
@@ -346,8 +360,9 @@ def test_a_full_file_system_leaves_nothing():
         assert "No space" in done.stderr or "not durable" in done.stderr, done.stderr
         assert listing() == before, done.stderr
         no_leftovers()
-        step += 1 if IS_LONG else 3
+        step += 1 if IS_LONG else 5
     assert step > 10, step
+    attach_all()  # it may have been full only when all was decided
     writer.stop()
     destroy_all(*disks)
 
@@ -361,9 +376,11 @@ def killed(disks, step):
 
 
 def test_killed_anywhere_there_is_a_whole_group_or_none_and_guests_go_on():
+    if not CAN_TRACE:
+        return say("  left out: this needs ptrace")
     disks = [Disk(RAW), Disk(QCOW2), Disk(QCOW2, is_active=False)]
     writer, before = Writer(disks[:2]), listing()
-    apart = 1 if IS_LONG else 4
+    apart = 1 if IS_LONG else 8
     for step in range(1 + random.randrange(apart), 1000, apart):
         was_killed, what = killed(disks, step)
         begun = time.monotonic()
@@ -373,11 +390,7 @@ def test_killed_anywhere_there_is_a_whole_group_or_none_and_guests_go_on():
         counts = [len(after[sr]) for sr in (RAW, QCOW2)]
         assert counts in ([0, 0], [1, 2]), f"killed before {what}: half a group, {after}"
         assert was_killed or counts == [1, 2], what
-        for sr in random.sample(list(DIRS), 2) + [QCOW2]:  # in any order, an hour later; which decided goes last
-            for name in os.listdir(DIRS[sr]):
-                if name.endswith(".tmp"):
-                    os.utime(os.path.join(DIRS[sr], name), (1, 1))
-            host.call("SR.attach", configuration={"uri": sr})
+        attach_all()
         assert {sr: set(keys) - set(before[sr]) for sr, keys in listing().items()} == after, f"killed before {what}: the sweep was seen"
         no_leftovers()
         for sr, keys in after.items():
@@ -407,11 +420,11 @@ def test_groups_that_overlap_and_other_verbs_do_not_wait_for_each_other_for_ever
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         begun = time.monotonic()
-        made = [pool.submit(group if i % 3 else alone, i) for i in range(15)]
+        made = [pool.submit(group if i % 3 else alone, i) for i in range(12)]
         for f in concurrent.futures.as_completed(made):
             for sr, key in f.result():
                 pool.submit(host.call, "Volume.destroy", sr=sr, key=key)
-    say(f"  15 at once took {time.monotonic() - begun:.1f} s")
+    say(f"  12 at once took {time.monotonic() - begun:.1f} s")
     destroy_all(*disks, idle)
 
 
