@@ -368,11 +368,20 @@ def moves(disk, far):
         say(f"  {str(e)[:200]}")
         disk.deactivate("1")
         has_moved = False
+    host.call("Datapath.detach", uri=disk.uri, domain="1")
     far.let_go("MIR1")
     try:
         far.activate("2")
     except Refused:
         assert not has_moved
+        return False
+    return True
+
+
+def goes(volume):
+    try:
+        volume.call("destroy")
+    except Refused:
         return False
     return True
 
@@ -389,7 +398,7 @@ def test_killed_around_the_commit():
             assert link.write(block * BLOCK, os.urandom(4096)) == 0
         link.close()
         victim = (disk, far)[i % 2]
-        killer = threading.Timer(random.random() * 0.03, victim.kill)
+        killer = threading.Timer(random.random() * 0.06, victim.kill)
         killer.start()
         has_moved = moves(disk, far)
         killer.join()
@@ -400,8 +409,11 @@ def test_killed_around_the_commit():
             copy = s.copied("b")
             copy.call("set", k="copy_of", v=s.key)
             assert far.is_tracked() and changed(copy, far) >= differing(copy, far) | {77}
+            copy.call("destroy")
         else:
             assert changed(s, disk) >= differing(s, disk)
+        for volume in (s, disk, far) if has_moved else (s, far):
+            until_true("it may go", lambda v=volume: goes(v))
 
 
 only = os.environ.get("ONLY", "")
