@@ -274,14 +274,21 @@ static int reach(struct disk_nbd_reach *r, struct error *e)
 
 int disk_nbd_reach(struct disk_nbd_reach *r, struct error *e)
 {
+	bool is_worth_another;
+
 	assert(!r->nbd && e);
-	if (r->server && disk_qcow2_run(r->server, r->was_lost, &r->is_cancelled, e) == -1)
-		return -1;
-	if (reach(r, e) == 0)
-		return 0;
-	error_prefix(e, "%s", r->uri);
-	if (r->server)
-		disk_qcow2_give_up(r->server, e);
+	do {
+		if (r->server && disk_qcow2_run(r->server, r->was_lost, &r->is_cancelled, e) == -1)
+			return -1;
+		if (reach(r, e) == 0)
+			return 0;
+		error_prefix(e, "%s", r->uri);
+		is_worth_another = r->server && disk_qcow2_give_up(r->server, e);
+		if (is_worth_another) {
+			log_info("%s; it is started in another way", e->text);
+			error_clear(e);
+		}
+	} while (is_worth_another);
 	return -1;
 }
 

@@ -314,22 +314,26 @@ int disk_qcow2_served(struct disk_qcow2 *s, struct error *e)
 	return outcome;
 }
 
-void disk_qcow2_give_up(struct disk_qcow2 *s, struct error *e)
+bool disk_qcow2_give_up(struct disk_qcow2 *s, struct error *e)
 {
 	CLEANUP_FREE char *words = NULL;
 	struct error ignored = { 0 };
+	bool may_do_without = false;
 	CLEANUP_CLOSE int lock = disk_server_lock(s->run_dir, &ignored);
 	struct disk_server found;
 
 	if (lock < 0 || !disk_server_load(s->run_dir, &found))
-		return;
+		return false;
 	if (!found.is_served) {
 		words = disk_server_words(s->run_dir);
-		if (words && !disk_server_is_alive(&found))
+		if (words && !disk_server_is_alive(&found)) {
 			error_set(e, EIO, "qemu refuses it: %s", words);
+			may_do_without = disk_command_do_without(words);
+		}
 		disk_server_end(s->run_dir, &found, &ignored);
 	}
 	disk_server_clear(&found);
+	return may_do_without;
 }
 
 /* --- the disk is closed */

@@ -34,8 +34,9 @@ void disk_qcow2_free(struct disk_qcow2 *s); /* NULL allowed; the server stays. D
 int disk_qcow2_run(struct disk_qcow2 *s, bool was_lost, atomic_bool *is_cancelled, struct error *e);
 /* Its export was reached: from now on its death may lose something. */
 int disk_qcow2_served(struct disk_qcow2 *s, struct error *e);
-/* It could not be reached: ends what runs, and puts what the server said before the sentence in e, where it said anything. */
-void disk_qcow2_give_up(struct disk_qcow2 *s, struct error *e);
+/* It could not be reached: ends what runs, and puts what the server said before the sentence in e, where it said anything.
+ * True: another one would be started in another way. */
+bool disk_qcow2_give_up(struct disk_qcow2 *s, struct error *e);
 
 /* --- disk-qcow2-server.c: the process, and what is on record of it */
 
@@ -86,5 +87,7 @@ struct disk_command {
 int disk_command_fill(struct disk_command *c, const struct disk_qcow2 *image, const struct qcow2_chain *chain, const char *socket,
 		      struct error *e);
 void disk_command_clear(struct disk_command *c);
+/* words: of a qemu that ended at once. True: it does not know how its requests were to go; the next one is not asked to. */
+bool disk_command_do_without(const char *words);
 
 #endif

@@ -90,6 +90,23 @@ io -c 'write -P 7 0 64k' -c flush
 qemu-io -r -f raw -c 'read -P 7 0 64k' "$first" >/dev/null
 for domain in w r1 r2; do stop_disk $domain; done
 
+say "a qemu that cannot do what it is asked for is asked for less"
+make_chain u 1
+cat >"$dir/qemu-storage-daemon" <<'EOF'
+#!/bin/sh
+case "$*" in *io_uring*) echo "Parameter 'aio' does not accept value 'io_uring'" >&2; exit 1 ;; esac
+exec /usr/bin/qemu-storage-daemon "$@"
+EOF
+chmod +x "$dir/qemu-storage-daemon"
+if [ -x /usr/bin/qemu-storage-daemon ]; then
+	export SXM_QCOW2_SERVER=$dir/qemu-storage-daemon
+	use "$dir/u.qcow2"
+	unset SXM_QCOW2_SERVER
+	io -c 'write -P 9 1M 64k' -c flush
+	tr '\\0' ' ' <"/proc/$(server)/cmdline" | grep -q io_uring && die "it still asks for it"
+	stop_disk
+fi
+
 say "the datapath is killed under a writing guest: its successor goes on with the same server, and nothing is lost"
 make_chain b 2
 use "$dir/b.qcow2"
