@@ -115,8 +115,10 @@ static int qcow2_grow(const struct image *i, int64_t bytes, struct error *e)
 	if (hold_take(&h, path, true, e) == -1)
 		return -1;
 	r = qemu_img_resize(alone, bytes, e);
-	if (r == 0)
+	if (r == 0) {
+		qemu_img_lengthen(path, bytes);
 		r = sync_file(path, e);
+	}
 	hold_end(&h, &why);
 	return r;
 }

@@ -267,6 +267,7 @@ static int copy_still(struct image_taking *t, const char *path, struct error *e)
 	CLEANUP_FREE char *to = image_passing_path(&t->to);
 	CLEANUP_FREE char *from = NULL;
 	CLEANUP_CLOSE int fd = -1;
+	struct image_info info;
 
 	if (!to)
 		return out_of_memory(e);
@@ -274,8 +275,10 @@ static int copy_still(struct image_taking *t, const char *path, struct error *e)
 		fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 		return fd < 0 ? error_errno(e, errno, "open %s", path) : image_clone(fd, path, to, t->may_copy, e);
 	}
+	if (t->from.ops->look(&t->from, path, &info, e) == -1)
+		return -1;
 	from = t->from.ops->describe(&t->from, path, e);
-	return from ? qemu_img_convert(from, to, t->to.ops->format, e) : -1;
+	return from ? qemu_img_convert(from, to, t->to.ops->format, info.virtual_bytes, e) : -1;
 }
 
 /* In use: what it was at one moment gets a name beside it, and is copied from there. */

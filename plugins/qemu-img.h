@@ -17,8 +17,11 @@ bool qemu_img_is_there(void);
 int qemu_img_make(const char *path, int64_t bytes, struct error *e);
 /* The same, on top of backing: the plain name of a base in the same directory, which need not be there yet. */
 int qemu_img_overlay(const char *path, const char *backing, int64_t bytes, struct error *e);
-/* May take hours. from: described; format: of what is made. */
-int qemu_img_convert(const char *from, const char *path, const char *format, struct error *e);
+/* May take hours. from: described; format: of what is made; bytes: of the disk. */
+int qemu_img_convert(const char *from, const char *path, const char *format, int64_t bytes, struct error *e);
+/* The file of an image whose disk has so many bytes is made as long as one that was made here (qemu-img.c says why), if it can
+ * be. Nobody has the image open. */
+void qemu_img_lengthen(const char *path, int64_t bytes);
 /* The image itself, and nothing it stands on. */
 int qemu_img_resize(const char *described, int64_t bytes, struct error *e);
 /* The image itself stands on another base from now on, NAME; no data is changed. */

@@ -211,6 +211,23 @@ def test_snapshots_and_clones_stay_what_they_were():
     qcow2.empty()
 
 
+def test_a_small_write_takes_little_room_and_makes_no_file_longer():
+    store = Store("room", "qcow2")
+    key = store.create(64 * MIB)
+    store.write_all(key, {i: 1 for i in range(1024)})
+    store.snapshot(key)
+    for _ in range(2):
+        length = os.stat(store.path(key)).st_size
+        assert length > store.size[key] and os.stat(store.path(key)).st_blocks * 512 < 4 * MIB, os.stat(store.path(key))
+        commands = [w for i in range(0, 64, 2) for w in ("-c", f"write -P 2 {i * MIB + 4096} 4096")]
+        subprocess.run(["flock", store.path(key), "qemu-io", "-f", "qcow2", *commands, store.path(key)], stdout=subprocess.DEVNULL, check=True)
+        now = os.stat(store.path(key))
+        assert now.st_size == length and now.st_blocks * 512 < 2 * MIB, now
+        store.resize(key, 96 * MIB)
+    store.destroy(*list(store.want))
+    store.merged()
+
+
 def test_from_one_format_to_the_other():
     raw = Store("r", format="raw")
     v, r = qcow2.create(), raw.create()
