@@ -24,6 +24,7 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   cut cut-dark                       two sxm, the link is reset (or goes dark) at half of it and comes back after 5 s
   kill-source                        two sxm, the near one is killed at half of it under 2000 writes a second
   snapshot-1e2 ... snapshot-1e5      a snapshot under 2000 writes a second, of an image with so many extents (XFS)
+  snapshot-qcow2                     three of a qcow2 disk under a guest that writes as fast as it can, depth 16 (8 GiB of hole)
   power                              a machine loses its power: tests/e2e/test-power.sh, in the mirror's words
 
 Figures: ready_s (asked for to in sync); of the guest, while that lasts (synced: while it writes): iops, worst_iops (worst 100 ms),
@@ -89,6 +90,7 @@ SCENARIOS = {
     "cut-dark": Scenario(IDLE, run=faults.cut),
     "kill-source": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", run=faults.kill_source),
     **{f"snapshot-1e{n}": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", run=moment.snapshot) for n in (2, 3, 4, 5)},
+    "snapshot-qcow2": Scenario(DURING, "rw=randwrite iodepth=16", run=moment.snapshot_qcow2),
     "power": Scenario(DURING, run=faults.power),
 }
 

@@ -44,11 +44,11 @@ class Host:
     def datapath(self, verb, **args):
         return self.verb(DATAPATH + verb, **args)
 
-    def make_volume(self, size):
+    def make_volume(self, size, form="raw"):
         if not self.sr:
             sr_dir = os.path.join(self.room, "sr")
             os.makedirs(sr_dir, exist_ok=True)
-            config = {"uri": "file://" + sr_dir, "format": "raw"}
+            config = {"uri": "file://" + sr_dir, "format": form}
             self.volume("SR.create", uuid="5b0dd4c5-6b3c-4c0a-8f3b-0d1f7b1b6a55", name="bench", description="", configuration=config)
             self.sr = self.volume("SR.attach", configuration=config)
         return self.volume("Volume.create", sr=self.sr, name="d", description="", size=size, sharable=False)["uri"][0]

@@ -14,7 +14,7 @@ from rig import MIB, Guest, until
 
 FS_IOC_FIEMAP = 0xC020660B
 EXTENT, STRIDE = 4096, 16384
-GUEST_MB, SIZE_MB = 256, 2048
+GUEST_MB, SIZE_MB, QCOW2_MB = 256, 2048, 8192
 
 
 def make_extents(image, count):
@@ -84,3 +84,25 @@ def snapshot(c):
             guest.end()
         host.end()
         xfs.close()
+
+
+def snapshot_qcow2(c):
+    guest, host = None, Host(os.path.join(c.room, "sxm"))
+    try:
+        disk = host.make_volume(QCOW2_MB * MIB, "qcow2")
+        path, export = host.attach(disk, "1")
+        guest = Guest(f"nbd+unix:///{export}?socket={path}", c.scenario.guest, QCOW2_MB * MIB, 60, c.room)
+        time.sleep(2.5)
+        begin = time.time()
+        for _ in range(3):
+            host.volume("Volume.snapshot", sr=host.sr, key=os.path.basename(disk).removesuffix(".qcow2"))
+            time.sleep(2)
+        end = time.time()
+        guest.end()
+        row = guest.figures(begin, end)
+        row.update(before_max_ms=guest.figures(begin - 2, begin)["max_ms"])
+        return row
+    finally:
+        if guest:
+            guest.end()
+        host.end()

@@ -22,6 +22,7 @@ TARGETS = (
     ("stopped-lag", "longer_ms", 5, False), ("stopped-sync", "longer_ms", 250, False),
     ("trim", "target_over", 1.02, False),
     *((f"snapshot-1e{n}", "max_ms", 50, False) for n in (2, 3, 4, 5)),
+    ("snapshot-qcow2", "max_ms", 200, False),
 )
 
 
