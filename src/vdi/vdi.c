@@ -156,15 +156,33 @@ static void undo_save(struct vdi *v)
 	stack_save(v, undo_close);
 }
 
+/* Whoever moved the disk here may never say that this is over: its guest was halted meanwhile. When it was taken, it is over. */
+static void end_far(struct vdi *v)
+{
+	const struct commit_record *r = &v->owner.record;
+	const struct domain *d;
+
+	if (v->job->is_read_only || domains_is_mirror(v->job->domain) || r->role != COMMIT_ROLE_FAR || r->state != COMMIT_OWNED ||
+	    r->is_unverified)
+		return;
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (domains_is_mirror(d->name) && !d->is_lingering && !d->is_detached) {
+			log_info("domain %s is let go of: a guest has taken what it received", d->name);
+			vdi_detach(v, d->name, NULL, NULL);
+		}
+}
+
 static void activated(struct vdi *v)
 {
 	struct job *j = v->job;
 
 	j->error = v->step;
-	if (j->error.err || stack_serve(v, j->d, &j->error) == -1)
+	if (j->error.err || stack_serve(v, j->d, &j->error) == -1) {
 		stack_cut(v, j->d, undo_save);
-	else
-		job_end(v);
+		return;
+	}
+	end_far(v);
+	job_end(v);
 }
 
 /* It starts here, and no other guest has been writing, who is yet to be deactivated: what a mirror that is no more still owed
