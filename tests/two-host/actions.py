@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the stage does besides verbs: the guest, the relay, the faults, and what is to be so afterwards. Each is a function of the
 player, the line and its scope; the README lists them."""
+import json
 import os
+import socket
 import zlib
 
 import dom0
@@ -9,7 +11,7 @@ from guest import HEADER, RECORD, Wrong
 from hosts import at_once, until_true
 from nbd import Client
 from sequence import Unreadable
-from verbs import Failed, nbd_of
+from verbs import Aborted, Failed, nbd_of
 
 
 def texts(player, line, scope, *names):
@@ -267,14 +269,32 @@ def idle(player, line, scope):
         raise Wrong(f"{line.where}: still running on host {host.name}: {'; '.join(left())}") from None
 
 
-def refused(player, line, scope):
-    """An error of xapi's own, for what a sequence does not play to its end."""
-    raise Failed("xapi", "ABORTED", texts(player, line, scope, "why"))
+def sxm_control(player, line, scope):
+    """A word to the volume's own process, on the control socket that only sxm has; it is started where it does not run."""
+    verb = texts(player, line, scope, "verb")[0]
+    host, volume = player.host(line), player.volume(line.first, scope, line)
+    player.of_volume(host, "Datapath.attach", volume, {"domain": "u0_admin"}, scope, line)
+    place = host.outside("/run/sxm")
+    found = [n for n in os.listdir(place) if n.startswith(volume["key"][:36]) and os.path.exists(f"{place}/{n}/control")]
+    answer = {}
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(f"{place}/{found[0]}/control")
+        s.sendall(json.dumps({"id": 1, "verb": verb, "args": {}}).encode() + b"\n")
+        answer = json.loads(s.makefile("rb").readline())
+    player.of_volume(host, "Datapath.detach", volume, {"domain": "u0_admin"}, scope, line)
+    if "ok" not in answer:
+        raise Failed(verb, answer["error"]["code"], [answer["error"]["text"]])
+    return answer["ok"]
+
+
+def abort(player, line, scope):
+    """The end of what xapi was doing, with itself: nothing is cleaned up."""
+    raise Aborted("xapi", "ABORTED", texts(player, line, scope, "why"))
 
 
 ACTIONS = {
     "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
     "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
     "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
-    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "idle": idle, "abort": refused,
+    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "abort": abort,
 }

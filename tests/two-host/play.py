@@ -10,7 +10,7 @@ from actions import ACTIONS
 from hosts import at_once, complain, say
 from relay import Relay
 from sequence import Unreadable
-from verbs import Failed, Verbs, nbd_of, scheme_of
+from verbs import Aborted, Failed, Verbs, nbd_of, scheme_of
 
 INTEGERS = {"size", "new_size", "offset", "length"}
 BOOLEANS = {"sharable", "persistent"}
@@ -106,7 +106,9 @@ class Player:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def put(self, name, value, scope):
-        (scope.disk.variables if scope.disk else self.variables)[name] = value
+        """What the whole play has already is changed there, also where a disk's block is open."""
+        is_disks = scope.disk and name not in self.variables
+        (scope.disk.variables if is_disks else self.variables)[name] = value
 
     def volume(self, name, scope, line):
         found = self.look_up(name, scope, line)
@@ -223,6 +225,8 @@ class Player:
     def do_try(self, line, scope):
         try:
             self.do_all(line.body, scope)
+        except Aborted:
+            raise
         except Failed as e:
             complain(f"{e}; what xapi does then:")
             self.do_all(line.other, scope)

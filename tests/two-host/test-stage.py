@@ -6,12 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-STAGE = os.path.join(HERE, "sxm-stage")
-XFS = ["--sr-type", "xfs-ng", "--device-config", "device={device}"]
-QCOW2 = ["--format", "qcow2"]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from rows import QCOW2, STAGE, XFS, play  # noqa: E402
+
 SHORT = [
     ["--disks", "2", "life"],
     ["migrate-send"],
@@ -23,16 +21,6 @@ SHORT = [
     [*QCOW2, "snapshot"],
     [*QCOW2, "cbt-backup"],
 ]
-
-
-def play(words):
-    began = time.monotonic()
-    done = subprocess.run([STAGE, "--quiet", "--size", "32M", *words], capture_output=True, text=True, check=False)
-    if done.returncode == 77:
-        print(done.stderr.strip())
-        sys.exit(77)
-    assert done.returncode == 0, f"sxm-stage {' '.join(words)}: {done.stdout}{done.stderr}"
-    print(f"test-stage: {' '.join(words)}: {time.monotonic() - began:.1f} s", flush=True)
 
 
 def unread(text, words):

@@ -17,6 +17,10 @@ class Failed(Exception):
         super().__init__(f"{verb}: {code} {json.dumps(params, ensure_ascii=False)}")
 
 
+class Aborted(Failed):
+    """xapi itself is gone: nobody does what it does after an error."""
+
+
 def failed(verb, done):
     """The error in what a verb wrote, or what is made of it where that is none."""
     bad = Failed(verb, "SCRIPT_FAILED", ["signalled" if done.returncode < 0 else "non-zero exit and bad json on stdout",
