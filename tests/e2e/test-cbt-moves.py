@@ -386,6 +386,14 @@ def goes(volume):
     return True
 
 
+def is_served(volume):
+    try:
+        Link(volume.socket).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_killed_around_the_commit():
     for i in range(int(os.environ.get("SXM_LONG") and 40 or 6)):
         disk, far = Volume("a"), Volume("b")
@@ -404,6 +412,7 @@ def test_killed_around_the_commit():
         killer.join()
         say(f"  {'source' if victim is disk else 'far side'} killed: it {'moved' if has_moved else 'stays'}")
         if has_moved:
+            until_true("it is served, also when it was killed so late", lambda v=far: is_served(v))
             Link(far.socket).write(77 * BLOCK, b"y" * 512)
             far.let_go("2")
             copy = s.copied("b")
