@@ -44,11 +44,11 @@ bool core_is_guest_active(const struct core *c)
 	return c->state != CORE_FINISHING && c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
 }
 
-static bool can_choose(const struct core *c)
+static bool can_choose(struct core *c)
 {
 	if (!core_is_mirroring(c) || !c->is_linked || c->is_cut || !c->idle_count)
 		return false;
-	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable))
+	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable) || !core_limit_allows_copy(c))
 		return false;
 	if (core_is_guest_active(c) && c->reading_bytes >= READING_ACTIVE_BYTES)
 		return false;
@@ -173,6 +173,8 @@ static void charge(struct core *c, struct core_op *op)
 {
 	uint64_t bytes = range_length(op->range);
 
+	core_limit_give_back(c, op->charge_bytes);
+	core_limit_copy(c, bytes);
 	c->copy_charge += bytes - op->charge_bytes;
 	c->reading_bytes += bytes - op->charge_bytes;
 	op->charge_bytes = bytes;
@@ -189,6 +191,7 @@ static void give_up(struct core *c, struct core_op *op)
 {
 	end_reading(c, op);
 	c->copy_charge -= op->charge_bytes;
+	core_limit_give_back(c, op->charge_bytes);
 	op->local_leg = CORE_LOCAL_OVER;
 	if (op->local.is_live)
 		core_drop_local(c, op);
@@ -307,6 +310,7 @@ static void hand_over(struct core *c, struct core_op *op, struct core_span hull,
 	op->far_kind = is_zero && c->far.can_zero ? CORE_FAR_ZERO : CORE_FAR_WRITE;
 	op->far_may_trim = true;
 	op->far_range = core_map_bytes(&c->map, hull);
+	core_limit_give_back(c, op->charge_bytes - (op->far_kind == CORE_FAR_WRITE ? range_length(op->far_range) : 0));
 	end_reading(c, op);
 	op->local_leg = CORE_LOCAL_OVER;
 	core_far_enqueue(c, op);

@@ -243,6 +243,7 @@ bool core_far_enqueue(struct core *c, struct core_op *op)
 	TAILQ_INSERT_TAIL(is_free ? ready_list(c, op) : &c->blocked, op, link);
 	c->far_count++;
 	charge(c, op);
+	core_limit_guest(c, op);
 	if (!PLANTED(BUG_BARRIER_TAKES_OLD_FLUSH))
 		c->last_flush = CORE_FLUSH_IDLE;
 	pace_busy(&c->pace, c->now_ns, true);

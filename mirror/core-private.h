@@ -160,6 +160,13 @@ struct core {
 	uint64_t promise_flush;      /* ... and the number of the flush that has to end before "complete" */
 	struct core_span careful;    /* a read failed here: one chunk at a time */
 
+	struct core_limit {
+		uint64_t rate_bytes;     /* a second; 0: there is none */
+		int64_t left_bytes;      /* that may be copied now */
+		int64_t guest_bytes;     /* guests' writes took, and no time has paid for yet */
+		uint64_t from_ns;
+	} limit;
+
 	struct core_status sum;      /* its counters */
 };
 
@@ -228,6 +235,13 @@ bool core_copy_choose(struct core *c); /* takes the next copy's local claim; fal
 void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
 void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
 void core_copy_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-limit.c */
+void core_limit_set(struct core *c, uint64_t rate_bytes); /* 0: none */
+bool core_limit_allows_copy(struct core *c);
+void core_limit_copy(struct core *c, uint64_t bytes);      /* a copy of so many is chosen */
+void core_limit_give_back(struct core *c, uint64_t bytes); /* ... and so many of them are not sent */
+void core_limit_guest(struct core *c, const struct core_op *op); /* a far leg begins */
 
 /* core-far.c */
 uint64_t core_far_budget(const struct core *c);

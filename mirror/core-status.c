@@ -42,6 +42,7 @@ void core_status(const struct core *c, struct core_status *out)
 	out->lag_ops = c->far_count;
 	out->unflushed_bytes = c->far.can_flush ? c->unflushed_bytes : 0;
 	out->rate_bytes = rate;
+	out->limit_bytes = c->limit.rate_bytes;
 	out->total_bytes = MIN(c->total_bytes, c->spec.size_bytes);
 	out->pace_us = c->pace.delay_us;
 	out->pace_ops = pace_ops(&c->pace);

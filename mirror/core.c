@@ -347,6 +347,9 @@ static void take_event(struct core *c, const struct core_event *ev, struct core_
 	case CORE_UNBARRIER:
 		c->is_barrier = false;
 		break;
+	case CORE_SET_LIMIT:
+		core_limit_set(c, ev->limit_bytes);
+		break;
 	case CORE_SET_MODE:
 		set_mode(c, ev->is_sync);
 		break;

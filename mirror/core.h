@@ -128,6 +128,7 @@ enum core_event_type {
 	CORE_BARRIER,        /* the frontends are held and drained: send all, flush, FINISHED; or a REPORT with err: backed out */
 	CORE_UNBARRIER,      /* the barrier is given up; guests go on */
 	CORE_SET_MODE,       /* is_sync: from now on */
+	CORE_SET_LIMIT,      /* limit_bytes: so many a second; guests' writes are counted, and do not wait. 0: no limit */
 	CORE_MAP_ON,         /* owing, unflushed: from here on the debt survives (I11). Once, in CONNECTING, when all that the
 	                        disk holds was marked dirty; the first link waits until the status says is_map_ready */
 	CORE_MARKED,         /* region, count, has_map: the answer to MARK; err: it is not on the medium, and map and marks are
@@ -148,6 +149,7 @@ struct core_event {
 	uint64_t generation;
 	struct core_far far;
 	bool is_sync;
+	uint64_t limit_bytes;
 	uint64_t region, count;        /* MARKED: regions */
 	bool has_map;                  /* MARKED: their bits may be written */
 	uint64_t *owing, *unflushed;   /* MAP_ON: a bit a chunk, as far as has_map says; borrowed; NULL: there is none */
@@ -221,6 +223,7 @@ struct core_status {
 	uint64_t lag_ops;
 	uint64_t unflushed_bytes; /* there, but in no flush that has begun; 0 where the far side has none */
 	uint64_t rate_bytes;    /* acknowledged a second */
+	uint64_t limit_bytes;   /* SET_LIMIT's */
 	uint64_t sent_bytes;    /* acknowledged writes, all; bytes on the wire */
 	uint64_t zero_bytes, skipped_bytes; /* sent as WRITE_ZEROES; not sent because pristine */
 	uint64_t copied_bytes;  /* chunks cleaned by copies */

@@ -3,7 +3,7 @@ noinst_LTLIBRARIES += libcore.la libcommit.la libmirror.la
 libcore_la_SOURCES = \
 	mirror/claim.c mirror/claim.h \
 	mirror/core.c mirror/core.h mirror/core-mask.h mirror/core-private.h \
-	mirror/core-copy.c mirror/core-debt.c mirror/core-far.c mirror/core-write.c \
+	mirror/core-copy.c mirror/core-debt.c mirror/core-far.c mirror/core-limit.c mirror/core-write.c \
 	mirror/core-map.c mirror/core-map.h mirror/core-status.c mirror/core-sync.c \
 	mirror/core-marks.c mirror/core-shadow.c \
 	mirror/pace.c mirror/pace.h

@@ -142,6 +142,14 @@ void mirror_set_sync(struct layer *l, bool is_sync)
 		mirror_step(m, (struct core_event){ .type = CORE_SET_MODE, .is_sync = is_sync });
 }
 
+void mirror_set_limit(struct layer *l, uint64_t bytes)
+{
+	struct mirror *m = mirror_of(l);
+
+	if (!mirror_is_over(m))
+		mirror_step(m, (struct core_event){ .type = CORE_SET_LIMIT, .limit_bytes = bytes });
+}
+
 void mirror_finish(struct layer *l, void (*done)(void *arg, const struct error *e), void *arg)
 {
 	struct mirror *m = mirror_of(l);

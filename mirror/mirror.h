@@ -90,6 +90,9 @@ void mirror_status(const struct layer *mirror, struct mirror_status *out);
 /* In sync a guest hears when both sides have its write; from now on, or no longer. */
 void mirror_set_sync(struct layer *mirror, bool is_sync);
 
+/* So many bytes a second, at most; 0: no limit. Guests' writes are counted, and do not wait for it. */
+void mirror_set_limit(struct layer *mirror, uint64_t bytes);
+
 /* It is remembering: a link is made once more. What the far side may not have is sent, if it is the one that it was: of a foreign
  * one nobody can know that. Comes to nothing: remembering again. */
 void mirror_resume(struct layer *mirror);

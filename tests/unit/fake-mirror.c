@@ -355,6 +355,12 @@ void mirror_set_sync(struct layer *mirror, bool is_sync)
 	fake_trace(is_sync ? "sync" : "lag");
 }
 
+void mirror_set_limit(struct layer *mirror, uint64_t bytes)
+{
+	(void)mirror;
+	(void)bytes;
+}
+
 void mirror_keep_debt(struct layer *mirror)
 {
 	(void)mirror;

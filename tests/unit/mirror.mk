@@ -72,3 +72,7 @@ tests_unit_test_commit_LDADD = libcommit.la $(UNIT_LIBS)
 tests_unit_test_commit_links_SOURCES = tests/unit/test-commit-links.c tests/unit/commit-rows.h
 tests_unit_test_commit_links_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_commit_links_LDADD = libcommit.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-core-limit
+tests_unit_test_core_limit_SOURCES = tests/unit/test-core-limit.c
+tests_unit_test_core_limit_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_core_limit_LDADD = libcore.la $(UNIT_LIBS)
