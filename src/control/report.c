@@ -82,7 +82,8 @@ struct operation_report {
 	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked, is_pace_at_limit;
 	bool is_unfenced, is_given, is_verified, is_remembered;
 	double progress;
-	int64_t dirty, lag, lag_ops, rate, sent, zeroed, skipped, copied, overflow, total, pace_us, pace_ops, eta_ms, allocated;
+	int64_t dirty, lag, lag_ops, rate, limit, sent, zeroed, skipped, copied, overflow, total, pace_us, pace_ops, eta_ms;
+	int64_t allocated;
 	int64_t running_ms, ready_ms, link, links_lost, marked;
 };
 #define REPORT(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct operation_report, field) }
@@ -101,6 +102,7 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("stalled", JS_BOOL, is_stalled), REPORT("why", JS_STRING, why), REPORT("remote", JS_STRING, remote),
 	REPORT("progress", JS_FLOAT, progress), REPORT("total_bytes", JS_INT64, total), REPORT("dirty_bytes", JS_INT64, dirty),
 	REPORT("lag_bytes", JS_INT64, lag), REPORT("lag_ops", JS_INT64, lag_ops), REPORT("rate_bytes", JS_INT64, rate),
+	REPORT("limit_bytes", JS_INT64, limit),
 	REPORT("sent_bytes", JS_INT64, sent), REPORT("zeroed_bytes", JS_INT64, zeroed),
 	REPORT("skipped_bytes", JS_INT64, skipped), REPORT("copied_bytes", JS_INT64, copied),
 	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us),
@@ -141,7 +143,8 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.is_complete = s->is_complete, .is_ended = s->is_ended, .is_stalled = c->is_stalled,
 		.progress = s->progress, .dirty = number(c->dirty_bytes), .lag = number(c->lag_bytes),
 		.lag_ops = number(c->lag_ops),
-		.rate = number(c->rate_bytes), .sent = number(c->sent_bytes), .zeroed = number(c->zero_bytes),
+		.rate = number(c->rate_bytes), .limit = number(c->limit_bytes), .sent = number(c->sent_bytes),
+		.zeroed = number(c->zero_bytes),
 		.skipped = number(c->skipped_bytes), .copied = number(c->copied_bytes), .overflow = number(c->overflow_bytes),
 		.total = number(c->total_bytes), .pace_us = c->pace_us, .pace_ops = number(c->pace_ops),
 		.pace_why = borrow(c->pace_why ? c->pace_why : ""), .is_pace_at_limit = c->is_pace_at_limit,

@@ -149,6 +149,7 @@ static void insert(struct vdi *v)
 	stack_wake(v);
 	v->op->is_inserting = false;
 	mirror_start(v->op->mirror);
+	budget_begin(v);
 	loop_timer_set(v->op->timer, VDI_START_WAIT_MS);
 	operation_hand_starter(v->job, v->op);
 	stack_save(v, begun);

@@ -60,6 +60,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	TAILQ_INIT(&v->news);
 	TAILQ_INIT(&v->verifications);
 	jobs_init(v);
+	budget_init(v);
 	far_init(v);
 	v->envoy_ms = spec->envoy_ms ? spec->envoy_ms : VDI_ENVOY_MS;
 	v->far.linger_ms = spec->linger_ms ? spec->linger_ms : VDI_LINGER_MS;
@@ -84,6 +85,7 @@ void vdi_free(struct vdi *v)
 	loop_timer_free(v->far.linger);
 	far_log_forget(v, true);
 	tenancy_fini(v);
+	budget_fini(v);
 	owner_clear(&v->owner);
 	while ((op = TAILQ_FIRST(&v->operations)))
 		record_free(v, op);
@@ -322,10 +324,15 @@ static void stopped(struct vdi *v)
 	job_end(v);
 }
 
+static void verified(struct vdi *v)
+{
+	budget_end(v, stopped);
+}
+
 static void closed(struct vdi *v)
 {
 	v->job->error = v->step;
-	verification_wait(v, stopped);
+	verification_wait(v, verified);
 }
 
 static void close_stack(struct vdi *v)

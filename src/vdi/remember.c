@@ -147,6 +147,7 @@ static void go_on(struct vdi *v)
 	loop_timer_set(op->timer, VDI_START_WAIT_MS);
 	operation_hand_starter(v->job, op);
 	mirror_resume(op->mirror);
+	budget_begin(v);
 	stack_save(v, resumed);
 }
 

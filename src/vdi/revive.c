@@ -164,6 +164,7 @@ static void insert(struct vdi *v)
 	stack_wake(v);
 	op->is_inserting = false;
 	mirror_start(op->mirror);
+	budget_begin(v);
 	log_info("mirror %s goes on", op->id);
 	over(v);
 }

@@ -17,6 +17,7 @@
 #include "loop/offload.h"
 #include "mirror/remote.h"
 #include "nbdsrv/nbdsrv.h"
+#include "vdi/budget.h"
 #include "vdi/debt.h"
 #include "vdi/domains.h"
 #include "vdi/journal.h"
@@ -306,6 +307,7 @@ struct vdi {
 	struct layer *lower;       /* owned: a gate under op's mirror, while the disk is paused */
 	bool is_read_only;         /* the disk is open so */
 	struct tenancy tenancy;
+	struct budget budget;
 	bool is_refusing;          /* the gate, after a handover */
 	struct iobuf_pool *pool;   /* owned */
 

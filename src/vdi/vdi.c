@@ -91,7 +91,8 @@ bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest
 
 bool vdi_is_empty(const struct vdi *v)
 {
-	return TAILQ_EMPTY(&v->domains) && !v->op && !v->verification && !v->job && TAILQ_EMPTY(&v->jobs);
+	return TAILQ_EMPTY(&v->domains) && !v->op && !v->verification && !v->job && TAILQ_EMPTY(&v->jobs) &&
+	       !v->budget.is_asking && v->budget.fd < 0;
 }
 
 /* --- attach: only a name, and a place in the record.

@@ -49,3 +49,7 @@ UNIT_TESTS += tests/unit/test-tenancy
 tests_unit_test_tenancy_SOURCES = tests/unit/test-tenancy.c $(VDI_RIG)
 tests_unit_test_tenancy_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_tenancy_LDADD = $(VDI_LIBS)
+UNIT_TESTS += tests/unit/test-budget
+tests_unit_test_budget_SOURCES = tests/unit/test-budget.c
+tests_unit_test_budget_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_budget_LDADD = libvdiroom.la $(UNIT_LIBS)
