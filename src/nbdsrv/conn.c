@@ -112,6 +112,8 @@ void conn_free(struct conn *c)
 
 bool conn_has_room(const struct conn *c)
 {
+	if (c->is_parting)
+		return c->commands == 0 && STAILQ_EMPTY(&c->replies);
 	if (c->state == CONN_HANDSHAKE)
 		return CONN_HELLO_BYTES - c->hello_end >= CONN_HELLO_ROOM;
 	return !c->is_pondered && c->commands < CONN_COMMANDS_MAX && c->reading_bytes < CONN_READING_MAX;
@@ -163,6 +165,16 @@ void conn_end(struct conn *c)
 	conn_hurry(c, ENDING_PATIENCE_S);
 	conn_touch(c);
 	conn_unref(c);
+}
+
+void conn_part(struct conn *c)
+{
+	c->state = CONN_HANDSHAKE;
+	c->is_parting = true;
+	c->has_client_flags = c->has_no_zeroes = c->has_structured = false;
+	c->contexts = 0;
+	nbdsrv_set_deadline(c->server, c, 0);
+	conn_touch(c);
 }
 
 void conn_hurry(struct conn *c, unsigned seconds)

@@ -6,6 +6,8 @@
  *          |                              |                                   |                       ^
  *          '---- ABORT, EOF ----> ENDING  '------ garbage, broken socket -----'-----------------------'
  *
+ *      TRANSMISSION --DISC, where it begins again--> HANDSHAKE, when all before it is answered
+ *
  * ENDING: nothing more is read; what is in flight ends and is answered.  CUT: the socket is closed; what is still in flight
  * below ends without an answer, and the last of it frees the conn.
  */
@@ -64,6 +66,8 @@ struct conn {
 	uint32_t filled_bytes;
 	bool is_stalled;          /* nothing is read until there is room... */
 	bool is_pondered;         /* ...or it is said whether it may write */
+	bool begins_again;        /* DISC begins a new handshake */
+	bool is_parting;          /* DISC was read: what is in flight is answered, then comes the greeting */
 	struct iobuf_waiter waiter;
 	struct loop_task resume;
 
@@ -99,6 +103,7 @@ TAILQ_HEAD(conn_list, conn);
 
 struct listener;
 SLIST_HEAD(listener_list, listener);
+struct passing;
 
 /* One server; listen.c looks after it. */
 
@@ -116,6 +121,8 @@ struct nbdsrv {
 	bool has_asked, is_for_links_only; /* asked: plain() was called */
 
 	struct listener_list listeners;
+	LIST_HEAD(, passing) passings;
+	unsigned passing_count;
 	struct conn_list conns;
 	struct conn_list touched; /* to be settled before the loop sleeps */
 	struct conn_list lively;  /* asked by the poller */
@@ -143,6 +150,10 @@ void nbdsrv_set_deadline(struct nbdsrv *s, struct conn *c, unsigned ms);
 /* A conn was freed. */
 void nbdsrv_forget_one(struct nbdsrv *s);
 
+/* --- receive.c: takes fd, over which one descriptor is to come. */
+void receive_begin(struct nbdsrv *s, int fd);
+void receive_drop_all(struct nbdsrv *s);
+
 /* --- conn.c */
 /* Nothing is left of it: link.c's and conn_unref()'s. */
 void conn_free(struct conn *c);
@@ -154,6 +165,8 @@ void conn_unref(struct conn *c);
 void conn_end(struct conn *c);
 /* Closes the socket now. */
 void conn_cut(struct conn *c);
+/* The client is done, and may begin again on the same socket. */
+void conn_part(struct conn *c);
 /* One rate-limited line about this client. */
 void conn_complain(struct conn *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Looks at it again before the loop sleeps: sends, watches, closes. */

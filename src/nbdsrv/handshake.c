@@ -14,6 +14,8 @@
  *      EXPORT_NAME ends it too: size and flags without a header, then 124 zeros unless NO_ZEROES was agreed.
  *
  * There is one export here and every name means it: tapdisk asks for "tapdisk_client" with a NUL after it, qemu for "".
+ * tapdisk's client also ends with DISC whenever it is paused, keeps the socket, and expects a greeting on it when it goes on:
+ * so a connection that was passed on (receive.c) begins again from the top.
  * Can fail: flags we do not know, a wrong magic, an EXPORT_NAME that makes no sense: the client is cut, for the protocol has
  * no answer there.  Everything else is answered with an error reply and the haggling goes on.
  */
@@ -279,11 +281,26 @@ static enum take skip(struct conn *c)
 	return c->skip_bytes ? TAKE_WAIT : TAKE_MORE;
 }
 
+/* After DISC: not before the last answer has left, for the greeting says that all is answered. */
+static enum take greet_again(struct conn *c)
+{
+	if (!conn_has_room(c))
+		return TAKE_STALL;
+	c->is_parting = false;
+	if (handshake_start(c))
+		return TAKE_MORE;
+	conn_complain(c, "was cut: out of memory");
+	conn_cut(c);
+	return TAKE_WAIT;
+}
+
 enum take handshake_take(struct conn *c)
 {
 	struct wire_option o;
 	struct option_data data;
 
+	if (c->is_parting)
+		return greet_again(c);
 	if (!c->has_client_flags)
 		return take_client_flags(c);
 	if (c->skip_bytes)

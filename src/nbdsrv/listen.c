@@ -36,6 +36,7 @@ struct listener {
 	int fd;                   /* owned */
 	struct loop_watch *watch; /* owned */
 	char *path;               /* owned; NULL: TCP */
+	bool is_for_fds;          /* who connects passes a connection, and is no client */
 	dev_t device;             /* of the socket file made here */
 	ino_t inode;
 	SLIST_ENTRY(listener) link;
@@ -117,6 +118,7 @@ struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e)
 	s->xsxm_newest = spec->xsxm_newest ? spec->xsxm_newest : XSXM_NEWEST;
 	s->max_clients = spec->max_clients ? spec->max_clients : DEFAULT_MAX_CLIENTS;
 	SLIST_INIT(&s->listeners);
+	LIST_INIT(&s->passings);
 	TAILQ_INIT(&s->conns);
 	TAILQ_INIT(&s->touched);
 	TAILQ_INIT(&s->lively);
@@ -169,10 +171,11 @@ static struct conn *admit(struct nbdsrv *s, int fd, struct error *e)
 	return conn_new(s, fd, e);
 }
 
-int nbdsrv_adopt(struct nbdsrv *s, int fd, struct error *e)
+int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e)
 {
 	int type = 0, flags = fcntl(fd, F_GETFL);
 	socklen_t length = sizeof(type);
+	struct conn *c;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0 || type != SOCK_STREAM) {
 		close(fd);
@@ -184,7 +187,10 @@ int nbdsrv_adopt(struct nbdsrv *s, int fd, struct error *e)
 		close(fd);
 		return error_errno(e, err, "descriptor %d", fd);
 	}
-	return admit(s, fd, e) ? 0 : -1;
+	c = admit(s, fd, e);
+	if (c)
+		c->begins_again = begins_again;
+	return c ? 0 : -1;
 }
 
 static void rest(struct listener *l, int err)
@@ -213,6 +219,10 @@ static void on_listener(void *arg, int events)
 			rest(l, errno);
 		if (fd < 0)
 			return;
+		if (l->is_for_fds) {
+			receive_begin(l->server, fd);
+			continue;
+		}
 		c = admit(l->server, fd, &e);
 		if (c)
 			nbdsrv_set_deadline(l->server, c, HANDSHAKE_MS);
@@ -244,14 +254,14 @@ static void drop_listeners(struct nbdsrv *s)
 }
 
 /* Takes fd. path: NULL for TCP. */
-static int add_listener(struct nbdsrv *s, int fd, const char *path, struct error *e)
+static int add_listener(struct nbdsrv *s, int fd, const char *path, bool is_for_fds, struct error *e)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 	struct stat st = { 0 };
 
 	if (!l)
 		goto fail;
-	*l = (struct listener){ .server = s, .fd = fd };
+	*l = (struct listener){ .server = s, .fd = fd, .is_for_fds = is_for_fds };
 	if (path) {
 		l->path = strdup(path);
 		if (!l->path || lstat(path, &st) != 0)
@@ -292,7 +302,7 @@ static int clear_way(const struct sockaddr_un *address, struct error *e)
 	return 0;
 }
 
-int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
+static int listen_unix(struct nbdsrv *s, const char *path, bool is_for_fds, struct error *e)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	CLEANUP_CLOSE int fd = -1;
@@ -309,7 +319,17 @@ int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
 		return error_errno(e, errno, "socket for %s", path);
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, BACKLOG) != 0)
 		return error_errno(e, errno, "%s", path);
-	return add_listener(s, take_fd(&fd), path, e);
+	return add_listener(s, take_fd(&fd), path, is_for_fds, e);
+}
+
+int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
+{
+	return listen_unix(s, path, false, e);
+}
+
+int nbdsrv_receive_unix(struct nbdsrv *s, const char *path, struct error *e)
+{
+	return listen_unix(s, path, true, e);
 }
 
 static int parse_address(const char *host, uint16_t port, struct sockaddr_storage *out, socklen_t *length)
@@ -353,7 +373,7 @@ int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_
 		return error_errno(e, errno, "%s port %u", host, port);
 	if (bound) /* sin_port and sin6_port are at the same place */
 		*bound = ntohs(((struct sockaddr_in *)&address)->sin_port);
-	return add_listener(s, take_fd(&fd), NULL, e);
+	return add_listener(s, take_fd(&fd), NULL, false, e);
 }
 
 void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
@@ -365,6 +385,7 @@ void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
 	s->on_shut = done;
 	s->on_shut_arg = arg;
 	drop_listeners(s);
+	receive_drop_all(s);
 	for (c = TAILQ_FIRST(&s->conns); c; c = next) {
 		next = TAILQ_NEXT(c, link);
 		conn_end(c);

@@ -5,6 +5,7 @@ libnbdsrv_la_SOURCES = \
 	src/nbdsrv/listen.c src/nbdsrv/nbdsrv.h \
 	src/nbdsrv/context.c \
 	src/nbdsrv/link.c src/nbdsrv/link.h \
+	src/nbdsrv/receive.c \
 	src/nbdsrv/reply.c \
 	src/nbdsrv/transmit.c \
 	src/nbdsrv/wire.h \

@@ -34,8 +34,12 @@ struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e);
 int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e);
 /* host: numeric address. port 0: any; *bound gets it. */
 int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e);
-/* A connected stream socket, taken (closed on failure too). No handshake timeout: whoever passed it may take minutes. */
-int nbdsrv_adopt(struct nbdsrv *s, int fd, struct error *e);
+/* A connected stream socket, taken (closed on failure too). No handshake timeout: whoever passed it may take minutes.
+ * begins_again: NBD_CMD_DISC does not close it; what was asked for is answered, then it is greeted anew. */
+int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e);
+/* A unix socket as before, over which such sockets are passed, which begin again: one message, of any text, with one descriptor
+ * (SCM_RIGHTS). */
+int nbdsrv_receive_unix(struct nbdsrv *s, const char *path, struct error *e);
 
 /* Stops listening and reading; requests in flight end and are answered; sockets close; then done() from the deferred queue.
  * A client that does not take its answers is cut after 1 s. */

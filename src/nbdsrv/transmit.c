@@ -227,6 +227,10 @@ enum take transmit_take(struct conn *c)
 	}
 	if (r.type == WIRE_CMD_DISC) {
 		c->in_start += WIRE_REQUEST_BYTES;
+		if (c->begins_again && !(c->contexts & META_XSXM)) {
+			conn_part(c);
+			return TAKE_MORE;
+		}
 		conn_end(c);
 		return TAKE_WAIT;
 	}

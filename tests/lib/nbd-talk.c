@@ -64,7 +64,7 @@ static void start_client(void)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], &e), 0);
+	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], talk.begins_again, &e), 0);
 	talk.fd = pair[0];
 	talk.watch = loop_watch_new(talk.loop, talk.fd, LOOP_IN, on_client, NULL);
 	assert_non_null(talk.watch);

@@ -43,6 +43,8 @@ struct talk {
 	/* of the next server */
 	const struct nbdsrv_link_ops *links;
 	unsigned xsxm_newest;
+	/* of the next client */
+	bool begins_again;
 };
 extern struct talk talk;
 extern struct bytes_writer talk_words;

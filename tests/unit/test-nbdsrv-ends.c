@@ -179,7 +179,7 @@ static void one_client_too_many_is_not_let_in(void **state)
 	(void)state;
 	talk_restart(false, 1);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], &e), -1);
+	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], false, &e), -1);
 	assert_int_equal(e.err, EBUSY);
 	close(pair[0]);
 	talk_enter(); /* the first still works */
@@ -240,7 +240,7 @@ static void what_is_no_stream_socket_is_not_adopted(void **state)
 
 	(void)state;
 	assert_int_equal(pipe(pipes), 0);
-	assert_int_equal(nbdsrv_adopt(talk.server, pipes[0], &e), -1);
+	assert_int_equal(nbdsrv_adopt(talk.server, pipes[0], false, &e), -1);
 	assert_int_equal(e.err, EINVAL);
 	close(pipes[1]);
 }
