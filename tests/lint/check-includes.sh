@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The dependency law (HACKING.md): which room may include which, and which file may know which library.
 #
-#       base <- loop <- block <- { disk, cbt, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
-#       base <- { control/client, cbt/cbt-log } <- plugins <- cmd
+#       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
+#       base <- { control/client, cbt/cbt-log, overlay/overlay-file } <- plugins <- cmd
 #       base <- qcow2 <- { disk, plugins }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
@@ -23,15 +23,17 @@ allowed() {
 	src/disk/*)            echo disk qcow2 block loop base ;;
 	src/nbdsrv/*)          echo nbdsrv block loop base ;;
 	mirror/*)              echo mirror block loop base ;;
-	src/vdi/*)             echo vdi disk cbt nbdsrv mirror block loop base ;;
+	src/vdi/*)             echo vdi disk cbt overlay nbdsrv mirror block loop base ;;
 	src/control/client.*)  echo control base ;;
 	src/control/*)         echo control vdi mirror block loop base ;;
 	src/keeper.*)          echo keeper.h base ;;
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
-	plugins/*)             echo plugins control cbt qcow2 base ;;
+	plugins/*)             echo plugins control cbt overlay qcow2 base ;;
 	cmd/*)                 echo cmd plugins base ;;
 	src/cbt/cbt-log*)      echo cbt base ;;
 	src/cbt/*)             echo cbt block loop base ;;
+	src/overlay/overlay-file*) echo overlay base ;;
+	src/overlay/*)         echo overlay block loop base ;;
 	*) return 1 ;;
 	esac
 }
@@ -50,6 +52,8 @@ check_rooms() {
 		plugins/*:control/client.h) ;;
 		plugins/*:cbt/cbt-log.h|src/cbt/cbt-log*:cbt/cbt-log.h) ;;
 		plugins/*:cbt/*|src/cbt/cbt-log*:cbt/*) complain "$file: of cbt/ only cbt-log.h, not \"$include\"" ;;
+		plugins/*:overlay/overlay-file.h|src/overlay/overlay-file*:overlay/overlay-file.h) ;;
+		plugins/*:overlay/*) complain "$file: of overlay/ only overlay-file.h, not \"$include\"" ;;
 		plugins/*:control/*) complain "$file: of control/ only client.h, not \"$include\"" ;;
 		mirror/core*:mirror/core*|mirror/core*:mirror/claim.h|mirror/core*:mirror/pace.h) ;;
 		mirror/claim.*:mirror/claim.h|mirror/commit*:mirror/commit*|mirror/pace.*:mirror/pace.h) ;;

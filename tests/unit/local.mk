@@ -7,6 +7,7 @@ include $(srcdir)/tests/unit/loop.mk
 include $(srcdir)/tests/unit/qcow2.mk
 include $(srcdir)/tests/unit/disk.mk
 include $(srcdir)/tests/unit/cbt.mk
+include $(srcdir)/tests/unit/overlay.mk
 include $(srcdir)/tests/unit/nbdsrv.mk
 include $(srcdir)/tests/unit/mirror.mk
 include $(srcdir)/tests/unit/vdi.mk
