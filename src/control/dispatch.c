@@ -241,6 +241,30 @@ static void on_listen(struct call *c)
 		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, on_done, c);
 }
 
+static void on_import(struct call *c)
+{
+	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), on_done, c);
+}
+
+/* A record of c->text alone. */
+static char *text_ok(const struct call *c, const char *name)
+{
+	CLEANUP_FREE char *value = jsonspec_string(c->text);
+	char *text;
+
+	return !value || asprintf(&text, "{\"%s\":%s}", name, value) == -1 ? NULL : text;
+}
+
+static char *import_ok(struct call *c)
+{
+	return text_ok(c, "socket");
+}
+
+static void on_merge(struct call *c)
+{
+	vdi_merge(c->d->vdi, on_done, c);
+}
+
 static char *listen_ok(struct call *c)
 {
 	char *text;
@@ -330,10 +354,7 @@ static void on_start(struct call *c)
 
 static char *start_ok(struct call *c)
 {
-	CLEANUP_FREE char *id = jsonspec_string(c->text);
-	char *text;
-
-	return !id || asprintf(&text, "{\"id\":%s}", id) == -1 ? NULL : text;
+	return text_ok(c, "id");
 }
 
 static void on_news(void *arg)
@@ -520,6 +541,8 @@ static const struct verb verbs[] = {
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
+	{ "import", &domain_args, on_import, import_ok },
+	{ "merge", &no_args, on_merge, empty },
 	{ "mirror.start", &start_args, on_start, start_ok },
 	{ "mirror.mode", &mode_args, on_mode, empty },
 	{ "mirror.stat", &stat_args, on_stat, stat_ok },

@@ -27,6 +27,7 @@ static const char *const names[] = {
 	[JOB_LISTEN] = "listen", [JOB_FORGET] = "forget", [JOB_VERIFY] = "verify", [JOB_VERIFIED] = "end of verification",
 	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
 	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize", [JOB_TRACK] = "track", [JOB_PAUSE] = "pause",
+	[JOB_IMPORT] = "import", [JOB_MERGE] = "merge", [JOB_MERGED] = "end of merging",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -57,6 +58,9 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_RESIZE] = resize_begin,
 	[JOB_TRACK] = tracking_begin,
 	[JOB_PAUSE] = pause_begin,
+	[JOB_IMPORT] = import_begin,
+	[JOB_MERGE] = import_begin_merge,
+	[JOB_MERGED] = import_begin_end,
 };
 
 static void run(struct loop_task *t)

@@ -59,6 +59,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	TAILQ_INIT(&v->operations);
 	TAILQ_INIT(&v->news);
 	TAILQ_INIT(&v->verifications);
+	TAILQ_INIT(&v->import.merge_waiters);
 	jobs_init(v);
 	budget_init(v);
 	far_init(v);
@@ -387,7 +388,7 @@ static bool is_ours(const char *name)
 	const char *end = name + strlen(name);
 
 	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
-	       strncmp(name, "cbt.", 4) == 0 ||
+	       strncmp(name, "cbt.", 4) == 0 || strncmp(name, "fds-", 4) == 0 ||
 	       strncmp(name, "qcow2.", 6) == 0 ||
 	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
 }

@@ -198,11 +198,16 @@ static void settled(struct vdi *v)
 	open_again(v);
 }
 
-static void untracked(struct vdi *v)
+static void unmerged(struct vdi *v)
 {
 	v->open_read_only = v->is_read_only;
 	layer_close(take_ptr(&v->disk));
 	stack_work(v, settle, settled);
+}
+
+static void untracked(struct vdi *v)
+{
+	import_close(v, unmerged);
 }
 
 static void flushed(struct vdi *v)
@@ -266,6 +271,8 @@ static int check(const struct vdi *v, struct error *e)
 		return error_set(e, ENXIO, "the disk could not be opened again");
 	if (state == COMMIT_RECEIVING || state == COMMIT_INCOMPLETE || state == COMMIT_RELEASED)
 		return error_set(e, EPERM, "it is the far side of a mirror, and not complete; it can be paused when it is");
+	if (import_is_collecting(v))
+		return error_set(e, EPERM, "it is the leaf of a mirror, and not complete; it can be paused when it is composed");
 	return v->job->pause->will_resize ? resize_check(v, e) : 0;
 }
 

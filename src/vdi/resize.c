@@ -132,7 +132,7 @@ int resize_check(const struct vdi *v, struct error *e)
 				 v->op->is_copy ? "copy" : "mirror", v->op->id);
 	if (state == COMMIT_RECEIVING || state == COMMIT_ELIGIBLE || far_is_linked(v))
 		return error_set(e, EBUSY, "it is the far side of a mirror; it can be resized when a guest has taken it");
-	return 0;
+	return import_check_merged(v, e);
 }
 
 static void opened(struct vdi *v)

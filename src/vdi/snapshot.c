@@ -390,6 +390,8 @@ static void opened(struct vdi *v)
 		error_set(&e, ENXIO, "the disk could not be opened again");
 	if (!e.err && (state == COMMIT_RECEIVING || state == COMMIT_INCOMPLETE || state == COMMIT_RELEASED))
 		error_set(&e, EPERM, "it is the far side of a mirror, and has not everything; it can be cloned when it has");
+	if (!e.err)
+		import_check_merged(v, &e);
 	if (!e.err && v->job->snapshot->volume && v->is_read_only)
 		error_set(&e, EAGAIN, "only readers have it: the snapshot is made without this process");
 	if (e.err)

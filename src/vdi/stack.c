@@ -2,7 +2,7 @@
  *
  * stack - opens, changes and closes the pile of layers, step by step
  *
- *      clients -> gate -> [mirror] -> [cbt] -> disk -> the image's descriptor, locked for as long as it is open, and leased
+ *      clients -> gate -> [mirror] -> [cbt] -> [overlay] -> disk -> the image's descriptor, locked while it is open, and leased
  *
  * The only file that calls disk and gate constructors and that makes and frees NBD servers.  Each function is one step of
  * the running job: it starts something and ends in `next`, with v->step saying how it went.
@@ -95,9 +95,10 @@ static bool try_to_open(struct vdi *v, struct error *e)
 	if (!v->opened)
 		return false;
 	if (tenancy_take(&v->tenancy, v->path, &spec, e) == 0 && tracking_open(v, e) == 0 &&
-	    owner_load(v->path, &v->loaded, e) == 0)
+	    import_open(v, &spec, e) == 0 && owner_load(v->path, &v->loaded, e) == 0)
 		return true;
 	cbt_live_free(take_ptr(&v->tracked)); /* its file says that it was not closed, no more */
+	import_drop_opened(v);
 	disk_file_close(take_ptr(&v->opened));
 	disk_settle(v->run_dir, NULL);
 	tenancy_undo(&v->tenancy, v->path);
@@ -125,7 +126,8 @@ static void make_disk(struct vdi *v)
 		return;
 	}
 	v->disk = disk_layer(v->loop, f, &v->step);
-	if (!v->disk || tracking_put(v, &v->step) == -1) {
+	if (!v->disk || import_put(v, &v->step) == -1 || tracking_put(v, &v->step) == -1) {
+		import_drop_opened(v);
 		cbt_live_free(take_ptr(&v->tracked));
 		owner_clear(&v->loaded);
 		return;
@@ -152,6 +154,7 @@ static void put_under(struct vdi *v)
 	if (!v->gate) {
 		if (v->cbt)
 			layer_close(take_ptr(&v->cbt));
+		import_drop(v);
 		layer_close(take_ptr(&v->disk));
 		error_set(&v->step, ENOMEM, "out of memory");
 	}
@@ -201,6 +204,7 @@ static void on_upgrade_drained(struct layer *gate, void *arg)
 	struct vdi *v = arg;
 
 	gate_set_below(gate, NULL);
+	import_drop(v);
 	layer_close(take_ptr(&v->disk));
 	v->open_read_only = false;
 	offload(v, open_image, on_upgraded);
@@ -230,7 +234,7 @@ void stack_open(struct vdi *v, bool is_read_only, step_fn *next)
 
 struct layer *stack_base(const struct vdi *v)
 {
-	return v->cbt ? v->cbt : v->disk;
+	return v->cbt ? v->cbt : import_base(v);
 }
 
 static void on_made(struct offload *o)
@@ -321,7 +325,7 @@ void stack_flush(struct vdi *v, step_fn *next)
 	r->op = REQ_FLUSH;
 	r->done = on_flushed;
 	r->arg = v;
-	layer_submit(v->disk, r);
+	layer_submit(import_base(v), r);
 }
 
 static void close_layers(struct vdi *v)
@@ -349,10 +353,15 @@ static void on_settled(struct offload *o)
 	tenancy_end(container_of(o, struct vdi, offload));
 }
 
-static void untracked(struct vdi *v)
+static void unmerged(struct vdi *v)
 {
 	close_layers(v);
 	offload(v, settle, on_settled);
+}
+
+static void untracked(struct vdi *v)
+{
+	import_close(v, unmerged);
 }
 
 static void on_close_quiet(struct layer *gate UNUSED, void *arg)
@@ -397,7 +406,7 @@ void stack_release(struct vdi *v, step_fn *next)
 			next(v);
 			return;
 		}
-	if (v->op || !v->gate)
+	if (v->op || !v->gate || import_is_merging(v))
 		next(v);
 	else
 		stack_close(v, next);

@@ -200,6 +200,13 @@ static void on_given_back(struct vdi *v)
 	stack_step_end(v);
 }
 
+static void set_lease(struct vdi *v)
+{
+	disk_set_lease(v->disk, v->tenancy.until_ns);
+	if (v->import.overlay)
+		disk_set_lease(overlay_data(v->import.overlay), v->tenancy.until_ns);
+}
+
 static void on_done(struct offload *o)
 {
 	struct vdi *v = container_of(o, struct vdi, tenancy.offload);
@@ -214,7 +221,7 @@ static void on_done(struct offload *o)
 	if (t->tenure.is_lost)
 		lose(v);
 	else if (v->disk)
-		disk_set_lease(v->disk, t->until_ns);
+		set_lease(v);
 	act(v);
 }
 
@@ -287,7 +294,7 @@ void tenancy_begin(struct vdi *v)
 {
 	if (!v->tenancy.is_taken)
 		return;
-	disk_set_lease(v->disk, v->tenancy.until_ns);
+	set_lease(v);
 	act(v);
 }
 

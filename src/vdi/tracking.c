@@ -36,9 +36,10 @@ int tracking_put(struct vdi *v, struct error *e)
 {
 	if (!v->tracked)
 		return 0;
-	v->cbt = cbt_new(v->loop, v->disk, take_ptr(&v->tracked));
+	v->cbt = cbt_new(v->loop, import_base(v), take_ptr(&v->tracked));
 	if (v->cbt)
 		return 0;
+	import_drop(v);
 	layer_close(take_ptr(&v->disk));
 	return error_set(e, ENOMEM, "out of memory");
 }
@@ -132,7 +133,7 @@ static void make(struct vdi *v)
 
 static void quiet_to_begin(struct vdi *v)
 {
-	v->cbt = cbt_new(v->loop, v->disk, take_ptr(&v->tracked));
+	v->cbt = cbt_new(v->loop, import_base(v), take_ptr(&v->tracked));
 	if (!v->cbt)
 		error_set(&v->job->error, ENOMEM, "out of memory");
 	else

@@ -20,6 +20,7 @@
 #include "vdi/budget.h"
 #include "vdi/debt.h"
 #include "vdi/domains.h"
+#include "vdi/import.h"
 #include "vdi/journal.h"
 #include "vdi/moved-log.h"
 #include "vdi/owner.h"
@@ -51,6 +52,7 @@ struct domain {
 	struct listener listener[DOMAINS_LISTEN_MAX];
 	size_t listeners;
 	bool is_lingering;     /* inactive, and served all the same, links only: linger.c */
+	char import[108];      /* while its server takes connections that are passed: where; else "" */
 	bool is_detached;      /* ... and forgotten as soon as that ends; nobody is told of it */
 	TAILQ_ENTRY(domain) link;
 };
@@ -173,6 +175,9 @@ enum job_kind {
 	JOB_RESIZE,     /* it grows */
 	JOB_TRACK,      /* which blocks change is noted from now on, or not any more; or that is to be saved */
 	JOB_PAUSE,      /* it is closed for a moment, under its guests */
+	JOB_IMPORT,     /* it is the leaf of a mirror from SMAPIv1, whose connections are passed here */
+	JOB_MERGE,      /* somebody waits until what was mirrored so is merged into it */
+	JOB_MERGED,     /* it is */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
@@ -198,12 +203,6 @@ struct remains {
 	bool is_none; /* ... that none ran, and speaks of this boot */
 	bool is_there, is_copy, is_told;
 	char id[64], domain[DOMAINS_NAME_MAX];
-};
-
-struct job_waiter {
-	vdi_done_fn *done;
-	void *arg;
-	TAILQ_ENTRY(job_waiter) link;
 };
 
 struct job {
@@ -301,9 +300,10 @@ struct vdi {
 	unsigned envoy_ms;         /* how long it tries */
 	struct far far;
 
-	/* the stack: gate -> [op->mirror] -> [cbt] -> disk; all or nothing is open */
+	/* the stack: gate -> [op->mirror] -> [cbt] -> [overlay] -> disk; all or nothing is open */
 	struct layer *gate, *disk; /* owned */
 	struct layer *cbt;         /* owned; NULL: changes are not tracked */
+	struct import import;
 	struct layer *lower;       /* owned: a gate under op's mirror, while the disk is paused */
 	bool is_read_only;         /* the disk is open so */
 	struct tenancy tenancy;

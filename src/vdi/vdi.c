@@ -91,8 +91,8 @@ bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest
 
 bool vdi_is_empty(const struct vdi *v)
 {
-	return TAILQ_EMPTY(&v->domains) && !v->op && !v->verification && !v->job && TAILQ_EMPTY(&v->jobs) &&
-	       !v->budget.is_asking && v->budget.fd < 0;
+	return TAILQ_EMPTY(&v->domains) && !v->op && !import_is_merging(v) && !v->verification && !v->job &&
+	       TAILQ_EMPTY(&v->jobs) && !v->budget.is_asking && v->budget.fd < 0;
 }
 
 /* --- attach: only a name, and a place in the record.
@@ -307,6 +307,10 @@ static void opened(struct vdi *v)
 			envoy_reclaim(v, asked_back);
 		return;
 	}
+	if (!j->is_forced && import_refuses(v, j->domain, &j->error)) {
+		stack_release(v, undone);
+		return;
+	}
 	if (j->verdict.does != COMMIT_ALLOW) {
 		error_set(&j->error, EPERM, "%s: %s", v->path, commit_why_text(j->verdict.why));
 		stack_release(v, undone);
@@ -381,15 +385,21 @@ static void flushed(struct vdi *v)
 	j->d->is_active = false;
 	if (!j->d->is_lingering)
 		j->d->listeners = 0;
+	*j->d->import = '\0';
 	log_info("domain %s is inactive", j->domain);
 	if (j->kind == JOB_DETACH)
 		forget(v, take_ptr(&j->d));
 	stack_save(v, written_off);
 }
 
+static void to_seal(struct vdi *v)
+{
+	import_seal(v, flushed);
+}
+
 static void cut(struct vdi *v)
 {
-	stack_flush(v, flushed);
+	stack_flush(v, to_seal);
 }
 
 static void raised(struct vdi *v)

@@ -63,6 +63,12 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 /* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
 		void *arg);
+/* The disk, which the domain MIR... has active for writing, is the leaf of a mirror from a SMAPIv1 host: what is written to it
+ * from here on is kept apart, to be put over its parent. socket: at least 108 bytes, set before done(): where connections are
+ * passed (nbdsrv_receive_unix). The same domain again: the same socket. EPERM: it was one before. */
+void vdi_import(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg);
+/* done() when the image alone has all of the disk: what was mirrored so, and composed, is merged into it. EPERM: not composed. */
+void vdi_merge(struct vdi *v, vdi_done_fn *done, void *arg);
 /* Makes the file `path`, in the image's directory: the disk as it is at one moment, durable; it shares the blocks. What was
  * there is replaced. EOPNOTSUPP: the file system has no shared blocks. EPERM: it is not complete.
  * volume: the key of the snapshot. Where changes are tracked, those up to this moment go into <volume>.cbt beside the image, also

@@ -178,6 +178,11 @@ int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
 	return 0;
 }
 
+int nbdsrv_receive_unix(struct nbdsrv *s UNUSED, const char *path UNUSED, struct error *e)
+{
+	return fake.listen_err ? error_set(e, fake.listen_err, "no socket") : 0;
+}
+
 int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e)
 {
 	(void)s;
