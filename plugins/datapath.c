@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "overlay/overlay-file.h"
 #include "plugins/image.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
@@ -32,6 +33,7 @@
 #define GIVE_BACK_MS 10000u
 #define GIVE_BACK_PAUSE_MS 20u
 #define OWNER_MAX_BYTES 4096u
+#define MERGE_MS 60000u
 
 struct domain_args {
 	char *domain;
@@ -53,6 +55,15 @@ static const struct jsonspec_field attached_fields[] = {
 	{ NULL },
 };
 static const struct jsonspec attached_spec = { "answer to attach", sizeof(struct attached), attached_fields };
+
+struct importing {
+	char *socket;
+};
+static const struct jsonspec_field importing_fields[] = {
+	{ "socket", JS_STRING, offsetof(struct importing, socket) },
+	{ NULL },
+};
+static const struct jsonspec importing_spec = { "answer to import", sizeof(struct importing), importing_fields };
 
 struct user {
 	char *domain;
@@ -205,6 +216,23 @@ int datapath_attach(struct smapi_call *call, char **result, struct failure *f)
 	return smapi_result(uri ? types_backend(uri) : NULL, result, f);
 }
 
+/* The answer is where xapi passes the connection of a mirror from a SMAPIv1 host. */
+int datapath_import_activate(struct smapi_call *call, char **result, struct failure *f)
+{
+	CLEANUP_FREE char *ok = ask_started(call, "import", false, f);
+	struct importing importing;
+	struct error e;
+	int r;
+
+	if (!ok)
+		return -1;
+	if (jsonspec_decode(&importing_spec, ok, strlen(ok), &importing, &e) == -1)
+		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+	r = smapi_result(jsonspec_string(importing.socket), result, f);
+	jsonspec_clear(&importing_spec, &importing);
+	return r;
+}
+
 /* A full SR starts guests all the same: its disks' content_ids are then older than what they hold. */
 static void note_writer(const char *uri, bool *is_read_only)
 {
@@ -350,6 +378,16 @@ static int release_owner(const struct process *p, struct failure *f)
 	return failure_from(f, FAILURE_VDI_DELETE, &e);
 }
 
+/* As long as that goes on its process has the image, though nobody has it attached. */
+static void merge_before_removal(const char *path)
+{
+	enum overlay_state state;
+	struct error e = { 0 };
+
+	if (overlay_state(path, &state, &e) == 0 && state == OVERLAY_COMPOSED && datapath_merge(path, &e) == -1)
+		log_warn("%s; it is to be removed all the same", e.text);
+}
+
 int datapath_release(const char *path, struct failure *f)
 {
 	CLEANUP_FREE char *canonical = NULL;
@@ -362,6 +400,7 @@ int datapath_release(const char *path, struct failure *f)
 	canonical = uri_canonical(path, &e);
 	if (!canonical || process_by_path(&p, canonical, &e) == -1)
 		return failure_from(f, FAILURE_VDI_DELETE, &e);
+	merge_before_removal(canonical);
 	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, &e);
 	if (!ok)
 		return e.err == ESRCH ? release_owner(&p, f) : failure_from(f, FAILURE_VDI_IN_USE, &e);
@@ -439,11 +478,34 @@ int datapath_resize(const char *image, int64_t bytes, struct error *e)
 	return ask_process(image, "resize", jsonspec_encode(&resize_spec, &args), e);
 }
 
+int datapath_merge(const char *image, struct error *e)
+{
+	CLEANUP_FREE char *canonical = NULL;
+	CLEANUP_FREE char *ok = NULL;
+	enum overlay_state state;
+	struct process p;
+
+	if (overlay_state(image, &state, e) == -1)
+		return -1;
+	if (state == OVERLAY_NONE)
+		return 0;
+	canonical = uri_canonical(image, e);
+	if (!canonical || process_by_path(&p, canonical, e) == -1)
+		return -1;
+	ok = process_call(&p, "merge", NULL, PROCESS_START, MERGE_MS, e);
+	return ok ? 0 : error_prefix(e, "what was mirrored to %s", image);
+}
+
 int datapath_check_whole(const char *path, struct error *e)
 {
+	enum overlay_state state;
 	struct owner owner;
 	bool is_whole;
 
+	if (overlay_state(path, &state, e) == -1)
+		return -1;
+	if (state != OVERLAY_NONE)
+		return error_set(e, EAGAIN, "what was mirrored to %s is not merged into it yet; ask again", path);
 	if (!read_owner(path, &owner, e))
 		return error_prefix(e, "whose %s is", path);
 	is_whole = strcmp(owner.state, "receiving") != 0 && strcmp(owner.state, "incomplete") != 0 &&

@@ -22,6 +22,10 @@ int datapath_track(const char *image, bool is_wanted, struct error *e);
 int datapath_save_log(const char *image, const char *to, struct error *e);
 int datapath_resize(const char *image, int64_t bytes, struct error *e);
 
+/* The image has all of the disk then: what was mirrored to it as a leaf, and composed, is merged into it, which may take a while.
+ * EPERM: it is a leaf that is not composed. Most images have nothing of the kind, and it is good at once. */
+int datapath_merge(const char *image, struct error *e);
+
 /* -1 + f: somebody has it attached, or a mirror of it is not settled. */
 int datapath_check_idle(const char *path, struct failure *f);
 /* -1 + e: it is a mirror's far side and has not everything. */

@@ -172,7 +172,7 @@ void fsck_image(struct fsck *f, const char *name)
 	fsck_check_access(f, name, &st);
 	if (strcmp(format, "raw") == 0)
 		check_length(f, name, st.st_size);
-	if (datapath_check_whole(path, &e) == -1 && e.err != EPERM)
+	if (datapath_check_whole(path, &e) == -1 && e.err != EPERM && e.err != EAGAIN)
 		fsck_found(f, NULL, "%s; if no other host has the disk, move %s.owner away", e.text, name);
 	if (fsck_look(f, record, &st))
 		return;

@@ -72,6 +72,14 @@ static int copy_data(int from, int to, off_t size)
 	return 0;
 }
 
+/* A leaf that was just made is snapshotted in every move from SMAPIv1. */
+static bool is_blank(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (st.st_blocks == 0 || (lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO));
+}
+
 static int fill(int from, const char *from_path, int to, bool may_copy, struct error *e)
 {
 	struct stat st;
@@ -80,7 +88,7 @@ static int fill(int from, const char *from_path, int to, bool may_copy, struct e
 		return 0;
 	if (!is_not_shared(errno))
 		return error_errno(e, errno, "share the blocks of %s", from_path);
-	if (!may_copy)
+	if (!may_copy && !is_blank(from))
 		return error_set(e, EOPNOTSUPP, "the file system of %s cannot let two files share blocks (no reflink)",
 				 from_path);
 	if (fstat(from, &st) == -1 || copy_data(from, to, st.st_size) == -1)

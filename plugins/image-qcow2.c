@@ -132,6 +132,17 @@ static int qcow2_take(struct image_taking *t, struct error *e)
 	return lock < 0 ? -1 : taking_alone(&taking_qcow2, t, e);
 }
 
+static int qcow2_image_is_blank(const struct image *i, bool *is_blank, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_CLOSE int fd = path ? qcow2_open(AT_FDCWD, path, O_RDONLY, e) : -1;
+	struct qcow2_header h;
+
+	if (!path)
+		return out_of_memory(e);
+	return fd < 0 || qcow2_read_header(fd, path, &h, e) == -1 ? -1 : qcow2_is_blank(fd, &h, is_blank, e);
+}
+
 /* --- compose */
 
 /* What may stand for the image at path, and is not written to. Where that is the image itself it becomes a base. */
@@ -253,6 +264,7 @@ const struct image_ops image_qcow2 = {
 	.take = qcow2_take,
 	.steps = &taking_qcow2,
 	.describe = qcow2_describe,
+	.is_blank = qcow2_image_is_blank,
 	.compose = qcow2_compose,
 	.collect = qcow2_collect,
 };

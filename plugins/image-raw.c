@@ -154,6 +154,21 @@ static char *raw_describe(const struct image *i UNUSED, const char *path, struct
 	return NULL;
 }
 
+/* A file without blocks; one that cannot say where its data is was written to. */
+static int raw_is_blank(const struct image *i, bool *is_blank, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_CLOSE int fd = path ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK) : -1;
+	struct stat st;
+
+	if (!path)
+		return out_of_memory(e);
+	if (fd < 0 || fstat(fd, &st) == -1)
+		return error_errno(e, errno, "look at %s", path);
+	*is_blank = st.st_blocks == 0 || (lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO);
+	return 0;
+}
+
 const struct image_ops image_raw = {
 	.format = "raw",
 	.make = raw_make,
@@ -162,4 +177,5 @@ const struct image_ops image_raw = {
 	.take = raw_take,
 	.steps = &taking_raw,
 	.describe = raw_describe,
+	.is_blank = raw_is_blank,
 };

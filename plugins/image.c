@@ -10,6 +10,7 @@
  *
  * From one format or directory to another data is copied: by qemu-img, unless both are raw.
  */
+#include "overlay/overlay-file.h"
 #include "plugins/image.h"
 
 #include <errno.h>
@@ -29,7 +30,8 @@
 #define MAX_BYTES (INT64_C(1) << 62)
 #define PAUSE_MS 20u
 
-const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, IMAGE_JOURNAL_SUFFIX, NULL };
+const char *const image_beside[] = { IMAGE_OWNER_SUFFIX, IMAGE_MARKS_SUFFIX, IMAGE_JOURNAL_SUFFIX, OVERLAY_SUFFIX,
+					   OVERLAY_MAP_SUFFIX, NULL };
 static const struct image_ops *const formats[] = { &image_raw, &image_qcow2 };
 
 static int out_of_memory(struct error *e)
@@ -204,6 +206,15 @@ int image_look(const struct image *i, struct image_info *out, struct error *e)
 	return path ? i->ops->look(i, path, out, e) : out_of_memory(e);
 }
 
+int image_grow(const struct image *i, int64_t bytes, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+
+	if (!path)
+		return out_of_memory(e);
+	return datapath_merge(path, e) == -1 ? -1 : i->ops->grow(i, bytes, e);
+}
+
 int image_publish(const struct image *i, struct error *e)
 {
 	CLEANUP_FREE char *path = image_path(i);
@@ -259,6 +270,23 @@ int image_replace(const struct image *i, struct error *e)
 	return err ? error_errno(e, err, "make the new %s durable", path) : 0;
 }
 
+int image_take_place(const struct image *i, const struct image *other, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(i);
+	CLEANUP_FREE char *from = image_path(other);
+	CLEANUP_LOCK int lock = -1;
+	int err;
+
+	if (!path || !from)
+		return out_of_memory(e);
+	if (lock_names(i, &lock, e) == -1)
+		return -1;
+	if (rename(from, path) == -1)
+		return error_errno(e, errno, "rename %s to %s", from, path);
+	err = image_sync_dir(i->dir);
+	return err ? error_errno(e, err, "make the new %s durable", path) : 0;
+}
+
 /* --- one is made of another */
 
 /* path: from's, by whatever name; nobody writes to it. */
@@ -305,11 +333,13 @@ int image_take(struct image_taking *t, struct error *e)
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_LOCK int lock = -1;
 
-	if (t->from.ops == t->to.ops && strcmp(t->from.dir, t->to.dir) == 0)
-		return t->from.ops->take(t, e);
 	path = image_path(&t->from);
 	if (!path)
 		return out_of_memory(e);
+	if (datapath_merge(path, e) == -1)
+		return -1;
+	if (t->from.ops == t->to.ops && strcmp(t->from.dir, t->to.dir) == 0)
+		return t->from.ops->take(t, e);
 	lock = image_claim_shared(&t->from, e);
 	if (lock >= 0)
 		return datapath_check_whole(path, e) == 0 ? copy_still(t, path, e) : -1;

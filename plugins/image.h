@@ -58,6 +58,8 @@ struct image_ops {
 	const struct taking_steps *steps;
 	/* The file at path, which nobody writes to, as an argument of qemu-img's that makes it open nothing else; heap. */
 	char *(*describe)(const struct image *i, const char *path, struct error *e);
+	/* Whether nothing was ever written to i. */
+	int (*is_blank)(const struct image *i, bool *is_blank, struct error *e);
 	/* Where i was never written to it reads as parent from now on, and whatever becomes of that. NULL: it cannot be. */
 	int (*compose)(const struct image *i, const struct image *parent, struct error *e);
 	/* What images of the directory stood on and no longer do goes. NULL: they stand on nothing. */
@@ -89,6 +91,7 @@ void image_retire(const struct image *i);
 /* What lies beside it goes with it. Good when it is not there. */
 int image_unlink(const struct image *i, struct error *e);
 int image_look(const struct image *i, struct image_info *out, struct error *e);
+int image_grow(const struct image *i, int64_t bytes, struct error *e); /* as ops->grow() */
 
 /* t->to's passing file is made, whatever the formats and directories. */
 int image_take(struct image_taking *t, struct error *e);
@@ -97,12 +100,14 @@ int image_publish(const struct image *i, struct error *e);
 void image_settle(const struct image *i); /* the record is there: the passing name goes */
 /* It takes the place of the image that is there. */
 int image_replace(const struct image *i, struct error *e);
+/* Another volume's image, of the same format and directory, takes it, and is no longer there itself; durable. */
+int image_take_place(const struct image *i, const struct image *other, struct error *e);
 int image_sync_dir(const char *dir); /* 0 or an errno */
 /* An empty file with mode 0600, open; what has that name is replaced. */
 int image_open_new(const char *path, struct error *e);
 
 /* The blocks of what `from` is open on, shared where the file system can: to_path is made, durable; what is there is replaced,
- * nothing is left behind on error. Where blocks cannot be shared they are copied, or EOPNOTSUPP. */
+ * nothing is left behind on error. Where blocks cannot be shared they are copied, or EOPNOTSUPP; what has none needs neither. */
 int image_clone(int from, const char *from_path, const char *to_path, bool may_copy, struct error *e);
 /* Whether files in dir can share blocks; tried with two that have no name. */
 bool image_can_share(const char *dir);

@@ -19,7 +19,7 @@ libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h pl
 libplugins_la_SOURCES += plugins/doctor.c plugins/doctor.h plugins/doctor-private.h plugins/doctor-host.c plugins/doctor-process.c \
 	plugins/doctor-volume.c plugins/program.c plugins/program.h
 libplugins_la_CFLAGS = $(AM_CFLAGS) -DSXM_LIBEXECDIR='"$(sxmlibexecdir)"' $(UUID_CFLAGS) $(BLKID_CFLAGS)
-libplugins_la_LIBADD = libclient.la libcbtlog.la libqcow2.la $(UUID_LIBS) $(BLKID_LIBS)
+libplugins_la_LIBADD = libclient.la libcbtlog.la liboverlayfile.la libqcow2.la $(UUID_LIBS) $(BLKID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi
 sxm_smapi_SOURCES = plugins/main-smapi.c
 sxm_smapi_LDADD = libplugins.la
@@ -41,6 +41,7 @@ VOLUME_VERBS = Plugin.Query Plugin.diagnostics Plugin.ls \
 	Volume.enable_cbt Volume.disable_cbt Volume.data_destroy Volume.list_changed_blocks
 DATAPATH_VERBS = Plugin.Query \
 	Datapath.open Datapath.attach Datapath.activate Datapath.activate_readonly Datapath.deactivate Datapath.detach Datapath.close \
+	Datapath.import_activate \
 	Data.copy Data.mirror Data.stat Data.cancel Data.destroy Data.ls
 VOLUME_TYPES = filebased ext4-ng xfs-ng nfs-ng
 plugin_root = $(libexecdir)/xapi-storage-script

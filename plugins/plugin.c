@@ -22,9 +22,10 @@
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
 
 /* Of every type of SR, as all are directories of volumes; those that xapi cannot derive from the verbs' files. VDI_MIRROR is what
- * tests/two-host plays as a whole: from any of these SRs to any other. */
-static const char *const volume_features[] = { "VDI_MIRROR", "VDI_MIRROR_IN", "VDI_ACTIVATE_READONLY", "VDI_REVERT",
-					       "VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "THIN_PROVISIONING", "LARGE_VDI" };
+ * tests/two-host plays as a whole: from any of these SRs to any other, and from and to SMAPIv1. */
+static const char *const volume_features[] = { "VDI_MIRROR", "VDI_MIRROR_IN", "VDI_COMPOSE", "VDI_ACTIVATE_READONLY",
+					       "VDI_REVERT", "VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "THIN_PROVISIONING",
+					       "LARGE_VDI" };
 
 static int out_of_memory(struct failure *f)
 {
@@ -65,7 +66,15 @@ int plugin_query(struct smapi_call *call, char **result, struct failure *f)
 		.description = TEXT("Serves images over NBD, one process each, and mirrors them while they are written")
 	};
 
-	return call->sr_type ? query_volumes(call->sr_type, result, f) : answer_query(&q, result, f);
+	int r;
+
+	if (call->sr_type)
+		return query_volumes(call->sr_type, result, f);
+	r = jsonspec_list_add(&q.features, "VDI_MIRROR_IN"); /* what the datapath needs for that: import_activate */
+	r = r == 0 ? answer_query(&q, result, f) : out_of_memory(f);
+	q.plugin = q.name = q.description = q.vendor = q.copyright = q.version = q.required_api_version = NULL;
+	jsonspec_clear(&types_query_result, &q);
+	return r;
 }
 
 int plugin_ls(struct smapi_call *call UNUSED, char **result, struct failure *f)

@@ -4,6 +4,7 @@
  *
  * Of a raw file the file system knows where its data is: holes, and the blocks of the medium, which two files may share.
  */
+#include "plugins/datapath.h"
 #include "plugins/side.h"
 
 #include <errno.h>
@@ -33,6 +34,8 @@ int side_open(struct side *s, const struct image *i, struct error *e)
 	*s = (struct side) { .fd = -1, .block = malloc(SIDE_BLOCK_BYTES) };
 	if (!path || !s->block)
 		return error_set(e, ENOMEM, "out of memory");
+	if (datapath_merge(path, e) == -1)
+		return -1;
 	s->fd = image_claim_shared(i, e);
 	if (s->fd < 0 && e->err == EBUSY)
 		return error_set(e, EBUSY, "volume %s is active for writing; compare a snapshot of it", i->key);

@@ -50,7 +50,7 @@ smapi_fn volume_enable_cbt, volume_disable_cbt, volume_data_destroy, volume_list
 smapi_fn volume_compose, volume_snapshot, volume_clone, volume_copy, volume_revert, volume_compare, volume_similar_content;
 /* datapath.c */
 smapi_fn datapath_open, datapath_attach, datapath_activate, datapath_activate_readonly, datapath_deactivate, datapath_detach,
-	datapath_close;
+	datapath_import_activate, datapath_close;
 /* data.c */
 smapi_fn data_copy, data_mirror, data_stat, data_cancel, data_destroy, data_ls;
 

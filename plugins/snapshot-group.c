@@ -28,6 +28,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "plugins/datapath.h"
 #include "plugins/joint.h"
 #include "plugins/sr.h"
 #include "plugins/taking.h"
@@ -158,6 +159,15 @@ static int find_all(struct work *w, struct error *e)
 	return 0;
 }
 
+/* Before locks are taken, as it may wait. */
+static int merge(const char *dir, const char *key, struct error *e)
+{
+	const struct image i = image_of(dir, key, NULL);
+	CLEANUP_FREE char *path = image_path(&i);
+
+	return path ? datapath_merge(path, e) : out_of_memory(e);
+}
+
 static int check_all(struct work *w, struct error *e)
 {
 	struct failure f;
@@ -175,6 +185,8 @@ static int check_all(struct work *w, struct error *e)
 			pass(&f, e);
 			return say(&w->item[i], e);
 		}
+		if (merge(dir, m->key, e) == -1)
+			return error_prefix(e, "%s", dir);
 	}
 	return 0;
 }

@@ -87,6 +87,7 @@ static const struct verb {
 	{ "Datapath.activate_readonly", DATAPATHS, true, LOOKS, datapath_activate_readonly, PARAMETERS(DATAPATH) },
 	{ "Datapath.deactivate", DATAPATHS, true, LOOKS, datapath_deactivate, PARAMETERS(DATAPATH) },
 	{ "Datapath.detach", DATAPATHS, true, LOOKS, datapath_detach, PARAMETERS(DATAPATH) },
+	{ "Datapath.import_activate", DATAPATHS, true, LOOKS, datapath_import_activate, PARAMETERS(DATAPATH) },
 	{ "Datapath.close", DATAPATHS, true, LOOKS, datapath_close, PARAMETERS(TEXT(uri)) },
 	{ "Data.copy", DATAPATHS, true, LOOKS, data_copy, PARAMETERS(DATAPATH, TEXT(remote),
 		{ "blocklist", JS_RECORD, AT(blocklist), .sub = &types_blocklist }) },

@@ -237,6 +237,8 @@ static int replace(struct image_taking *t, struct error *e)
 
 	if (!image)
 		return error_set(e, ENOMEM, "out of memory");
+	if (datapath_merge(image, e) == -1)
+		return -1;
 	claim = image_claim(&t->to, e);
 	if (claim < 0 && e->err == EBUSY)
 		return error_set(e, EBUSY, "volume %s is in use, here or on another host; deactivate it there first", t->to.key);

@@ -6,21 +6,31 @@
  *      parent:  A B C D E
  *      child:   a B C d E        from now on; parent is consumed
  *
- * Asked for at the end of a move while a guest waits, so no data is touched: only an image that knows what was written to it can
- * be composed. Stopped in between, parent is still there, and may be used for the same again.
+ * Asked for at the end of a move from a SMAPIv1 host while a guest waits, so no data is touched:
+ *
+ *      a leaf that was mirrored to (Datapath.import_activate) has what was written in its overlay, and nothing in its image:
+ *              parent's image takes its name, and is what the overlay is merged into when the disk is used (overlay/)
+ *      nothing was written to it at all:            parent's image takes its name
+ *      a qcow2 leaf that was written to directly:   it stands on parent from then on. To the cluster: where less than one was
+ *              written the rest of it is what the leaf stood on
+ *      a raw leaf that was written to directly:     refused, as nobody knows where
+ *
+ * Stopped in between, it is done or not, and may be asked for again: the name is taken in one step.
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "overlay/overlay-file.h"
 #include "plugins/datapath.h"
 #include "plugins/volume.h"
 
 static int say_why_not(const struct image *i, struct failure *f)
 {
 	return failure_set(f, FAILURE_VDI_UNAVAILABLE, EOPNOTSUPP,
-			   "volume %s cannot be composed: a %s image does not say what was written to it and what was not; an SR "
-			   "of format qcow2 can", i->key, i->ops->format);
+			   "volume %s cannot be composed: it was written to directly, and a %s image does not say where; what is "
+			   "mirrored to it after Datapath.import_activate can be composed", i->key, i->ops->format);
 }
 
 static int renew_record(const struct image *i, struct failure *f)
@@ -36,6 +46,76 @@ static int renew_record(const struct image *i, struct failure *f)
 	return r == 0 ? 0 : failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 }
 
+/* --- parent's image takes child's name */
+
+static int fit_parent(const struct image *child, const struct image *parent, struct error *e)
+{
+	struct image_info upper, lower;
+
+	if (image_look(child, &upper, e) == -1 || image_look(parent, &lower, e) == -1)
+		return -1;
+	if (lower.virtual_bytes > upper.virtual_bytes)
+		return error_set(e, ERANGE, "it has %lld bytes, less than the %lld of what it is to be composed with",
+				 (long long)upper.virtual_bytes, (long long)lower.virtual_bytes);
+	return lower.virtual_bytes == upper.virtual_bytes ? 0 : parent->ops->grow(parent, upper.virtual_bytes, e);
+}
+
+/* Nobody has either of them open: who comes meanwhile waits for the locks, and sees then what has the name. */
+static int take_place(const struct image *child, const struct image *parent, struct error *e)
+{
+	CLEANUP_LOCK int upper = fit_parent(child, parent, e) == -1 ? -1 : image_claim(child, e);
+	CLEANUP_LOCK int lower = upper < 0 ? -1 : image_claim(parent, e);
+
+	return lower < 0 ? -1 : image_take_place(child, parent, e);
+}
+
+static int check_parent(const struct image *parent, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(parent);
+
+	return path ? datapath_merge(path, e) : error_set(e, ENOMEM, "out of memory");
+}
+
+/* 1: not in this way. */
+static int compose_by_name(const struct image *child, const struct image *parent, struct error *e)
+{
+	CLEANUP_FREE char *path = image_path(child);
+	CLEANUP_FREE char *below = image_path(parent);
+	enum overlay_state state;
+	bool is_blank = false;
+
+	if (!path || !below)
+		return error_set(e, ENOMEM, "out of memory");
+	if (overlay_state(path, &state, e) == -1)
+		return -1;
+	if (state == OVERLAY_COMPOSED && access(below, F_OK) == -1)
+		return 0; /* by a call that was killed then */
+	if (state == OVERLAY_COMPOSED)
+		return error_set(e, EBUSY, "it was composed before, and that is not merged yet");
+	if (state == OVERLAY_OPEN)
+		return error_set(e, EPERM, "its mirror is active, or ended with the process that had it: then it is not whole");
+	if (child->ops->is_blank(child, &is_blank, e) == -1)
+		return -1;
+	if (!is_blank && state == OVERLAY_SEALED)
+		return error_set(e, EINVAL, "it was written to directly, besides what was mirrored to it");
+	return is_blank ? take_place(child, parent, e) : 1;
+}
+
+static int compose(const struct image *child, const struct image *parent, struct failure *f)
+{
+	struct error e;
+	int r = compose_by_name(child, parent, &e);
+
+	if (r == 1 && !child->ops->compose)
+		return say_why_not(child, f);
+	if (r == 1)
+		r = child->ops->compose(child, parent, &e);
+	if (r == 0)
+		return 0;
+	error_prefix(&e, "compose volume %s with %s", child->key, parent->key);
+	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
+}
+
 static int compose_locked(const struct image *child, const struct image *parent, struct failure *f)
 {
 	CLEANUP_FREE char *path = image_path(parent);
@@ -44,15 +124,15 @@ static int compose_locked(const struct image *child, const struct image *parent,
 
 	if (!path || !record)
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
-	if (child->ops != parent->ops || !child->ops->compose)
-		return say_why_not(child->ops->compose ? parent : child, f);
+	if (child->ops != parent->ops)
+		return failure_set(f, FAILURE_VDI_UNAVAILABLE, EOPNOTSUPP,
+				   "volume %s cannot be composed with %s: one is %s, the other %s",
+				   child->key, parent->key, child->ops->format, parent->ops->format);
 	if (datapath_check_idle(path, f) == -1)
 		return -1;
-	if (child->ops->compose(child, parent, &e) == -1) {
-		error_prefix(&e, "compose volume %s with %s", child->key, parent->key);
+	if (check_parent(parent, &e) == -1)
 		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
-	}
-	if (renew_record(child, f) == -1 || volume_remove(parent, record, f) == -1)
+	if (compose(child, parent, f) == -1 || renew_record(child, f) == -1 || volume_remove(parent, record, f) == -1)
 		return -1;
 	if (parent->ops->collect)
 		parent->ops->collect(parent->dir);

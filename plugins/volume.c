@@ -514,7 +514,7 @@ static int resize_in(struct smapi_call *call, const char *dir, struct failure *f
 	if (image_look(&image, &info, &e) == 0 && bytes > info.virtual_bytes &&
 	    edit_locked(dir, a, change_content_id, &lock, f) == -1)
 		return -1;
-	return image.ops->grow(&image, bytes, &e) == 0 ? edit_locked(dir, a, change_size, &lock, f) : say_resize(a->key, &e, f);
+	return image_grow(&image, bytes, &e) == 0 ? edit_locked(dir, a, change_size, &lock, f) : say_resize(a->key, &e, f);
 }
 
 int volume_resize(struct smapi_call *call, char **result, struct failure *f)

@@ -7,11 +7,14 @@ import base64
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import uuid
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests", "lib"))
+import tapdisk_client  # noqa: E402
 from smapi import IS_BRIEF, Host, Refused, check, nbd_of, say, skip  # noqa: E402
 
 if os.geteuid() != 0:
@@ -159,13 +162,26 @@ class Life:
 
     def compose(self):
         parent, child = (self.call("Volume.create", sr=self.sr, name="c", description="", size=SIZE, sharable=False)["key"] for _ in range(2))
-        for key, at, byte in ((parent, 0, 5), (child, 1, 6)):
-            uri, nbd = self.begin(key)
-            self.io(nbd, f"write -P {byte} {at}M 1M", "flush")
-            self.end(uri)
-        if self.may("Volume.compose", child, "", key2=parent) is None and not self.did["Volume.compose"]:
-            return
+        uri, nbd = self.begin(parent)
+        self.io(nbd, "write -P 5 0M 1M", "flush")
+        self.end(uri)
+        self.mirror_to(child, MIB, b"\6" * MIB)
+        self.of("Volume.compose", child, key2=parent)
         self.holds(child, (0, 1, 5), (1, 1, 6), (2, 6, 0))
+
+    def mirror_to(self, key, offset, data):
+        """As a SMAPIv1 host does."""
+        uri = self.of("Volume.stat", key, "volume")["uri"][0]
+        self.call("Datapath.attach", uri=uri, domain="MIR1")
+        self.call("Datapath.activate", uri=uri, domain="MIR1")
+        ours, theirs = socket.socketpair()
+        tapdisk_client.pass_socket(self.call("Datapath.import_activate", "string", uri=uri, domain="MIR1"), theirs, "dp")
+        source = tapdisk_client.Client(ours, SIZE)
+        source.open()
+        source.write(offset, data)
+        source.pause()
+        self.call("Datapath.deactivate", uri=uri, domain="MIR1")
+        self.call("Datapath.detach", uri=uri, domain="MIR1")
 
     def over(self):
         for v in self.call("SR.ls", "list<volume>", sr=self.sr):

@@ -382,9 +382,13 @@ def test_a_volume_is_composed_with_another():
     qcow2.merged()
     qcow2.check()
     raw = Store("raw", format="raw")
-    a, b = raw.create(), raw.create()
-    host.refused("qcow2 can", "Volume.compose", sr=raw.sr, key=a, key2=b)
-    raw.destroy(a, b)
+    a, b, c = raw.create(), raw.create(), raw.create()
+    raw.write(b, 1, 1)
+    raw.call("Volume.compose", key=a, key2=b)  # nothing was written to it
+    raw.want[a] = raw.want.pop(b)
+    raw.check()
+    host.refused("import_activate", "Volume.compose", sr=raw.sr, key=a, key2=c)
+    raw.destroy(a, c)
     qcow2.empty()
 
 

@@ -314,6 +314,8 @@ def test_it_says_why_not_and_takes_none():
     try:
         for is_active in False, True:  # found out when files are made; and when guests are to be held
             other = Disk(plain, is_active)
+            with open(f"{other.name}.raw", "r+b") as f:  # of what has no blocks none are shared
+                f.write(b"data")
             refused("cannot let two files share blocks", raw.name, qcow2.name, other.name)
             writer.goes_on()
             other.stop()
