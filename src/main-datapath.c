@@ -82,6 +82,12 @@ static void on_lost(void *arg UNUSED)
 	_exit(1);
 }
 
+/* As if it were killed, which is what its successor takes it for. */
+static void on_closed(void *arg UNUSED)
+{
+	_exit(1);
+}
+
 /* Whoever only asked (a status, a detach of nobody) leaves no job whose end would tell: look again in a while. */
 static void on_quiet(void *arg)
 {
@@ -136,7 +142,7 @@ static int start(struct process *p, const struct keeper_spec *k, struct error *e
 	const struct options *o = p->options;
 	const struct vdi_spec vdi = {
 		.loop = p->loop, .id = o->id, .path = o->path, .run_dir = k->run_dir, .on_empty = on_empty,
-		.on_lost = on_lost, .arg = p
+		.on_lost = on_lost, .on_closed = on_closed, .arg = p
 	};
 	const struct server_spec server = {
 		.loop = p->loop, .fd = k->fd, .on_line = dispatch_line, .on_quiet = on_quiet, .on_gone = dispatch_gone,

@@ -54,6 +54,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	v->loop = spec->loop;
 	v->on_empty = spec->on_empty;
 	v->on_lost = spec->on_lost;
+	v->on_closed = spec->on_closed;
 	v->arg = spec->arg;
 	TAILQ_INIT(&v->domains);
 	TAILQ_INIT(&v->operations);

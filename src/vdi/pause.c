@@ -14,9 +14,11 @@
  * What is opened may have another size: guests' servers say it to whoever connects from then on.  A mirror's map and far side
  * have the old one: it fails then (who means to change the size says so, and is refused while there is one).
  *
- * Can fail: flushing, then nothing has changed; opening anew.  That is tried again for as long as it takes, and guests wait; who
- * asked hears the first error.  A process that is told to stop gives up: requests end with ESHUTDOWN, and its successor opens
- * the disk.
+ * Can fail: flushing, then nothing has changed; opening anew.  Who asked hears the first error, and it is tried again, while
+ * guests wait, for as long as they would wait for a server that is gone (SXM_NBD_WAIT_MS).  Then the process ends as if it were
+ * killed: guests are cut off, nothing that they were told is lost, as all of it was flushed, and a successor tries on (life.c)
+ * and answers verbs, which wait behind a pause.  A process that is told to stop gives up: requests end with ESHUTDOWN, and its
+ * successor opens the disk.
  * Invariant: while v->lower is there the gate is held or refuses.
  */
 #include <errno.h>
@@ -29,6 +31,7 @@
 
 #define PAUSE_MS 10000u
 #define AGAIN_MS 200u
+#define CLOSED_MS 30000u
 
 struct pause {
 	bool will_resize;
@@ -37,6 +40,7 @@ struct pause {
 	bool is_refusing;         /* the gate was, before */
 	bool was_told;            /* that it cannot be opened */
 	uint64_t begun_ns, size_bytes;
+	uint64_t failed_ns;       /* since when it cannot be opened; 0: it was not tried */
 	struct loop_timer *timer; /* owned: patience, later the next try to open */
 };
 
@@ -63,13 +67,29 @@ static void gave_up(struct vdi *v)
 	job_fail(v, &ignored);
 }
 
+static uint64_t closed_max_ns(void)
+{
+	const char *text = getenv("SXM_NBD_WAIT_MS");
+	unsigned long ms = text ? strtoul(text, NULL, 10) : 0;
+
+	return (ms ? ms : CLOSED_MS) * NS_PER_MS;
+}
+
 static void could_not(struct vdi *v)
 {
 	struct pause *p = v->job->pause;
+	uint64_t now_ns = loop_now_ns();
 
 	if (v->is_stopping) {
 		gave_up(v);
 		return;
+	}
+	if (!p->failed_ns)
+		p->failed_ns = now_ns;
+	if (now_ns - p->failed_ns >= closed_max_ns() && v->on_closed) {
+		log_error("after a pause: %s: guests are cut off. It is tried each second: put the image right, and they can "
+			  "connect again (`sxm fsck` tells what is wrong with the SR), or deactivate the disk", v->step.text);
+		v->on_closed(v->arg);
 	}
 	if (!p->was_told) {
 		log_error("after a pause: %s: it is tried again, and guests wait", v->step.text);

@@ -289,7 +289,7 @@ TAILQ_HEAD(job_list, job);
 struct vdi {
 	struct loop *loop;     /* borrowed */
 	char *id, *path, *run_dir; /* owned */
-	void (*on_empty)(void *arg), (*on_lost)(void *arg);
+	void (*on_empty)(void *arg), (*on_lost)(void *arg), (*on_closed)(void *arg);
 	void *arg;
 
 	TAILQ_HEAD(, domain) domains;

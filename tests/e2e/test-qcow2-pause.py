@@ -136,6 +136,34 @@ def measured():
         qemu_img("check", "-q", disk.path)
 
 
+def lost():
+    say("what cannot be opened after a pause is waited for, but not for ever; then there is a successor, who answers, and goes on")
+    host.env["SXM_NBD_WAIT_MS"] = "1000"
+    disk = Disk("lost")
+    uri = os.path.join(host.dir, "lost.uri")
+    with open(uri, "w") as f:
+        f.write(disk.nbd)
+    log = os.path.join(host.dir, "lost.log")
+    guest = subprocess.Popen([GUEST, "write", "--uri-file", uri, "--log", log, "--iops", "500"], stdout=subprocess.PIPE, text=True)
+    until_true("the guest writes", lambda: os.path.exists(log) and os.path.getsize(log) > 20000, 20)
+    pid, control = disk.pid(), Control(disk.control)
+    control.ask("pause")
+    os.rename(disk.path, disk.path + ".away")
+    refused("No such file", control, "resume")
+    until_true("it has a successor", lambda: os.path.exists(disk.control) and disk.pid() != pid, 20)
+    assert not Control(disk.control).ask("status")["open"]
+    host.refused("No such file", "Datapath.activate", uri=disk.uri, domain="1")
+    os.rename(disk.path + ".away", disk.path)
+    before = os.path.getsize(log)
+    until_true("the guest goes on", lambda: os.path.getsize(log) > before + 20000, 20)
+    guest.terminate()
+    out = guest.communicate()[0]
+    assert guest.returncode == 0, "the guest saw an error: " + out
+    subprocess.run([GUEST, "verify", "--uri", disk.nbd, "--log", log], check=True)
+    disk.stop()
+    del host.env["SXM_NBD_WAIT_MS"]
+
+
 def mirrored():
     say("with a mirror in place, which goes on; its size may not change meanwhile")
     disk = Disk("r", 2)
@@ -270,7 +298,7 @@ def killed():
     qemu_img("check", "-q", disk.path)
 
 
-for test in measured, mirrored, grown, ended, idle, killed:
+for test in measured, mirrored, grown, ended, idle, killed, lost:
     if len(sys.argv) < 2 or test.__name__ in sys.argv[1:]:
         test()
 until_true("no server is left", lambda: not [p for p in host.processes() if os.path.exists(f"/proc/{p}/comm") and
