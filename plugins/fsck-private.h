@@ -10,16 +10,13 @@
 #include "plugins/fsck.h"
 #include "plugins/meta.h"
 
-/* The names in the SR's directory, sorted. */
-struct fsck_names {
-	struct jsonspec_list list;
-};
-
 /* It is a finding. True: remedy is to be done now, and fsck_done() follows. */
 bool fsck_found(struct fsck *f, const char *remedy, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* r: 0 or -1 + e. Returns r. */
 int fsck_done(struct fsck *f, int r, const struct error *e);
 
+/* The names in the SR's directory, sorted; meta_list_clear(). -1 + e. */
+int fsck_list(const struct fsck *f, struct jsonspec_list *names, struct error *e);
 char *fsck_path(const struct fsck *f, const char *name); /* heap */
 /* False: there is nothing of that name. */
 bool fsck_look(const struct fsck *f, const char *name, struct stat *st);
@@ -42,6 +39,11 @@ void fsck_record(struct fsck *f, const char *name);
 /* What lies beside an image, and passing names; after the others. */
 void fsck_beside(struct fsck *f, const char *name);
 void fsck_passing(struct fsck *f, const char *name);
+
+/* --- fsck-chain.c: what volumes have to do with each other; after all that moves files */
+
+void fsck_chain(struct fsck *f, const char *name);
+void fsck_log(struct fsck *f, const char *name);
 
 /* --- fsck-salvage.c */
 

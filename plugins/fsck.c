@@ -2,7 +2,7 @@
  *
  * fsck - see fsck.h
  *
- *      lock the SR -> its record -> all names: images -> records -> what lies beside -> passing names
+ *      lock the SR -> its record -> all names: passing names -> images -> records -> what lies beside -> logs -> chains
  *                                               '-- what was put aside by one step is not there for the next
  *
  * The SR's lock is held exclusively, so nobody makes a volume meanwhile, and a passing name is nobody's; verbs that change a
@@ -256,7 +256,7 @@ static int compare(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int list_all(const struct fsck *f, struct jsonspec_list *names, struct error *e)
+int fsck_list(const struct fsck *f, struct jsonspec_list *names, struct error *e)
 {
 	DIR *d = opendir(f->dir);
 	struct dirent *entry;
@@ -285,7 +285,7 @@ static int each_name(struct fsck *f, void (*check)(struct fsck *f, const char *n
 {
 	struct jsonspec_list names;
 
-	if (list_all(f, &names, e) == -1)
+	if (fsck_list(f, &names, e) == -1)
 		return -1;
 	for (size_t i = 0; i < names.count; i++)
 		check(f, names.item[i]);
@@ -349,5 +349,7 @@ int fsck_run(struct fsck *f, struct error *e)
 	check_sr_record(f);
 	if (each_name(f, fsck_passing, e) == -1 || each_name(f, fsck_image, e) == -1 || each_name(f, fsck_record, e) == -1)
 		return -1;
-	return each_name(f, fsck_beside, e);
+	if (each_name(f, fsck_beside, e) == -1 || each_name(f, fsck_log, e) == -1)
+		return -1;
+	return each_name(f, fsck_chain, e);
 }

@@ -31,7 +31,7 @@ struct vdi_spec {
 	unsigned linger_ms;     /* how long a source whose link is lost may come back to a disk nobody uses; 0: 5 minutes */
 	unsigned envoy_ms;      /* how long a far side that is not there is asked for a disk that it was given; 0: 10 s */
 	void (*on_lost)(void *arg);  /* the disk's lease is another host's: the process must end, and touch none of its files */
-	void (*on_closed)(void *arg); /* closed for a moment it cannot be opened again: the process must end, and have a successor */
+	void (*on_closed)(void *arg); /* closed for a moment, it cannot be opened again: the process must end */
 	void (*on_empty)(void *arg); /* nothing attached, nothing running: the process may end */
 	void *arg;
 };

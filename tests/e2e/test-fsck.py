@@ -212,6 +212,69 @@ def test_much_at_once():
     assert fsck("-y", sr.dir).returncode == REPAIRED and len(os.listdir(sr.path(ASIDE))) == 7, os.listdir(sr.path(ASIDE))
 
 
+class Chain:
+    """A qcow2 volume with a snapshot, whose changes are tracked."""
+
+    def __init__(self, name):
+        self.dir = os.path.join(memory, name)
+        self.handle = host.make_sr("memory/" + name, uri=f"file://{self.dir}", format="qcow2")
+        self.key = host.call("Volume.create", sr=self.handle, name="d", description="", size=1 << 20, sharable=False)["key"]
+        host.call("Volume.enable_cbt", sr=self.handle, key=self.key)
+        self.leaf, self.log = os.path.join(self.dir, self.key + ".qcow2"), os.path.join(self.dir, self.key + ".cbt")
+        subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", self.leaf], check=True, stdout=subprocess.DEVNULL)
+        host.call("Volume.snapshot", sr=self.handle, key=self.key)
+        self.base = [os.path.join(self.dir, n) for n in os.listdir(self.dir) if n.endswith(".base.qcow2")][0]
+        assert fsck(self.dir).returncode == CLEAN, fsck(self.dir)
+
+    def told(self, word, code=LEFT, *args):
+        done = fsck(*args, self.dir)
+        assert done.returncode == code and word in done.stdout, (word, done)
+
+
+def test_chains_are_followed():
+    if not shutil.which("qemu-io"):
+        say("  skipped: this needs qemu-io")
+        return
+    sr = Chain("chain")
+    aside = os.path.join(sr.dir, ASIDE)
+    os.rename(sr.base, sr.base + ".away")
+    sr.told("which is not there; put it back")
+    sr.told("which is not there; put it back", LEFT, "-y")
+    os.makedirs(aside, exist_ok=True)
+    os.rename(sr.base + ".away", os.path.join(aside, os.path.basename(sr.base)))
+    sr.told("which is not there")
+    sr.told("which is not there", REPAIRED, "-y")
+    sr.told("", CLEAN)
+    subprocess.run(["qemu-io", "-r", "-f", "qcow2", "-c", "read -P 1 0 64k", sr.leaf], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["qemu-img", "resize", "-q", sr.base, "2M"], check=True)
+    sr.told("less than")
+    subprocess.run(["qemu-img", "resize", "-q", "--shrink", sr.base, "1M"], check=True)
+    os.link(sr.base, os.path.join(sr.dir, NEW_KEY + ".qcow2"))
+    sr.told("is one file with " + NEW_KEY)
+    os.unlink(os.path.join(sr.dir, NEW_KEY + ".qcow2"))
+    subprocess.run(["qemu-img", "rebase", "-q", "-u", "-b", os.path.basename(sr.base), "-F", "qcow2", sr.base], check=True)
+    sr.told("they stand on each other")
+    subprocess.run(["qemu-img", "rebase", "-q", "-u", "-b", "/etc/passwd", "-F", "raw", sr.base], check=True)
+    sr.told("only a plain name")
+    subprocess.run(["qemu-img", "rebase", "-q", "-u", "-b", "", sr.base], check=True)
+    sr.told("", CLEAN)
+
+
+def test_a_damaged_log_is_put_aside():
+    if not shutil.which("qemu-io"):
+        return
+    sr = Chain("log")
+    with open(sr.log, "r+b") as f:
+        f.write(b"no log at all")
+    with open(sr.leaf) as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        sr.told("", CLEAN)  # it is in use: nobody knows
+    sr.told("is not known any more")
+    sr.told("is not known any more", REPAIRED, "-y")
+    sr.told("", CLEAN)
+    assert not os.path.exists(sr.log) and not host.call("Volume.stat", sr=sr.handle, key=sr.key)["cbt_enabled"]
+
+
 def test_what_is_in_use_is_left():
     sr = Sr("used")
     image, record = sr.path(sr.keys[0], ".raw"), sr.path(sr.keys[0], ".json")
