@@ -78,12 +78,10 @@ struct writer {
 
 	struct nbd_handle *nbd;   /* owned */
 	int log;                  /* owned */
-	bool can_zero;
 	struct slot slot[DEPTH_MAX];
 	uint64_t random, sequence, flush, next_ns;
-	uint64_t acknowledged, flushed, errors, connections, slowest_ns;
-	uint64_t last_ack_ns, gap_ns;
-	bool is_first_ack_awaited; /* the connection has acknowledged nothing yet */
+	uint64_t acknowledged, flushed, errors, connections, slowest_ns, last_ack_ns, gap_ns;
+	bool can_zero, is_first_ack_awaited; /* the connection has acknowledged nothing yet */
 };
 
 static volatile sig_atomic_t is_stop_asked, is_rest_asked;
@@ -200,10 +198,7 @@ static bool send_slot(struct writer *w, struct slot *s)
 	const uint64_t length = range_length(s->range);
 	int64_t cookie;
 
-	if (s->sequence)
-		log_add(w, s->is_zero ? GUEST_ZERO : GUEST_WRITE, s);
-	else
-		log_add(w, GUEST_FLUSH, s);
+	log_add(w, !s->sequence ? GUEST_FLUSH : s->is_zero ? GUEST_ZERO : GUEST_WRITE, s);
 	s->state = SLOT_SENT;
 	s->sent_ns = now_ns();
 	if (!s->first_ns)
@@ -392,19 +387,29 @@ static bool read_line(const char *path, char *line, int bytes)
 	return line[0] != 0;
 }
 
+/* "lost URI": the disk's power was lost before. The URI. */
+static const char *note_lost(struct writer *w, const char *uri, bool is_noted)
+{
+	const bool is_lost = strncmp(uri, "lost ", 5) == 0;
+
+	if (is_lost && is_noted)
+		log_add(w, GUEST_POWER_LOST, &(struct slot){ 0 });
+	return uri + (is_lost ? 5 : 0);
+}
+
 /* One try at that place. Nobody there, or somebody who does not speak: false. */
 static bool try_uri(struct writer *w, const char *uri)
 {
 	const uint64_t end = now_ns() + HANDSHAKE_MS * NS_PER_MS;
 
-	if (nbd_aio_connect_uri(w->nbd, uri) == -1)
+	if (nbd_aio_connect_uri(w->nbd, note_lost(w, uri, false)) == -1)
 		return false;
 	while (!nbd_aio_is_ready(w->nbd)) {
-		if (nbd_aio_is_dead(w->nbd) || nbd_aio_is_closed(w->nbd) || now_ns() >= end)
-			return false;
-		if (nbd_poll(w->nbd, (int)AGAIN_MS) == -1)
+		if (nbd_aio_is_dead(w->nbd) || nbd_aio_is_closed(w->nbd) || now_ns() >= end ||
+		    nbd_poll(w->nbd, (int)AGAIN_MS) == -1)
 			return false;
 	}
+	note_lost(w, uri, true);
 	return true;
 }
 
@@ -454,12 +459,8 @@ static bool go_elsewhere(struct writer *w)
 
 	if (w->uri_path)
 		return connect_to(w, NULL);
-	if (!w->then_path || is_stop_asked || !read_line(w->then_path, uri, sizeof(uri)))
-		return false;
-	if (strncmp(uri, "lost ", 5) != 0)
-		return connect_to(w, uri);
-	log_add(w, GUEST_POWER_LOST, &(struct slot){ 0 });
-	return connect_to(w, uri + 5);
+	return w->then_path && !is_stop_asked && read_line(w->then_path, uri, sizeof(uri)) &&
+	       connect_to(w, note_lost(w, uri, true));
 }
 
 static void choose_region(struct writer *w)
@@ -574,8 +575,7 @@ int main(int argc, char **argv)
 		{ "overlap", no_argument, NULL, 'o' },            { "uri-file", required_argument, NULL, 'U' },
 		{ "slow", required_argument, NULL, 'S' },         { "flushed", no_argument, NULL, 'F' },
 		{ "moment", required_argument, NULL, 'm' },       { "again", required_argument, NULL, 'a' },
-		{ "gaps", no_argument, NULL, 'g' },
-		{ NULL, 0, NULL, 0 }
+		{ "gaps", no_argument, NULL, 'g' },               { NULL, 0, NULL, 0 }
 	};
 	static struct writer w = { .depth = 8, .again_ms = AGAIN_MS, .log = -1 };
 	const char *what = argc > 1 ? argv[1] : "";

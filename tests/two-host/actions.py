@@ -4,6 +4,7 @@ player, the line and its scope; the README lists them."""
 import json
 import os
 import socket
+import subprocess
 import zlib
 
 import dom0
@@ -230,6 +231,10 @@ def host_reboot(player, line, scope):
     host = player.host(line)
     player.relays[host].cut()
     host.reboot()
+    for disk in player.disks:
+        if disk.variables.get("plugged", {}).get("host") is host:
+            disk.guest.has_lost_power = True
+            disk.guest.point("")
     for (sr, where), _ in list(player.handles.items()):
         if where is host:
             player.handles[sr, host] = player.verbs[host].call("SR.attach", {"configuration": player.configurations[sr]})
@@ -269,6 +274,16 @@ def idle(player, line, scope):
         raise Wrong(f"{line.where}: still running on host {host.name}: {'; '.join(left())}") from None
 
 
+def apart(player, line, scope):
+    """No process of the plugins' would go with whoever runs verbs: not of its process group or session, nor its child."""
+    texts(player, line, scope)
+    for pid, what in player.host(line).processes():
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            parent, group, session = map(int, f.read().rsplit(")", 1)[1].split()[1:4])
+        if "sxm-stage-pump" not in what and (parent == os.getpid() or group == os.getpgrp() or session == os.getsid(0)):
+            raise Wrong(f"{line.where}: on host {line.host} this would end with the daemon that runs verbs: {what}")
+
+
 def sxm_control(player, line, scope):
     """A word to the volume's own process, on the control socket that only sxm has; it is started where it does not run."""
     verb = texts(player, line, scope, "verb")[0]
@@ -287,6 +302,17 @@ def sxm_control(player, line, scope):
     return answer["ok"]
 
 
+def command(player, line, scope):
+    """A program, run on this host; status: what it may end with (0)."""
+    words, wanted = texts(player, line, scope, "words", "status")
+    host = player.host(line)
+    environment = {**host.environment, "PATH": player.setup.tools + ":" + host.environment["PATH"]}
+    done = host.run(subprocess.run, words.split(), capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False)
+    if str(done.returncode) not in (wanted or "0").split():
+        raise Wrong(f"{line.where}: {words} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
 def abort(player, line, scope):
     """The end of what xapi was doing, with itself: nothing is cleaned up."""
     raise Aborted("xapi", "ABORTED", texts(player, line, scope, "why"))
@@ -296,5 +322,5 @@ ACTIONS = {
     "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
     "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
     "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
-    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "abort": abort,
+    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "apart": apart, "command": command, "abort": abort,
 }

@@ -20,11 +20,14 @@ class Guest:
         self.program, self.region, self.options = program, region, options
         self.log, self.uri, self.said = (os.path.join(directory, f"{name}.{what}") for what in ("log", "uri", "said"))
         self.process, self.is_resting, self.gaps, self.last_line = None, False, [], ""
+        self.has_lost_power = False  # since it was pointed anywhere: what was not flushed is not promised
         self.point("")
 
     def point(self, uri):
         """Where its backend is; "": it has none just now."""
         self.is_resting = self.is_resting and not uri
+        if uri and self.has_lost_power:
+            uri, self.has_lost_power = "lost " + uri, False
         with open(self.uri + ".new", "w", encoding="ascii") as f:
             f.write(uri + "\n")
         os.rename(self.uri + ".new", self.uri)

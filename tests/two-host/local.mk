@@ -12,15 +12,17 @@ dist_stage_SCRIPTS = tests/two-host/sxm-stage
 dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
 	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/verbs.py
 dist_stagesequences_DATA = \
-	tests/two-host/sequences/cbt-backup.seq tests/two-host/sequences/copy.seq tests/two-host/sequences/dies-here.seq \
-	tests/two-host/sequences/dies-there.seq tests/two-host/sequences/f1-lost.seq tests/two-host/sequences/f1.seq \
-	tests/two-host/sequences/f10.seq tests/two-host/sequences/f11.seq tests/two-host/sequences/f13.seq \
+	tests/two-host/sequences/cbt-backup.seq tests/two-host/sequences/copy.seq tests/two-host/sequences/daemons-die.seq \
+	tests/two-host/sequences/dies-here.seq tests/two-host/sequences/dies-there.seq tests/two-host/sequences/doctor.seq \
+	tests/two-host/sequences/f1-lost.seq tests/two-host/sequences/f1.seq tests/two-host/sequences/f10.seq \
+	tests/two-host/sequences/f11.seq tests/two-host/sequences/f12.seq tests/two-host/sequences/f13.seq \
 	tests/two-host/sequences/f2-refused.seq tests/two-host/sequences/f2.seq tests/two-host/sequences/f3.seq \
 	tests/two-host/sequences/f4.seq tests/two-host/sequences/f5-lost.seq tests/two-host/sequences/f5.seq \
 	tests/two-host/sequences/f6.seq tests/two-host/sequences/f7.seq tests/two-host/sequences/f8.seq \
-	tests/two-host/sequences/f9.seq tests/two-host/sequences/life.seq tests/two-host/sequences/local-migrate.seq \
-	tests/two-host/sequences/migrate-halted.seq tests/two-host/sequences/migrate-send.seq \
-	tests/two-host/sequences/pool-migrate.seq tests/two-host/sequences/pool-move.seq tests/two-host/sequences/reboot.seq \
+	tests/two-host/sequences/f9.seq tests/two-host/sequences/late-proxy.seq tests/two-host/sequences/life.seq \
+	tests/two-host/sequences/local-migrate.seq tests/two-host/sequences/migrate-halted.seq \
+	tests/two-host/sequences/migrate-send.seq tests/two-host/sequences/pool-migrate.seq \
+	tests/two-host/sequences/pool-move.seq tests/two-host/sequences/reboot.seq \
 	tests/two-host/sequences/shutdown-there.seq tests/two-host/sequences/shutdown.seq \
 	tests/two-host/sequences/snapshot-live.seq tests/two-host/sequences/snapshot.seq \
 	tests/two-host/sequences/start-there.seq tests/two-host/sequences/start.seq tests/two-host/sequences/stays.seq \
@@ -28,7 +30,8 @@ dist_stagesequences_DATA = \
 	tests/two-host/sequences/sxm-f5.seq tests/two-host/sequences/sxm-f7.seq tests/two-host/sequences/sxm-halted.seq \
 	tests/two-host/sequences/sxm-mirror.seq tests/two-host/sequences/sxm-over.seq \
 	tests/two-host/sequences/sxm-switch.seq tests/two-host/sequences/sxm.seq tests/two-host/sequences/vdi-copy.seq \
-	tests/two-host/sequences/vdi-pool-migrate.seq
+	tests/two-host/sequences/vdi-pool-migrate.seq tests/two-host/sequences/w10.seq \
+	tests/two-host/sequences/xapi-restart.seq
 
 # The command: it knows where its tools and the plugins were installed.
 bin_SCRIPTS = tests/two-host/command/sxm-stage

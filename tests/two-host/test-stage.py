@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
 from rows import QCOW2, STAGE, XFS, play  # noqa: E402
 
 SHORT = [
@@ -45,6 +46,12 @@ def test_what_is_not_understood_is_refused_with_its_line():
     unread("if a b c", '"if NAME"')
 
 
+def test_every_sequence_can_be_read():
+    names = sorted(n.removesuffix(".seq") for n in os.listdir(os.path.join(HERE, "sequences")))
+    done = subprocess.run([STAGE, "--check", *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def long_rows():
     """Names, formats, disks, snapshots; a raw disk with a snapshot is on XFS."""
     moves = ("migrate-send", "vdi-pool-migrate", "life", "vdi-copy")
@@ -59,6 +66,7 @@ def long_rows():
 
 def main():
     test_what_is_not_understood_is_refused_with_its_line()
+    test_every_sequence_can_be_read()
     for words in [*SHORT, *(long_rows() if os.environ.get("SXM_LONG") else [])]:
         play(words)
 
