@@ -2,11 +2,12 @@
  *
  * dispatch - a line of PROTOCOL.control becomes a call of the vdi room, its outcome a line
  *
- *      line --request_spec--> verb --its args_spec--> struct args --fn--> vdi_*() ... on_done --> {"id":N,"ok":...}
+ *      line --request_spec--> verb --its args_spec--> struct args --fn--> vdi_*() ... dispatch_done --> {"id":N,"ok":...}
  *                                                                                            '-> {"id":N,"error":...}
  *
- * Knows the verbs' names and records; src/PROTOCOL.control is their text.  A verb is one row of the table at the end.
- * Can fail: whatever the client sent; each mistake is one sentence.
+ * Knows the verbs' names and records; src/PROTOCOL.control is their text.  A verb is one row of the table at the end; what mirror.* and verify.*
+ * do is in dispatch-mirror.
+ * Can dispatch_fail: whatever the client sent; each mistake is one sentence.
  * Invariant: a call is answered once and freed then; it owns its arguments until that moment.
  */
 #include <errno.h>
@@ -19,15 +20,13 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
-#include "control/dispatch.h"
+#include "control/dispatch-private.h"
 #include "control/report.h"
 
-#define WAIT_MS_MAX 60000
 #define PATIENCE_MS 30000
 #define PATIENCE_MS_MAX 600000
 #define HOLD_MS 5000
 #define HOLD_MS_MAX 10000
-#define VERIFY_RATE_BYTES INT64_C(200000000)
 
 /* --- what comes in */
 
@@ -43,13 +42,6 @@ static const struct jsonspec_field request_fields[] = {
 };
 static const struct jsonspec request_spec = { "request", sizeof(struct request), request_fields };
 
-struct args {
-	char *domain, *host, *remote, *id, *mode, *group, *path, *volume; /* owned */
-	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound;
-	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
-	bool has_ranges, has_rate;
-	struct jsonspec_ranges ranges;
-};
 #define ARG(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct args, field) }
 #define OPTION(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct args, field), .is_optional = true }
 #define ARGS(verb, ...) \
@@ -83,18 +75,6 @@ ARGS(pause, OPTION("resize", JS_BOOL, is_resize));
 ARGS(resize, ARG("size_bytes", JS_INT64, size_bytes));
 ARGS(mode, ARG("id", JS_STRING, id), ARG("mode", JS_STRING, mode));
 ARGS(stat, ARG("id", JS_STRING, id), OPTION("wait_ms", JS_INT64, wait_ms));
-
-struct verb;
-struct call {
-	const struct dispatch *d;  /* borrowed */
-	struct server_request *q;  /* until answered */
-	int64_t id;
-	const struct verb *verb;
-	struct args args;
-	char text[128];            /* a socket's path, an operation's id */
-	uint16_t port;
-	struct vdi_snapshot_result snapshot;
-};
 
 struct verb {
 	const char *name;
@@ -139,8 +119,7 @@ static void call_free(struct call *c)
 	free(c);
 }
 
-/* Fits vdi_done_fn. */
-static void on_done(void *arg, const struct error *e)
+void dispatch_done(void *arg, const struct error *e)
 {
 	struct call *c = arg;
 
@@ -148,19 +127,19 @@ static void on_done(void *arg, const struct error *e)
 	call_free(c);
 }
 
-static void fail(struct call *c, int err, const char *text)
+void dispatch_fail(struct call *c, int err, const char *text)
 {
 	struct error e = { 0 };
 
 	error_set(&e, err, "%s", text);
-	on_done(c, &e);
+	dispatch_done(c, &e);
 }
 
 /* --- the verbs */
 
 static void on_now(struct call *c)
 {
-	on_done(c, NULL);
+	dispatch_done(c, NULL);
 }
 
 static char *hello_ok(struct call *c)
@@ -180,7 +159,7 @@ static char *list_ok(struct call *c)
 
 static void on_attach(struct call *c)
 {
-	vdi_attach(c->d->vdi, c->args.domain, c->text, sizeof(c->text), on_done, c);
+	vdi_attach(c->d->vdi, c->args.domain, c->text, sizeof(c->text), dispatch_done, c);
 }
 
 static char *attach_ok(struct call *c)
@@ -190,12 +169,12 @@ static char *attach_ok(struct call *c)
 
 static void on_activate(struct call *c)
 {
-	vdi_activate(c->d->vdi, c->args.domain, c->args.is_read_only, c->args.is_forced, on_done, c);
+	vdi_activate(c->d->vdi, c->args.domain, c->args.is_read_only, c->args.is_forced, dispatch_done, c);
 }
 
 static void on_deactivate(struct call *c)
 {
-	vdi_deactivate(c->d->vdi, c->args.domain, on_done, c);
+	vdi_deactivate(c->d->vdi, c->args.domain, dispatch_done, c);
 }
 
 static void on_prepare(struct call *c)
@@ -203,51 +182,51 @@ static void on_prepare(struct call *c)
 	int64_t patience_ms = c->args.wait_ms ? c->args.wait_ms : PATIENCE_MS;
 
 	if (patience_ms < 1 || patience_ms > PATIENCE_MS_MAX)
-		fail(c, EINVAL, "patience_ms is between 1 and 600000");
+		dispatch_fail(c, EINVAL, "patience_ms is between 1 and 600000");
 	else
-		vdi_prepare(c->d->vdi, c->args.domain, c->args.group, (unsigned)patience_ms, on_done, c);
+		vdi_prepare(c->d->vdi, c->args.domain, c->args.group, (unsigned)patience_ms, dispatch_done, c);
 }
 
 static void on_group_commit(struct call *c)
 {
-	vdi_follow(c->d->vdi, c->args.group, true, on_done, c);
+	vdi_follow(c->d->vdi, c->args.group, true, dispatch_done, c);
 }
 
 static void on_group_cancel(struct call *c)
 {
-	vdi_follow(c->d->vdi, c->args.group, false, on_done, c);
+	vdi_follow(c->d->vdi, c->args.group, false, dispatch_done, c);
 }
 
 static void on_detach(struct call *c)
 {
-	vdi_detach(c->d->vdi, c->args.domain, on_done, c);
+	vdi_detach(c->d->vdi, c->args.domain, dispatch_done, c);
 }
 
 static void on_take(struct call *c)
 {
-	vdi_take(c->d->vdi, c->args.is_forced, on_done, c);
+	vdi_take(c->d->vdi, c->args.is_forced, dispatch_done, c);
 }
 
 static void on_destroy_volume(struct call *c)
 {
-	vdi_destroy(c->d->vdi, c->args.is_forced, on_done, c);
+	vdi_destroy(c->d->vdi, c->args.is_forced, dispatch_done, c);
 }
 
 static void on_listen(struct call *c)
 {
 	if (c->args.port < 0 || c->args.port > UINT16_MAX)
-		fail(c, EINVAL, "a port is between 0 (any) and 65535");
+		dispatch_fail(c, EINVAL, "a port is between 0 (any) and 65535");
 	else
-		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, on_done, c);
+		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, dispatch_done, c);
 }
 
 static void on_import(struct call *c)
 {
-	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), on_done, c);
+	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), dispatch_done, c);
 }
 
 /* A record of c->text alone. */
-static char *text_ok(const struct call *c, const char *name)
+char *dispatch_text_ok(const struct call *c, const char *name)
 {
 	CLEANUP_FREE char *value = jsonspec_string(c->text);
 	char *text;
@@ -257,12 +236,12 @@ static char *text_ok(const struct call *c, const char *name)
 
 static char *import_ok(struct call *c)
 {
-	return text_ok(c, "socket");
+	return dispatch_text_ok(c, "socket");
 }
 
 static void on_merge(struct call *c)
 {
-	vdi_merge(c->d->vdi, on_done, c);
+	vdi_merge(c->d->vdi, dispatch_done, c);
 }
 
 static char *listen_ok(struct call *c)
@@ -272,175 +251,9 @@ static char *listen_ok(struct call *c)
 	return asprintf(&text, "{\"port\":%u}", c->port) == -1 ? NULL : text;
 }
 
-static int by_start(const void *a, const void *b)
-{
-	const struct jsonspec_range *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
-/* Blocks from outside, in any order, overlapping or not, become ranges of bytes in order. */
-static int ranges_to_extents(struct args *a, struct extents *out, struct error *e)
-{
-	uint64_t end = 0;
-
-	if (a->blocksize < 1 || a->blocksize > (int64_t)GiB)
-		return error_set(e, EINVAL, "ranges need a blocksize between 1 byte and 1 GiB");
-	if (a->ranges.count)
-		qsort(a->ranges.item, a->ranges.count, sizeof(*a->ranges.item), by_start);
-	for (size_t i = 0; i < a->ranges.count; i++) {
-		const struct jsonspec_range *b = &a->ranges.item[i];
-		struct range r;
-
-		if (b->start < 0 || b->length < 1 || b->start > INT64_MAX / a->blocksize - b->length)
-			return error_set(e, EINVAL, "range [%" PRId64 ", %" PRId64 "] is not [first, count] of a disk", b->start,
-					 b->length);
-		r.end = (uint64_t)(b->start + b->length) * (uint64_t)a->blocksize;
-		r.start = MAX((uint64_t)b->start * (uint64_t)a->blocksize, end);
-		if (range_is_empty(r))
-			continue;
-		end = r.end;
-		if (extents_add(out, r, 0) == -1)
-			return error_set(e, ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
-static bool is_sync(const char *mode, struct error *e)
-{
-	if (strcmp(mode, "sync") != 0 && strcmp(mode, "lag") != 0)
-		error_set(e, EINVAL, "%.32s is no mode: lag (a guest hears when its own disk has a write), or sync (both)", mode);
-	return strcmp(mode, "sync") == 0;
-}
-
-static void on_mode(struct call *c)
-{
-	struct error e = { 0 };
-	bool wants_sync = is_sync(c->args.mode, &e);
-
-	if (e.err)
-		on_done(c, &e);
-	else
-		vdi_set_sync(c->d->vdi, c->args.id, wants_sync, on_done, c);
-}
-
-static void on_start(struct call *c)
-{
-	struct extents only;
-	struct vdi_mirror_args a = { .domain = c->args.domain, .remote = c->args.remote, .is_copy = c->args.is_copy,
-				     .is_resume = c->args.is_resume };
-	struct error e = { 0 };
-
-	extents_init(&only, 0);
-	a.is_sync = c->args.mode && is_sync(c->args.mode, &e);
-	if (a.is_sync && a.is_copy)
-		error_set(&e, EINVAL, "a copy has no mode: no guest waits for it");
-	if (a.is_resume && a.is_copy)
-		error_set(&e, EINVAL, "a copy is not resumed: start it anew");
-	if (e.err) {
-		on_done(c, &e);
-		return;
-	}
-	if (c->args.has_ranges && !c->args.is_copy)
-		error_set(&e, EINVAL, "ranges are for a copy; a mirror is of the whole disk");
-	else if (c->args.has_ranges && ranges_to_extents(&c->args, &only, &e) == 0)
-		a.only = &only;
-	if (e.err)
-		on_done(c, &e);
-	else
-		vdi_mirror(c->d->vdi, &a, c->text, sizeof(c->text), on_done, c);
-	extents_fini(&only);
-}
-
-static char *start_ok(struct call *c)
-{
-	return text_ok(c, "id");
-}
-
-static void on_news(void *arg)
-{
-	struct call *c = arg;
-	struct vdi_operation_status s;
-
-	if (vdi_operation(c->d->vdi, c->args.id, &s) == -1)
-		fail(c, ENOENT, "this process knows no such operation");
-	else
-		on_done(c, NULL);
-}
-
-static void on_stat(struct call *c)
-{
-	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
-
-	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_news, c);
-}
-
-static char *stat_ok(struct call *c)
-{
-	return report_stat(c->d->vdi, c->args.id);
-}
-
-static void on_cancel(struct call *c)
-{
-	vdi_cancel(c->d->vdi, c->args.id, on_done, c);
-}
-
-static void on_destroy(struct call *c)
-{
-	vdi_forget(c->d->vdi, c->args.id, on_done, c);
-}
-
-static void on_verify(struct call *c)
-{
-	struct vdi_verify_args a = { .remote = c->args.remote };
-	struct error e = { 0 };
-	struct extents only;
-
-	extents_init(&only, 0);
-	c->args.blocksize = 1;
-	if (c->args.has_rate && c->args.rate_bytes < 0)
-		error_set(&e, EINVAL, "rate_bytes is a number of bytes a second, or 0 for no bound");
-	else if (c->args.has_ranges && ranges_to_extents(&c->args, &only, &e) == 0)
-		a.only = &only;
-	a.rate_bytes = (uint64_t)(c->args.has_rate ? c->args.rate_bytes : VERIFY_RATE_BYTES);
-	if (e.err)
-		on_done(c, &e);
-	else
-		vdi_verify(c->d->vdi, &a, c->text, sizeof(c->text), on_done, c);
-	extents_fini(&only);
-}
-
-static void on_verify_news(void *arg)
-{
-	struct call *c = arg;
-	struct vdi_verification_status s;
-
-	if (vdi_verification(c->d->vdi, c->args.id, &s) == -1)
-		fail(c, ENOENT, "this process knows no such verification");
-	else
-		on_done(c, NULL);
-}
-
-static void on_verify_stat(struct call *c)
-{
-	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
-
-	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_verify_news, c);
-}
-
-static char *verify_stat_ok(struct call *c)
-{
-	return report_verification(c->d->vdi, c->args.id);
-}
-
-static void on_verify_cancel(struct call *c)
-{
-	vdi_verify_cancel(c->d->vdi, c->args.id, on_done, c);
-}
-
 static void on_snapshot(struct call *c)
 {
-	vdi_snapshot(c->d->vdi, c->args.path, c->args.volume, &c->snapshot, on_done, c);
+	vdi_snapshot(c->d->vdi, c->args.path, c->args.volume, &c->snapshot, dispatch_done, c);
 }
 
 static void on_snapshot_hold(struct call *c)
@@ -451,22 +264,22 @@ static void on_snapshot_hold(struct call *c)
 	uint64_t number;
 
 	if (patience_ms < 1 || patience_ms > HOLD_MS_MAX) {
-		fail(c, EINVAL, "patience_ms is between 1 and 10000");
+		dispatch_fail(c, EINVAL, "patience_ms is between 1 and 10000");
 		return;
 	}
-	number = vdi_snapshot_hold(c->d->vdi, c->args.path, c->args.volume, (unsigned)patience_ms, on_done, c);
+	number = vdi_snapshot_hold(c->d->vdi, c->args.path, c->args.volume, (unsigned)patience_ms, dispatch_done, c);
 	if (number && is_bound)
 		server_mind(q, number);
 }
 
 static void on_snapshot_go(struct call *c)
 {
-	vdi_snapshot_go(c->d->vdi, c->args.path, true, &c->snapshot, on_done, c);
+	vdi_snapshot_go(c->d->vdi, c->args.path, true, &c->snapshot, dispatch_done, c);
 }
 
 static void on_snapshot_cancel(struct call *c)
 {
-	vdi_snapshot_go(c->d->vdi, c->args.path, false, NULL, on_done, c);
+	vdi_snapshot_go(c->d->vdi, c->args.path, false, NULL, dispatch_done, c);
 }
 
 static char *snapshot_ok(struct call *c)
@@ -476,32 +289,32 @@ static char *snapshot_ok(struct call *c)
 
 static void on_cbt_enable(struct call *c)
 {
-	vdi_track(c->d->vdi, true, on_done, c);
+	vdi_track(c->d->vdi, true, dispatch_done, c);
 }
 
 static void on_cbt_disable(struct call *c)
 {
-	vdi_track(c->d->vdi, false, on_done, c);
+	vdi_track(c->d->vdi, false, dispatch_done, c);
 }
 
 static void on_cbt_save(struct call *c)
 {
-	vdi_track_save(c->d->vdi, c->args.path, on_done, c);
+	vdi_track_save(c->d->vdi, c->args.path, dispatch_done, c);
 }
 
 static void on_resize(struct call *c)
 {
 	if (c->args.size_bytes < 0)
-		fail(c, EINVAL, "size_bytes is negative");
+		dispatch_fail(c, EINVAL, "size_bytes is negative");
 	else
-		vdi_resize(c->d->vdi, (uint64_t)c->args.size_bytes, on_done, c);
+		vdi_resize(c->d->vdi, (uint64_t)c->args.size_bytes, dispatch_done, c);
 }
 
 /* In force as long as the connection is. */
 static void on_pause(struct call *c)
 {
 	struct server_request *q = c->q;
-	uint64_t number = vdi_pause(c->d->vdi, c->args.is_resize, on_done, c);
+	uint64_t number = vdi_pause(c->d->vdi, c->args.is_resize, dispatch_done, c);
 
 	if (number)
 		server_mind(q, number);
@@ -509,7 +322,7 @@ static void on_pause(struct call *c)
 
 static void on_unpause(struct call *c)
 {
-	vdi_unpause(c->d->vdi, on_done, c);
+	vdi_unpause(c->d->vdi, dispatch_done, c);
 }
 
 void dispatch_gone(void *arg, uint64_t number)
@@ -543,15 +356,15 @@ static const struct verb verbs[] = {
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "import", &domain_args, on_import, import_ok },
 	{ "merge", &no_args, on_merge, empty },
-	{ "mirror.start", &start_args, on_start, start_ok },
-	{ "mirror.mode", &mode_args, on_mode, empty },
-	{ "mirror.stat", &stat_args, on_stat, stat_ok },
-	{ "mirror.cancel", &operation_args, on_cancel, empty },
-	{ "mirror.destroy", &operation_args, on_destroy, empty },
+	{ "mirror.start", &start_args, dispatch_mirror_start, dispatch_mirror_start_ok },
+	{ "mirror.mode", &mode_args, dispatch_mirror_mode, empty },
+	{ "mirror.stat", &stat_args, dispatch_mirror_stat, dispatch_mirror_stat_ok },
+	{ "mirror.cancel", &operation_args, dispatch_mirror_cancel, empty },
+	{ "mirror.destroy", &operation_args, dispatch_mirror_destroy, empty },
 	{ "mirror.list", &no_args, on_now, list_ok },
-	{ "verify.start", &verify_args, on_verify, start_ok },
-	{ "verify.stat", &stat_args, on_verify_stat, verify_stat_ok },
-	{ "verify.cancel", &operation_args, on_verify_cancel, empty },
+	{ "verify.start", &verify_args, dispatch_mirror_verify, dispatch_mirror_start_ok },
+	{ "verify.stat", &stat_args, dispatch_mirror_verify_stat, dispatch_mirror_verify_stat_ok },
+	{ "verify.cancel", &operation_args, dispatch_mirror_verify_cancel, empty },
 	{ "status", &no_args, on_now, status_ok },
 };
 
@@ -598,7 +411,7 @@ void dispatch_line(void *arg, struct server_request *q, const char *line, size_t
 	c->d = arg;
 	c->q = q;
 	if (decode(c, line, bytes, &e) == -1)
-		on_done(c, &e);
+		dispatch_done(c, &e);
 	else
 		c->verb->fn(c);
 }

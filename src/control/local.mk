@@ -1,6 +1,6 @@
 noinst_LTLIBRARIES += libcontrol.la libclient.la
 libcontrol_la_SOURCES = \
-	src/control/dispatch.c src/control/dispatch.h \
+	src/control/dispatch.c src/control/dispatch-mirror.c src/control/dispatch.h src/control/dispatch-private.h \
 	src/control/report.c src/control/report.h \
 	src/control/server.c src/control/server.h
 libcontrol_la_LIBADD = libvdi.la
