@@ -8,7 +8,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, nbd_of, say, until_true  # noqa: E402
+from smapi import Host, is_sanitized, nbd_of, say, until_true  # noqa: E402
 
 MIB = 1 << 20
 COUNT = 16 if "SXM_LONG" in os.environ else 4
@@ -82,7 +82,7 @@ def test_all_end_in_their_fair_part_of_the_time():
     assert took[-1] >= 0.75 * fair, f"together they sent more than the host may: {took}"
     memory = [m.status()["rss_bytes"] for m in mirrors]
     say(f"  {sum(memory) / MIB:.0f} MiB in all, {max(memory) / MIB:.1f} at most")
-    assert sum(memory) <= COUNT * 64 * MIB, memory
+    assert is_sanitized() or sum(memory) <= COUNT * 64 * MIB, memory
     for m in mirrors:
         m.end()
 
