@@ -3,11 +3,11 @@
  * dispatch - a line of PROTOCOL.control becomes a call of the vdi room, its outcome a line
  *
  *      line --request_spec--> verb --its args_spec--> struct args --fn--> vdi_*() ... dispatch_done --> {"id":N,"ok":...}
- *                                                                                            '-> {"id":N,"error":...}
+ *                                                                                                  '-> {"id":N,"error":...}
  *
- * Knows the verbs' names and records; src/PROTOCOL.control is their text.  A verb is one row of the table at the end; what mirror.* and verify.*
- * do is in dispatch-mirror.
- * Can dispatch_fail: whatever the client sent; each mistake is one sentence.
+ * Knows the verbs' names and records; src/PROTOCOL.control is their text.  A verb is one row of the table at the end; what
+ * mirror.* and verify.* do is in dispatch-mirror.
+ * Can fail: whatever the client sent; each mistake is one sentence.
  * Invariant: a call is answered once and freed then; it owns its arguments until that moment.
  */
 #include <errno.h>
