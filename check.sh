@@ -105,6 +105,10 @@ if [ "$is_long" = yes ]; then
 	step "long: a disk moves while everything goes wrong, 200 times" in_dir build-check ./run ../tests/e2e/stress.py --rounds 200
 	step "long: verbs killed at every change of a device" in_dir build-check env SXM_CRASH_LONG=1 SXM_CROWD_ROUNDS=50 \
 		bash -c './run ../tests/e2e/test-sr-device.py && ./run ../tests/e2e/test-crash-verbs.py && ./run ../tests/e2e/test-sr-crowd.py'
+	step "long: xapi's sequences, all formats, disks, snapshots" in_dir build-check env SXM_LONG=1 \
+		bash -c './run ../tests/two-host/test-stage.py && ./run ../tests/two-host/test-stage-faults.py'
+	step "long: what xapi does wrong, without end, and many" in_dir build-check env SXM_LONG=1 bash -c 'for t in xapi-weak-points \
+		many-mirrors many-stats snapshot-group cbt-moves; do ./run ../tests/e2e/test-$t.py || exit; done'
 	step "long: mirrors under faults, twenty times" in_dir build-check repeat 20 ./run ../tests/e2e/test-mirror-faults.sh
 	step "long: disks lose what they had not flushed, ten times" in_dir build-check env SXM_POWER_ROUNDS=10 \
 		./run ../tests/e2e/test-power-loss.sh
