@@ -21,6 +21,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -38,6 +39,8 @@
 #define NAME_BYTES_MAX 64u
 #define MARK_MAX_BYTES 65536u
 #define USERS_SHOWN 3
+#define BUSY_MS 1000u      /* what is in use is unmounted, or named, by then */
+#define BUSY_AGAIN_MS 20u
 
 struct mark {
 	char *fstype, *source;
@@ -459,6 +462,20 @@ static int unmount_now(void *arg, int fd UNUSED, struct error *e)
 	return umount2(dir, UMOUNT_NOFOLLOW) == 0 ? 0 : error_errno(e, errno, "unmount %s", dir);
 }
 
+/* What a process had open, the kernel may still be closing when the process is gone: the ring that did its I/O goes later. */
+static int unmount_soon(const char *dir, unsigned wait_ms, struct error *e)
+{
+	const struct timespec a_moment = { .tv_nsec = BUSY_AGAIN_MS * 1000000 };
+
+	for (unsigned waited_ms = 0;; waited_ms += BUSY_AGAIN_MS) {
+		if (child_call(unmount_now, (void *)(uintptr_t)dir, wait_ms, 0, NULL, e) == 0)
+			return 0;
+		if (e->err != EBUSY || waited_ms >= BUSY_MS)
+			return -1;
+		nanosleep(&a_moment, NULL);
+	}
+}
+
 int mount_down(const char *dir, unsigned wait_ms, bool has_more, struct error *e)
 {
 	char users[200];
@@ -470,7 +487,7 @@ int mount_down(const char *dir, unsigned wait_ms, bool has_more, struct error *e
 	}
 	if (r == -1)
 		return -1;
-	if (r == 1 && child_call(unmount_now, (void *)(uintptr_t)dir, wait_ms, 0, NULL, e) == -1) {
+	if (r == 1 && unmount_soon(dir, wait_ms, e) == -1) {
 		if (e->err != EBUSY)
 			return -1;
 		name_users(dir, users);

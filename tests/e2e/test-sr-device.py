@@ -106,8 +106,11 @@ def test_a_whole_life():
     with open(os.path.join(mount_point(sr_uuid), "busy"), "w"):
         host.refused("in use by process " + str(os.getpid()), "SR.detach", sr=sr)
     assert host.call("Volume.stat", sr=sr, key=v["key"])["key"] == v["key"]
-    for _ in range(2):
+    ending = subprocess.Popen(["sh", "-c", f"exec 3>{mount_point(sr_uuid)}/busy; echo held; sleep 0.3"], stdout=subprocess.PIPE)
+    assert ending.stdout.readline() == b"held\n"
+    for _ in range(2):  # what ends soon is waited for
         host.call("SR.detach", sr=sr)
+    ending.wait()
     nothing_is_left()
     assert host.call("SR.stat", sr=sr)["health"][0] == "Unreachable"
     assert host.call("SR.attach", configuration=made) == sr and [x["key"] for x in host.call("SR.ls", sr=sr)] == [v["key"]]
