@@ -30,15 +30,16 @@ begin_b() {
 	b activate '{"domain":"MIR1"}' >/dev/null
 	far="nbd+unix:///b?socket=$(get socket b attach '{"domain":"MIR1"}')"
 }
+b_is_gone() { [ ! -e "$SXM_RUN_DIR/b" ]; }
 end_b() {
 	b detach '{"domain":"MIR1"}' >/dev/null
-	b_is_gone() { [ ! -e "$SXM_RUN_DIR/b" ]; }
 	until_true 5 b_is_gone
 }
-# After a commit: a guest is started at the far side, which ends the operation. And a is a's again, as a new disk.
+# After a commit: a guest is started at the far side, which ends the operation, and MIR1. And a is a's again, as a new disk.
 take_b() {
 	b activate '{"domain":"9"}' >/dev/null
 	b detach '{"domain":"9"}' >/dev/null
+	until_true 5 b_is_gone
 	a_is_closed() { [ "$(get open a status)" = false ]; }
 	until_true 5 a_is_closed
 	grep -q '"given"' "$tmp/a.owner" || die "not given: $(cat "$tmp/a.owner")"
@@ -95,7 +96,6 @@ deactivate_3
 is_complete "$op" || die "not complete after the barrier"
 [ "$(record "$op" complete)" = true ] || die "its record says no"
 take_b
-end_b
 cmp "$tmp/a" "$tmp/b"
 a mirror.destroy "{\"id\":\"$op\"}" >/dev/null
 ! has_record "$op" || die "destroyed, and recorded"
@@ -119,7 +119,6 @@ kill -9 "$(get pid a hello)"
 is_complete "$op" || die "what was complete is not any more"
 deactivate_3
 take_b
-end_b
 cmp "$tmp/a" "$tmp/b"
 
 say "cancelled: failed, and the guest goes as usual"
@@ -137,7 +136,6 @@ begin_b
 op=$(start_mirror "$far" -1)
 until_true 20 is_complete "$op"
 take_b
-end_b
 cmp "$tmp/a" "$tmp/b"
 
 say "a copy of some ranges copies these"
