@@ -383,7 +383,7 @@ int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *
 
 /* --- it ends */
 
-static bool wait_for_end(const struct disk_server *s, unsigned ms)
+bool disk_server_ends_within(const struct disk_server *s, unsigned ms)
 {
 	for (unsigned i = 0; i < ms; i++) {
 		if (!disk_server_is_alive(s))
@@ -411,10 +411,10 @@ int disk_server_end(const char *run_dir, struct disk_server *s, struct error *e)
 		if (disk_server_save(run_dir, s, &why) == -1)
 			log_warn("the server of this image: %s", why.text);
 		kill(s->pid, SIGTERM);
-		if (!wait_for_end(s, END_WAIT_MS)) {
+		if (!disk_server_ends_within(s, END_WAIT_MS)) {
 			log_error("the server of this image, process %ld, does not end: it is killed", (long)s->pid);
 			kill(s->pid, SIGKILL);
-			if (!wait_for_end(s, KILL_WAIT_MS))
+			if (!disk_server_ends_within(s, KILL_WAIT_MS))
 				return error_set(e, EBUSY, "the server of this image, process %ld, does not end", (long)s->pid);
 		}
 	}

@@ -34,6 +34,7 @@
 #include "disk/disk-nbd.h"
 
 #define REPLACED_MAX 100u
+#define REFUSAL_MS 1000u /* from the moment that its socket is closed */
 
 bool disk_qcow2_is_named(const char *path)
 {
@@ -326,7 +327,8 @@ bool disk_qcow2_give_up(struct disk_qcow2 *s, struct error *e)
 		return false;
 	if (!found.is_served) {
 		words = disk_server_words(s->run_dir);
-		if (words && !disk_server_is_alive(&found)) {
+		/* Its socket is closed before it has ended. */
+		if (words && disk_server_ends_within(&found, REFUSAL_MS)) {
 			error_set(e, EIO, "qemu refuses it: %s", words);
 			may_do_without = disk_command_do_without(words);
 		}

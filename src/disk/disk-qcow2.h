@@ -54,6 +54,8 @@ bool disk_server_load(const char *run_dir, struct disk_server *s);
 int disk_server_save(const char *run_dir, const struct disk_server *s, struct error *e);
 void disk_server_clear(struct disk_server *s);
 bool disk_server_is_alive(const struct disk_server *s);
+/* False: it still lives after so long. Blocks. */
+bool disk_server_ends_within(const struct disk_server *s, unsigned ms);
 /* Starts one; what it is stands on record before it does anything. s: dev to was_lost are given, the rest is filled in. */
 int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *c, struct disk_server *s, struct error *e);
 /* Ends it cleanly, waits for that; then it is off the record. */

@@ -94,7 +94,7 @@ say "a qemu that cannot do what it is asked for is asked for less"
 make_chain u 1
 cat >"$dir/qemu-storage-daemon" <<'EOF'
 #!/bin/sh
-case "$*" in *io_uring*) echo "Parameter 'aio' does not accept value 'io_uring'" >&2; exit 1 ;; esac
+case "$*" in *io_uring*) echo "Parameter 'aio' does not accept value 'io_uring'" >&2; exec 3>&- 4>&- 5>&- 6>&- 7>&-; sleep 0.2; exit 1 ;; esac
 exec /usr/bin/qemu-storage-daemon "$@"
 EOF
 chmod +x "$dir/qemu-storage-daemon"
