@@ -291,6 +291,7 @@ def random_life(seed, steps, between=lambda: None):
         between()
         if i % 8 == 7:
             store.check()
+    until_true("what a killed one had started has ended", store.has_ended, 60)
     host.call("SR.attach", configuration={"uri": f"file://{store.dir}"})  # starts it again where it was killed
     store.merged()
     store.check()
@@ -439,6 +440,7 @@ def test_the_merging_of_much_is_killed():
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
         qcow2.check(v, third)
+        until_true("what a killed one had started has ended", qcow2.has_ended, 60)
         attach()
         qcow2.merged()
         assert len(qcow2.bases()) == 2 - i % 2, qcow2.bases()

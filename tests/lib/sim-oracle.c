@@ -336,14 +336,14 @@ void sim_check_before(struct sim *w)
 			w->has_unsendable = true;
 	}
 	for (unsigned c = 0; w->status.state == CORE_SYNCING && c < w->chunks; c++)
-		w->was_owed[c] = core_chunk(w->core, c) != CORE_CLEAN;
+		w->may_be_left[c] = core_chunk(w->core, c) != CORE_CLEAN || !w->was_sent[c];
 }
 
-/* I4: what is left to the pass was never sent. */
+/* I4: what is left to the pass was never sent before. (In the same step another write may go to the rest of its chunk.) */
 static void check_left(struct sim *w)
 {
 	for (unsigned c = 0; c < w->chunks; c++)
-		if (!w->was_owed[c] && w->was_sent[c] && core_chunk(w->core, c) != CORE_CLEAN)
+		if (!w->may_be_left[c] && core_chunk(w->core, c) != CORE_CLEAN)
 			sim_break(w, "I4: chunk %u was sent, and is left to the pass", c);
 }
 

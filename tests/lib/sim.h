@@ -71,7 +71,7 @@ struct sim {
 	bool is_clean[SIM_CHUNKS_MAX];     /* pristine at the start, never to hold anything but zeros, never written to there */
 
 	bool was_sent[SIM_CHUNKS_MAX];     /* something was enqueued for it */
-	bool was_owed[SIM_CHUNKS_MAX];     /* before this step */
+	bool may_be_left[SIM_CHUNKS_MAX];  /* in this step, to the pass */
 
 	struct sim_guest guests[SIM_GUESTS_MAX];
 	struct sim_copy *copies;           /* CORE_COPIES_MAX, by the core's own order of first use */
