@@ -5,7 +5,7 @@
  *
  *      FD --read--> 64 KiB --write--> FD        and the same the other way round; one poll loop
  *
- * A side that ends is passed on when what it said is, and the other direction goes on.
+ * A side that ends is passed on when what it said is, and the other direction goes on: also where it ends with something unread.
  *
  * Counted from the first FD to the second: --cut: both are closed after so many bytes; --hold: after so many bytes nothing is
  * carried any more, and nobody hears of it; --rate: at most so many bytes a second.
@@ -75,33 +75,41 @@ static short wanted(const struct way *w, uint64_t now, int *timeout_ms)
 	return 0;
 }
 
-/* False: one of the two is gone. */
-static bool take(struct way *w, uint64_t now)
+/* An end of this direction is gone; what comes back is still carried: there may be a last word in it. */
+static void end_way(struct way *w)
+{
+	w->is_over = true;
+	w->used = 0;
+	shutdown(w->to, SHUT_WR);
+}
+
+static void take(struct way *w, uint64_t now)
 {
 	const ssize_t n = read(w->from, w->buffer, room(w));
 
 	if (is_again(n))
-		return true;
+		return;
 	if (n <= 0) {
-		w->is_over = true;
-		shutdown(w->to, SHUT_WR);
-		return n == 0;
+		end_way(w);
+		return;
 	}
 	w->used = (size_t)n;
 	w->sent = 0;
 	if (w->rate)
 		w->due_ns = MAX(w->due_ns, now) + (uint64_t)n * NS_PER_S / w->rate;
-	return true;
 }
 
+/* False: all of it is to be cut. */
 static bool give(struct way *w)
 {
 	const ssize_t n = write(w->to, w->buffer + w->sent, w->used - w->sent);
 
 	if (is_again(n))
 		return true;
-	if (n <= 0)
-		return false;
+	if (n <= 0) {
+		end_way(w);
+		return true;
+	}
 	w->sent += (size_t)n;
 	if (w->sent < w->used)
 		return true;
@@ -112,8 +120,8 @@ static bool give(struct way *w)
 
 static bool carry(struct way *w, uint64_t now)
 {
-	if (!w->used && !take(w, now))
-		return false;
+	if (!w->used)
+		take(w, now);
 	return !w->used || give(w); /* what was read is mostly taken at once */
 }
 
