@@ -169,7 +169,7 @@ static void fill(struct writer *w, struct slot *s)
 	s->state = SLOT_UNSENT;
 	s->err = 0;
 	s->first_ns = 0;
-	if (w->flush_every && w->sequence % w->flush_every == w->flush_every - 1 && draw(w, 2) == 0) {
+	if (w->flush_every && (w->sequence + 1) % w->flush_every == 0 && draw(w, 2) == 0 && nbd_can_flush(w->nbd) == 1) {
 		s->sequence = 0;
 		s->flush = ++w->flush;
 		s->range = (struct range){ 0, 0 };
@@ -178,6 +178,7 @@ static void fill(struct writer *w, struct slot *s)
 	s->range = draw_range(w);
 	s->is_zero = w->can_zero && draw(w, 100) < w->zero_percent;
 	s->sequence = ++w->sequence;
+	memset(s->data, 0, (size_t)range_length(s->range)); /* where zeroing is sent again nobody may offer it */
 	for (uint64_t at = s->range.start; !s->is_zero && at < s->range.end; at += GUEST_SECTOR)
 		guest_stamp(s->data + (at - s->range.start), w->seed, at, s->sequence);
 }
@@ -201,16 +202,15 @@ static bool send_slot(struct writer *w, struct slot *s)
 	log_add(w, !s->sequence ? GUEST_FLUSH : s->is_zero ? GUEST_ZERO : GUEST_WRITE, s);
 	s->state = SLOT_SENT;
 	s->sent_ns = now_ns();
-	if (!s->first_ns)
-		s->first_ns = s->sent_ns;
+	s->first_ns = s->first_ns ? s->first_ns : s->sent_ns;
 	if (!s->sequence)
 		cookie = nbd_aio_flush(w->nbd, answer, 0);
-	else if (s->is_zero)
+	else if (s->is_zero && w->can_zero)
 		cookie = nbd_aio_zero(w->nbd, length, s->range.start, answer, 0);
 	else
 		cookie = nbd_aio_pwrite(w->nbd, s->data, (size_t)length, s->range.start, answer, 0);
 	if (cookie == -1)
-		s->state = SLOT_UNSENT;
+		s->state = s->sequence ? SLOT_UNSENT : SLOT_FREE;
 	return cookie != -1;
 }
 
