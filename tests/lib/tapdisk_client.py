@@ -88,6 +88,7 @@ class Client:
         self.next_id = (self.next_id + 1) % 65535
         self.waiting[handle] = length if command == READ else 0
         self.sock.sendall(struct.pack(">IHH8sQI", REQUEST_MAGIC, 0, command, handle, offset, length) + data)
+        return handle
 
     def take_one(self):
         magic, error, handle = struct.unpack(">II8s", self.read_exactly(16))
@@ -97,10 +98,9 @@ class Client:
         return self.read_exactly(self.waiting.pop(handle))
 
     def write(self, offset, data):
-        """A guest's write: its segments, each a request of its own."""
-        for at in range(0, len(data), REQUEST_MAX):
-            piece = data[at:at + REQUEST_MAX]
-            self.submit(WRITE, offset + at, len(piece), piece)
+        """A guest's write: its segments, each a request of its own. Their handles."""
+        pieces = [(at, data[at:at + REQUEST_MAX]) for at in range(0, len(data), REQUEST_MAX)]
+        return [self.submit(WRITE, offset + at, len(piece), piece) for at, piece in pieces]
 
     def read(self, offset, length):
         self.drain()

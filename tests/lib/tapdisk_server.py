@@ -103,7 +103,7 @@ class Session:
         try:
             time.sleep(self.server.slow_s)
             if command == WRITE:
-                os.pwrite(self.server.image, data, offset)
+                self.server.write(offset, data)
                 self.answer(handle)
             elif command == READ and self.is_structured:
                 self.chunk(handle, 1, struct.pack(">Q", offset) + os.pread(self.server.image, length, offset))
@@ -160,13 +160,16 @@ class Session:
 
 
 class Server:
-    def __init__(self, path, image, slow_s, die_after):
+    def __init__(self, path, image, slow_s=0, die_after=0):
         self.image, self.slow_s, self.die_after = os.open(image, os.O_RDWR), slow_s, die_after
         self.size = os.fstat(self.image).st_size
         self.count = {"writes": 0, "bytes": 0, "largest": 0, "goodbyes": 0, "connections": 0, "wrong": [], "options": []}
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(5)
+
+    def write(self, offset, data):
+        os.pwrite(self.image, data, offset)
 
     def extent(self, offset, length):
         """(length, flags) of what is at the beginning: data, or a hole that reads as zeros."""

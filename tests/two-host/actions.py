@@ -87,6 +87,10 @@ def guest_writes(player, line, scope):
 
 def read_back(player, line, scope, disk, volume, logs):
     """Through dom0: attached, active for reading, verified, let go."""
+    if "backend" in volume:
+        for log, moment in logs:
+            disk.guest.verify(nbd_uri(volume["backend"]), log, moment)
+        return
     host = player.host(line)
     domain = {"domain": "u0_check"}
     answer = player.of_volume(host, "Datapath.attach", volume, domain, scope, line)
@@ -142,7 +146,7 @@ def sparse_dd(player, line, scope):
     else:
         here, host, record = player.host(line), player.roles[there], player.volume(volume, scope, line)
         player.relays[host].targets[mir] = Target(player, host, record, mir, scope, line)
-        target = Client(player.relays[here].put(player.relays[host], import_path(mir, record)), export)
+        target = Client(player.relays[here].put_or_fail(player.relays[host], import_path(mir, record)), export)
     copied = dom0.sparse_dd(source, target)
     player.remark(f"      sparse_dd: {copied} bytes")
     return copied
@@ -168,6 +172,7 @@ def backup_compare(player, line, scope):
 # --- the relay
 
 def import_path(mir, record):
+    """Where a connection becomes one to what has been attached under that name."""
     return f"/services/SM/nbdproxy/import/{mir}/{record['sr']}/{record['key']}/{mir}?session_id=OpaqueRef:stage"
 
 
@@ -191,7 +196,7 @@ class Target:
         return self.player.of_volume(self.host, verb, self.volume, {"domain": self.domain}, self.scope, self.line)
 
     def attach(self):
-        return self.ask("Datapath.attach")
+        return self.volume["answer"] if "backend" in self.volume else self.ask("Datapath.attach")
 
     def import_activate(self):
         return self.ask("Datapath.import_activate")
@@ -267,7 +272,7 @@ def idle(player, line, scope):
     host = player.host(line)
 
     def left():
-        return [command for _, command in host.processes() if "sxm-stage-pump" not in command]
+        return [command for _, command in host.processes() if not any(own in command for own in ("sxm-stage-pump", "tapdisk_"))]
     try:
         until_true("the plugins' processes end", lambda: not left())
     except TimeoutError:

@@ -27,7 +27,7 @@ class Series:
             kinds = {}
             for run in window.runs:
                 kinds.setdefault((run.verb, run.host), []).append(run)
-            gaps = [g for d in player.disks if d.guest for g in d.guest.gaps if g[0] <= window.ended + 1 and g[1] >= window.began]
+            gaps = [g for d in player.disks if d.guest for g in d.guest.gaps if g[0] <= window.ended and g[1] >= window.began]
             self.windows.append(((max(g[1] for g in gaps) - min(g[0] for g in gaps)) * 1000 if gaps else None, kinds))
 
     def report(self, is_measured):

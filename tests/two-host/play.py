@@ -6,11 +6,14 @@ datapath comes after a Volume.stat of its volume, whose URI it is given, as xapi
 import re
 import time
 
-from actions import ACTIONS
+import actions
+import tapdisk
 from hosts import at_once, complain, say
 from relay import Relay
 from sequence import Unreadable
-from verbs import Aborted, Failed, Verbs, nbd_of, scheme_of
+from verbs import Aborted, Failed, Verbs, Volume, nbd_of, scheme_of
+
+ACTIONS = {**actions.ACTIONS, **tapdisk.ACTIONS}
 
 INTEGERS = {"size", "new_size", "offset", "length"}
 BOOLEANS = {"sharable", "persistent"}
@@ -20,14 +23,6 @@ STAT_SECONDS = 600
 
 class Unexpected(Exception):
     """The sequence says that something is so, and it is not."""
-
-
-class Volume(dict):
-    """A volume as a verb described it; sr: what the sequence calls its SR."""
-
-    def __init__(self, sr, record):
-        super().__init__(record)
-        self["sr"] = sr
 
 
 class Disk:
@@ -55,6 +50,7 @@ class Player:
         self.relays = {h: Relay(h, setup.tools + "/sxm-stage-pump") for h in machine.hosts.values()}
         self.handles, self.configurations = {}, {}   # (sr, host) -> handle, sr -> device-config
         self.variables, self.disks, self.snapshots = dict(setup.options), [], []
+        self.tapdisks = {}  # an SR of tapdisk's -> its host
         self.hooks, self.windows, self.domids = [], [], iter(range(1, 1 << 20))
         self.began = time.monotonic()
         for verbs in self.verbs.values():

@@ -134,6 +134,13 @@ class Relay:
         server.settimeout(None)
         return server
 
+    def put_or_fail(self, there, path):
+        """The same where a step of xapi's fails with it."""
+        try:
+            return self.put(there, path)
+        except (OSError, Refused) as e:
+            raise Failed("HTTP", "INTERNAL_ERROR", [f"PUT {path} to host {there.host.name}: {e}"]) from None
+
     # --- the destination: HTTP
 
     def serve(self):

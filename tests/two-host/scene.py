@@ -5,9 +5,10 @@ import uuid
 
 from actions import nbd_uri
 from guest import Guest
-from play import Disk, Scope, Volume
+import tapdisk
+from play import Disk, Scope
 from sequence import Line
-from verbs import nbd_of
+from verbs import Volume, nbd_of
 
 LINE = Line("action", "the stage itself", label="", host="", name="", text="")
 
@@ -32,9 +33,12 @@ def configuration_of(player, name, is_shared):
 
 
 def make_srs(player):
-    for name, roles, is_shared in player.main.srs:
+    for name, roles, kind in player.main.srs:
         hosts = [player.roles[r] for r in roles]
-        wanted = configuration_of(player, name, is_shared)
+        if kind == "tapdisk":
+            player.tapdisks[name] = hosts[0]
+            continue
+        wanted = configuration_of(player, name, kind == "shared")
         made = player.verbs[hosts[0]].call("SR.create", {"uuid": str(uuid.uuid4()), "configuration": wanted, "name": name, "description": ""})
         player.configurations[name] = made
         for host in hosts:
@@ -45,17 +49,20 @@ def make_srs(player):
 
 
 def host_of(player, sr):
-    return next(host for name, host in player.handles if name == sr)
+    return player.tapdisks.get(sr) or next(host for name, host in player.handles if name == sr)
 
 
 def fill(player, disk, scope):
     """Its first half has something on it, which nobody writes to later."""
     host, volume, domain = host_of(player, player.main.disks_in), disk.variables["disk"], {"domain": "u0_fill"}
+    log = disk.guest.log + ".fill"
+    disk.logs.append(log)
+    if "backend" in volume:
+        disk.guest.fill(nbd_uri(volume["backend"]), (0, disk.guest.region[0]), player.setup.fill_writes, log)
+        return
     path, export = nbd_of(player.of_volume(host, "Datapath.attach", volume, domain, scope, LINE))
     player.of_volume(host, "Datapath.activate", volume, domain, scope, LINE)
-    log = disk.guest.log + ".fill"
     disk.guest.fill(nbd_uri({"host": host, "socket": path, "export": export}), (0, disk.guest.region[0]), player.setup.fill_writes, log)
-    disk.logs.append(log)
     player.of_volume(host, "Datapath.deactivate", volume, domain, scope, LINE)
     player.of_volume(host, "Datapath.detach", volume, domain, scope, LINE)
 
@@ -72,6 +79,14 @@ def make_snapshot(player, disk, number, scope):
     player.snapshots.append(snapshot)
 
 
+def make_volume(player, host, disk, scope):
+    sr, variables = player.main.disks_in, disk.variables
+    record = player.run(host, "Volume.create", {"sr": player.handles[sr, host], "name": variables["name"], "description": "",
+                                                "size": variables["size"], "sharable": False}, scope, LINE)
+    player.run(host, "Volume.set", {"sr": player.handles[sr, host], "key": record["key"], "k": "vdi-type", "v": "user"}, scope, LINE)
+    return Volume(sr, record)
+
+
 def make_disks(player):
     setup, sr = player.setup, player.main.disks_in
     if not sr:
@@ -84,10 +99,7 @@ def make_disks(player):
         guest = Guest(setup.tools + "/sxm-stage-guest", player.machine.dir, f"disk{number}", (half, size - half), options)
         disk = Disk(number, {"size": size, "name": f"disk {number}", "device": "xvd" + "abcdefghijklmnop"[number - 1]}, guest)
         scope = Scope(disk)
-        record = player.run(host, "Volume.create", {"sr": player.handles[sr, host], "name": disk.variables["name"], "description": "", "size": size,
-                                                    "sharable": False}, scope, LINE)
-        player.run(host, "Volume.set", {"sr": player.handles[sr, host], "key": record["key"], "k": "vdi-type", "v": "user"}, scope, LINE)
-        disk.variables["disk"] = Volume(sr, record)
+        disk.variables["disk"] = tapdisk.Source(host, sr, size) if sr in player.tapdisks else make_volume(player, host, disk, scope)
         player.disks.append(disk)
         fill(player, disk, scope)
         for more in range(setup.snapshots):

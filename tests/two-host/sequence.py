@@ -23,7 +23,7 @@ HOOK = re.compile(r"(?P<when>at|after)\s+(?P<label>[0-9][0-9A-Za-z.]*)(?:\s+of\s
 HEADERS = {
     "title": re.compile(r"(?P<text>.+)"),
     "hosts": re.compile(r"(?P<hosts>[A-Z][A-Za-z0-9]*(?:=[A-Z][A-Za-z0-9]*)?(?:\s+[A-Z][A-Za-z0-9]*(?:=[A-Z][A-Za-z0-9]*)?)*)"),
-    "sr": re.compile(r"(?P<name>[a-z]+)\s+on\s+(?P<hosts>[A-Z][A-Za-z0-9]*(?:\s+[A-Z][A-Za-z0-9]*)*)(?P<shared>\s+shared)?"),
+    "sr": re.compile(r"(?P<name>[a-z]+)\s+on\s+(?P<hosts>[A-Z][A-Za-z0-9]*(?:\s+[A-Z][A-Za-z0-9]*)*)(?:\s+(?P<kind>shared|tapdisk))?"),
     "disks": re.compile(r"in\s+(?P<sr>[a-z]+)"),
     "set": re.compile(r"(?P<name>[a-z_]+)\s*=\s*(?P<value>.*)"),
 }
@@ -126,7 +126,7 @@ class Reader:
         elif first == "hosts":
             s.hosts = [tuple(h.split("=")) if "=" in h else (h, h) for h in found["hosts"].split()]
         elif first == "sr":
-            s.srs.append((found["name"], found["hosts"].split(), bool(found["shared"])))
+            s.srs.append((found["name"], found["hosts"].split(), found["kind"]))
         elif first == "disks":
             s.disks_in = found["sr"]
         else:

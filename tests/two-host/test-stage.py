@@ -19,6 +19,8 @@ SHORT = [
     [*QCOW2, "--disks", "2", "--set", "early_attach=yes", "local-migrate"],
     ["vdi-pool-migrate"],
     ["vdi-copy"],
+    ["d-in"],
+    ["d-out"],
     [*QCOW2, "snapshot"],
     [*QCOW2, "cbt-backup"],
 ]
@@ -57,7 +59,7 @@ def long_rows():
     moves = ("migrate-send", "vdi-pool-migrate", "life", "vdi-copy")
     for name, form, disks, snapshots in itertools.product(moves, ("raw", "qcow2"), ("1", "4"), ("0", "2")):
         yield [*(XFS if form == "raw" and snapshots != "0" else []), "--format", form, "--disks", disks, "--snapshots", snapshots, name]
-    for name, form, disks in itertools.product(("pool-migrate", "local-migrate"), ("raw", "qcow2"), ("1", "4")):
+    for name, form, disks in itertools.product(("pool-migrate", "local-migrate", "d-in", "d-out"), ("raw", "qcow2"), ("1", "4")):
         yield ["--format", form, "--disks", disks, name]
     for disks in ("1", "4"):
         yield [*XFS, "--disks", disks, "cbt-backup"]

@@ -37,6 +37,14 @@ def failed(verb, done):
     return Failed(verb, code, params + ([trace["error"]] if trace["error"] and trace["error"] not in params else []))
 
 
+class Volume(dict):
+    """A volume as a verb described it; sr: what the sequence calls its SR. backend: of a tapdisk's disk, for which no plugin is asked."""
+
+    def __init__(self, sr, record):
+        super().__init__(record)
+        self["sr"] = sr
+
+
 class Timed:
     """One run of a verb."""
 
