@@ -76,10 +76,13 @@ class Source(Tapdisk):
 
     def ask(self, what, fd=None):
         """The answer; whether the mirror has failed is in it."""
-        with socket.socket(socket.AF_UNIX) as s:
-            s.connect(self.control)
-            socket.send_fds(s, [json.dumps(what).encode()], [fd] if fd is not None else [])
-            answer = json.loads(s.makefile("rb").readline() or '{"error": "tapdisk is gone"}')
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(self.control)
+                socket.send_fds(s, [json.dumps(what).encode()], [fd] if fd is not None else [])
+                answer = json.loads(s.makefile("rb").readline())
+        except (OSError, ValueError) as e:
+            raise Failed("tapdisk", "TAPDISK", [f"it is gone: {e}"]) from None
         if "error" in answer:
             raise Failed("tapdisk", "TAPDISK", [answer["error"]])
         return answer
@@ -146,6 +149,8 @@ def destroy(player, line, scope):
     """The disk is gone. What a client asked that tapdisk does not offer is an error."""
     texts(player, line, scope)
     disk = taken(player, line, scope)
+    if not os.path.exists(disk.image):
+        raise Failed("tapdisk", "TAPDISK", ["the disk was destroyed before"])
     said = disk.end() if disk.process.poll() is None else ""
     os.unlink(disk.image)
     if said and json.loads(said)["wrong"]:

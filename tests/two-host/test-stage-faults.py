@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Every failure of a storage migration on the stage: what a sequence f1 to f13 says is to be so afterwards, is. SXM_LONG: those that wait
+"""Every failure of a storage migration on the stage: what a sequence f1 to f14 says is to be so afterwards, is. SXM_LONG: those that wait
 for a lost link, too, and all with each format and with several disks."""
 import itertools
 import os
@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rows import QCOW2, RAW, play  # noqa: E402
 
-QUICK = ["f1", "f1-lost", "f2-refused", "f3", "f5", "f5-lost", "f6", "f8", "f9", "f10", "f12", "late-proxy", "migrate-halted"]
+QUICK = ["f1", "f1-lost", "f2-refused", "f3", "f5", "f5-lost", "f6", "f8", "f9", "f10", "f12", "f14", "f14-late", "late-proxy", "migrate-halted"]
 SLOW = ["f2", "f4", "f7", "f11", "f13", "w10"]  # a lost link is given 10 s
 SHORT = [
     [*RAW, "f1-lost"],
@@ -19,6 +19,7 @@ SHORT = [
     [*QCOW2, "f8"],
     [*RAW, "f9"],
     [*RAW, "f10"],
+    [*RAW, "f14"],
     [*RAW, "--disks", "2", "migrate-halted"],
 ]
 
