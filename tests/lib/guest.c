@@ -3,7 +3,7 @@
  * guest - a guest for tests: writes stamps through NBD, remembers what was promised, goes on elsewhere
  *
  *      guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N] [--depth N]
- *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS] [--again MS] [--gaps]
+ *                  [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--slow MS] [--again MS] [--gaps] [--patience S]
  *      guest verify [--flushed | --moment BYTES] --uri URI --log FILE...
  *
  * `write` keeps --depth operations of 512 bytes to 64 KiB (mostly 4 KiB) in flight on a region that read as zero before.
@@ -29,8 +29,7 @@
  * on the next: the downtime a guest would feel.  Exit 0; 1 when an operation was answered with an error or the server hung.
  *
  * No two operations in flight overlap unless --overlap is given, like a guest's file system; with it, the disk may choose
- * any one order (guest-verify.c).  Can fail: a server that does not answer for 30 s, or cannot be reached for as long, is an
- * error.
+ * any one order (guest-verify.c).  Can fail: a server that does not answer, or cannot be reached, for --patience seconds (30).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +50,7 @@
 
 #define DEPTH_MAX 256u
 #define BYTES_MAX (64u * 1024)
-#define HUNG_MS 30000
+#define PATIENCE_MS 30000u
 #define AGAIN_MS 20u
 #define HANDSHAKE_MS 1000
 
@@ -72,7 +71,7 @@ struct writer {
 	const char *uri, *uri_path, *then_path, *log_path;
 	struct range region;
 	uint64_t seed, iops, count, flush_every, slow_ms;
-	unsigned depth, zero_percent, again_ms;
+	unsigned depth, zero_percent, again_ms, patience_ms;
 	bool may_overlap, has_gaps, is_flushed; /* is_flushed: verify only what a flush covered */
 	uint64_t moment;          /* verify a copy: it was taken after so many bytes of the log; 0: it is the disk itself */
 
@@ -310,7 +309,7 @@ static int wait_ms(const struct writer *w)
 	const uint64_t now = now_ns();
 
 	if (!w->iops || is_enough(w))
-		return HUNG_MS;
+		return (int)w->patience_ms;
 	return w->next_ns <= now ? 0 : (int)((w->next_ns - now) / NS_PER_MS + 1);
 }
 
@@ -331,9 +330,9 @@ static bool wait_turn(struct writer *w)
 			break;
 		else if (i + 1 == w->depth)
 			has_room = false;
-	n = poll(&pfd, 1, has_room ? wait_ms(w) : HUNG_MS);
+	n = poll(&pfd, 1, has_room ? wait_ms(w) : (int)w->patience_ms);
 	if (n == 0 && !has_room)
-		die("no answer for 30 s");
+		die("no answer for as long as it waits");
 	if (n <= 0)
 		return true;
 	if ((pfd.revents & (POLLIN | POLLHUP | POLLERR)) && (direction & LIBNBD_AIO_DIRECTION_READ))
@@ -419,12 +418,12 @@ static bool connect_file(struct writer *w)
 	const struct timespec pause = { .tv_nsec = w->again_ms * (long)NS_PER_MS };
 	char uri[1024];
 
-	for (uint64_t end = now_ns() + HUNG_MS * NS_PER_MS; now_ns() < end;) {
+	for (uint64_t end = now_ns() + w->patience_ms * NS_PER_MS; now_ns() < end;) {
 		w->nbd = nbd_create();
 		if (!w->nbd)
 			die(nbd_get_error());
 		if (!read_line(w->uri_path, uri, sizeof(uri)))
-			end = now_ns() + HUNG_MS * NS_PER_MS;
+			end = now_ns() + w->patience_ms * NS_PER_MS;
 		else if (try_uri(w, uri))
 			return true;
 		nbd_close(take_ptr(&w->nbd));
@@ -432,7 +431,7 @@ static bool connect_file(struct writer *w)
 			return false;
 		nanosleep(&pause, NULL);
 	}
-	die("nobody serves the disk for 30 s");
+	die("nobody serves the disk for as long as it waits");
 	return false;
 }
 
@@ -513,7 +512,7 @@ static void usage(void)
 {
 	fputs("usage: guest write --uri URI | --uri-file FILE --log FILE [--then FIFO] [--region START:LENGTH] [--iops N]\n"
 	      "           [--depth N] [--seed N] [--count N] [--zero-percent N] [--flush-every N] [--overlap] [--slow MS]\n"
-	      "           [--again MS] [--gaps]\n"
+	      "           [--again MS] [--gaps] [--patience S]\n"
 	      "       guest verify [--flushed | --moment BYTES] --uri URI --log FILE...\n", stderr);
 	exit(2);
 }
@@ -558,6 +557,7 @@ static void take_option(struct writer *w, int option, char *value)
 	case 'S': w->slow_ms = number(value, 1, INT32_MAX); break;
 	case 'a': w->again_ms = (unsigned)number(value, 1, 1000); break;
 	case 'g': w->has_gaps = true; break;
+	case 'p': w->patience_ms = (unsigned)number(value, 1, 3600) * 1000; break;
 	case 'F': w->is_flushed = true; break;
 	case 'm': w->moment = number(value, sizeof(struct guest_log_header), INT64_MAX); break;
 	default: usage();
@@ -575,9 +575,9 @@ int main(int argc, char **argv)
 		{ "overlap", no_argument, NULL, 'o' },            { "uri-file", required_argument, NULL, 'U' },
 		{ "slow", required_argument, NULL, 'S' },         { "flushed", no_argument, NULL, 'F' },
 		{ "moment", required_argument, NULL, 'm' },       { "again", required_argument, NULL, 'a' },
-		{ "gaps", no_argument, NULL, 'g' },               { NULL, 0, NULL, 0 }
+		{ "gaps", no_argument, NULL, 'g' }, { "patience", required_argument, NULL, 'p' }, { NULL, 0, NULL, 0 }
 	};
-	static struct writer w = { .depth = 8, .again_ms = AGAIN_MS, .log = -1 };
+	static struct writer w = { .depth = 8, .again_ms = AGAIN_MS, .patience_ms = PATIENCE_MS, .log = -1 };
 	const char *what = argc > 1 ? argv[1] : "";
 	int option, ret = 0;
 
