@@ -29,7 +29,8 @@ E2E_TESTS = \
 TESTS += $(E2E_TESTS)
 EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reboots.sh tests/e2e/mirror-try.sh
 # Takes minutes: ./check.sh --long.
-EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/test-nfs.sh tests/e2e/machine.sh tests/e2e/machine-init tests/e2e/machine-power tests/e2e/machine-nfs
+EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/test-nfs.sh tests/e2e/machine.sh tests/e2e/machine-init tests/e2e/machine-power tests/e2e/machine-nfs \
+	tests/e2e/machine-nfs-guests
 # The verbs, in Python (which xapi's hosts have too).
 SMAPI_TESTS = tests/e2e/test-every-verb.py tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-snapshots.py \
 	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py tests/e2e/test-cbt-moves.py \

@@ -1,13 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # SRs on a real NFS server: an emulated machine is the server and the hosts, and runs machine-nfs. Minutes: part of ./check.sh --long.
+# SXM_NFS_PARTS: some of it only.
 . "${SXM_SRCDIR:?start me with ./run}/tests/functions.sh"
 . "$SXM_SRCDIR/tests/e2e/machine.sh"
 requires mkfs.xfs -V
+requires qemu-img --version
+requires qemu-storage-daemon --version
 programs=(sbin/mount.nfs sbin/rpcbind sbin/rpc.statd sbin/showmount usr/sbin/rpc.mountd usr/sbin/rpc.nfsd usr/sbin/exportfs)
 for program in "${programs[@]}"; do
 	machine_file "$program" >/dev/null || skip "no $program beside the kernel in $machine_root: unpack nfs-kernel-server there"
 done
+parts=${SXM_NFS_PARTS:-life_4 life_xfs life_3 hosts_4 hosts_3 silent stopped qcow2_life guests_short guests_long}
 
 add_to_machine() {
 	local program
@@ -16,6 +20,9 @@ add_to_machine() {
 	copy_program "$(command -v mount)" sbin/mount
 	copy_program "$(command -v umount)" sbin/umount
 	copy_program "$SXM_BUILDDIR/tests/lib/guest" bin/guest
+	for program in qemu-img qemu-storage-daemon; do copy_program "$(command -v "$program")" "usr/bin/$program"; done
+	cp "$SXM_SRCDIR/tests/e2e/machine-nfs-guests" "$root/guests"
+	echo "$parts" >"$root/parts"
 	printf '%s\n' 'root:x:0:0::/:/bin/sh' '_rpc:x:1:1::/run/rpcbind:/bin/false' 'statd:x:2:1::/var/lib/nfs:/bin/false' >"$root/etc/passwd"
 	printf '%s\n' 'root:x:0:' 'nogroup:x:1:' >"$root/etc/group"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
