@@ -222,7 +222,7 @@ cancel_at_the_barrier() {
 			owner_is "$image_A" "given 2 *"
 			owner_is "$image_B" "eligible 2 *"
 		else
-			[[ $(owner "$image_A") == "owned 1 *" ]] || owner_is "$image_A" "owned 3 *"
+			[[ $(owner "$image_A") == "owned 1 "* ]] || owner_is "$image_A" "owned 3 *"
 			owner_is "$image_B" "incomplete *"
 			end_far
 			on B attach "$uri_B" 2 >/dev/null
