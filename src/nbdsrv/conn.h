@@ -35,6 +35,7 @@ struct conn;
 struct command {
 	struct conn *conn;       /* holds a reference to it */
 	struct wire_request wire;
+	uint64_t submitted_ns;   /* 0: it is not measured */
 	int err;                 /* the verdict, when it was refused before it was submitted */
 	struct iobuf *data;      /* owned: READ until sent, WRITE until done() */
 	uint32_t field[XSXM_FIELDS_MAX]; /* the answer to a question */
@@ -142,6 +143,7 @@ struct nbdsrv {
 	void *on_shut_arg;
 	struct loop_task shut_task;
 	struct nbdsrv_stats stats;
+	bool is_timed;
 };
 
 /* --- listen.c */

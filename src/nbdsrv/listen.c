@@ -421,3 +421,8 @@ void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out)
 {
 	*out = s->stats;
 }
+
+void nbdsrv_time(struct nbdsrv *s)
+{
+	s->is_timed = true;
+}

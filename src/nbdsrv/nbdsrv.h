@@ -51,7 +51,11 @@ struct nbdsrv_stats {
 	unsigned clients;
 	uint64_t reads, writes, flushes, trims, zeroes;
 	uint64_t bytes_read, bytes_written;
+	uint64_t read_ns, write_ns; /* what READs and WRITEs took below, since nbdsrv_time() */
+	unsigned in_flight;         /* requests */
 };
 void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out);
+/* From now on it is measured how long requests take, which costs two readings of the clock each. */
+void nbdsrv_time(struct nbdsrv *s);
 
 #endif

@@ -18,16 +18,21 @@
 
 #define EXTENTS_MAX 4096u /* in one answer: 32 KiB of descriptors */
 
-static void count(struct nbdsrv_stats *stats, const struct wire_request *r)
+static void count(struct nbdsrv_stats *stats, const struct command *cmd)
 {
+	const struct wire_request *r = &cmd->wire;
+	uint64_t took_ns = cmd->submitted_ns ? loop_now_ns() - cmd->submitted_ns : 0;
+
 	switch (r->type) {
 	case WIRE_CMD_READ:
 		stats->reads++;
 		stats->bytes_read += r->length;
+		stats->read_ns += took_ns;
 		break;
 	case WIRE_CMD_WRITE:
 		stats->writes++;
 		stats->bytes_written += r->length;
+		stats->write_ns += took_ns;
 		break;
 	case WIRE_CMD_FLUSH:
 		stats->flushes++;
@@ -47,8 +52,9 @@ static void on_done(struct req *r)
 	int err = r->err;
 
 	req_put(r);
+	cmd->conn->server->stats.in_flight--;
 	if (!err) {
-		count(&cmd->conn->server->stats, &cmd->wire);
+		count(&cmd->conn->server->stats, cmd);
 		link_fold(cmd);
 	}
 	if (cmd->conn->state == CONN_CUT)
@@ -118,6 +124,8 @@ static void submit(struct command *cmd)
 	}
 	r->done = on_done;
 	r->arg = cmd;
+	s->stats.in_flight++;
+	cmd->submitted_ns = s->is_timed ? loop_now_ns() : 0;
 	loop_expect_work(s->loop);
 	layer_submit(s->top, r);
 }
