@@ -55,6 +55,7 @@ ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is
      OPTION("force", JS_BOOL, is_forced));
 ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
+ARGS(figures, ARG("domain", JS_STRING, domain), ARG("vm", JS_STRING, vm), ARG("device", JS_STRING, device));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("blocksize", JS_INT64, blocksize),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
@@ -220,6 +221,11 @@ static void on_listen(struct call *c)
 		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, dispatch_done, c);
 }
 
+static void on_figures(struct call *c)
+{
+	vdi_figures(c->d->vdi, c->args.domain, c->args.vm, c->args.device, dispatch_done, c);
+}
+
 static void on_import(struct call *c)
 {
 	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), dispatch_done, c);
@@ -354,6 +360,7 @@ static const struct verb verbs[] = {
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
+	{ "figures", &figures_args, on_figures, empty },
 	{ "import", &domain_args, on_import, import_ok },
 	{ "merge", &no_args, on_merge, empty },
 	{ "mirror.start", &start_args, dispatch_mirror_start, dispatch_mirror_start_ok },

@@ -35,6 +35,8 @@ static const struct jsonspec_field entry_fields[] = {
 	{ .name = "read_only", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_read_only) },
 	{ .name = "lingering", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_lingering), .is_optional = true },
 	{ .name = "detached", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_detached), .is_optional = true },
+	{ .name = "vm", .type = JS_STRING, .offset = offsetof(struct domains_entry, vm), .is_optional = true },
+	{ .name = "device", .type = JS_STRING, .offset = offsetof(struct domains_entry, device), .is_optional = true },
 	{ .name = "listen", .type = JS_RECORDS, .offset = offsetof(struct domains_entry, listeners), .is_optional = true,
 	  .sub = &domains_listener_spec },
 	{ .name = NULL },

@@ -24,6 +24,7 @@ struct domains_entry {
 	char *domain; /* owned */
 	bool is_active, is_read_only;
 	bool is_lingering, is_detached; /* see linger.c */
+	char *vm, *device; /* owned; whose figures are written (figures-guest.h), NULL: nobody asked */
 	struct jsonspec_records listeners; /* struct domains_listener */
 };
 

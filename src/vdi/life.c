@@ -84,6 +84,7 @@ void vdi_free(struct vdi *v)
 	record_drop_news(v);
 	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
+	loop_timer_free(v->figures_timer);
 	loop_timer_free(v->far.linger);
 	far_log_forget(v, true);
 	tenancy_fini(v);
@@ -94,6 +95,7 @@ void vdi_free(struct vdi *v)
 	while ((d = TAILQ_FIRST(&v->domains))) {
 		assert(!d->server);
 		TAILQ_REMOVE(&v->domains, d, link);
+		figures_free(d->figures, false);
 		free(d);
 	}
 	if (v->pool)
@@ -244,6 +246,19 @@ static void open_again(struct vdi *v)
 		job_end(v);
 }
 
+/* No reason not to serve a domain. */
+static void take_up_figures(struct vdi *v, struct domain *d, const struct domains_entry *entry)
+{
+	struct error why = { 0 };
+
+	if (!entry->vm || !entry->device)
+		return;
+	if (!figures_is_vm(entry->vm) || !figures_is_device(entry->device))
+		log_warn("%s names no VM and device whose figures are wanted", DOMAINS_FILE);
+	else if (figures_begin(v, d, entry->vm, entry->device, &why) == -1)
+		log_warn("domain %s: %s", d->name, why.text);
+}
+
 static int take_up(struct vdi *v, const struct domains_record *r, struct error *e)
 {
 	const struct domains_entry *entry = r->domains.item;
@@ -258,6 +273,7 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 		d->is_read_only = entry[i].is_read_only;
 		d->is_lingering = entry[i].is_lingering;
 		d->is_detached = entry[i].is_detached;
+		take_up_figures(v, d, &entry[i]);
 		d->listeners = entry[i].listeners.count;
 		for (size_t n = 0; n < d->listeners; n++) {
 			snprintf(d->listener[n].host, sizeof(d->listener[n].host), "%s", t[n].host);
@@ -421,6 +437,7 @@ void vdi_sweep(const char *run_dir)
 	if (d)
 		closedir(d);
 	debt_forget_map(run_dir);
+	figures_sweep(strrchr(run_dir, '/') ? strrchr(run_dir, '/') + 1 : run_dir);
 }
 
 /* --- what is so now */

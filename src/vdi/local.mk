@@ -6,6 +6,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/beside.c src/vdi/beside.h \
 	src/vdi/debt.c src/vdi/debt.h \
 	src/vdi/domains.c src/vdi/domains.h \
+	src/vdi/figures.c src/vdi/figures.h src/vdi/figures-guest.c src/vdi/figures-guest.h \
 	src/vdi/journal.c src/vdi/journal.h \
 	src/vdi/revive.c \
 	src/vdi/envoy.c \

@@ -435,6 +435,7 @@ int stack_serve(struct vdi *v, struct domain *d, struct error *e)
 	assert(v->gate && !d->server);
 	if (start_server(v, d, e) == -1)
 		return error_prefix(e, "serve %s to domain %s", v->path, d->name);
+	figures_serve(d);
 	for (size_t i = 0; i < d->listeners; i++) {
 		struct error why = { 0 };
 		uint16_t bound = 0;
@@ -455,6 +456,7 @@ static void on_cut(void *arg)
 {
 	struct vdi *v = arg;
 
+	figures_cut(v->job->cut->figures, v->job->cut->server);
 	nbdsrv_free(take_ptr(&v->job->cut->server));
 	stack_step_end(v);
 }
@@ -571,11 +573,9 @@ static char *encode(const struct vdi *v)
 	TAILQ_FOREACH(d, &v->domains, link) {
 		struct domains_entry *out = &entry[r.domains.count];
 
-		out->domain = d->name;
-		out->is_active = d->is_active;
-		out->is_read_only = d->is_read_only;
-		out->is_lingering = d->is_lingering;
-		out->is_detached = d->is_detached;
+		*out = (struct domains_entry){ .domain = d->name, .is_active = d->is_active, .is_read_only = d->is_read_only,
+					       .is_lingering = d->is_lingering, .is_detached = d->is_detached,
+					       .vm = figures_vm(d->figures), .device = figures_device(d->figures) };
 		fill_listeners(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
 		r.domains.count++;
 	}

@@ -20,6 +20,7 @@
 #include "vdi/budget.h"
 #include "vdi/debt.h"
 #include "vdi/domains.h"
+#include "vdi/figures-guest.h"
 #include "vdi/import.h"
 #include "vdi/journal.h"
 #include "vdi/moved-log.h"
@@ -53,6 +54,7 @@ struct domain {
 	size_t listeners;
 	bool is_lingering;     /* inactive, and served all the same, links only: linger.c */
 	char import[108];      /* while its server takes connections that are passed: where; else "" */
+	struct figures *figures; /* owned; NULL: nobody asked for them */
 	bool is_detached;      /* ... and forgotten as soon as that ends; nobody is told of it */
 	TAILQ_ENTRY(domain) link;
 };
@@ -178,6 +180,7 @@ enum job_kind {
 	JOB_IMPORT,     /* it is the leaf of a mirror from SMAPIv1, whose connections are passed here */
 	JOB_MERGE,      /* somebody waits until what was mirrored so is merged into it */
 	JOB_MERGED,     /* it is */
+	JOB_FIGURES,    /* a domain's figures are for xcp-rrdd from now on */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
 
@@ -274,6 +277,9 @@ struct job {
 	char *save;            /* owned: only save it there */
 	struct layer *untracked; /* owned: taken out, and to be drained */
 
+	/* JOB_FIGURES */
+	char vm[FIGURES_VM_MAX], device[FIGURES_DEVICE_MAX];
+
 	/* JOB_LINK */
 	struct question *question; /* borrowed */
 
@@ -326,6 +332,7 @@ struct vdi {
 	bool is_stopping, has_resumed;
 	struct remains remains;
 	struct loop_timer *resume_timer; /* owned */
+	struct loop_timer *figures_timer; /* owned; NULL: nobody asked yet */
 
 	/* the running step */
 	step_fn *next;

@@ -253,6 +253,12 @@ void verification_close(struct vdi *v);     /* the gate is about to be closed: n
 void verification_wait(struct vdi *v, step_fn *next); /* a step: none is alive */
 void verification_drop_all(struct vdi *v);  /* those that are over; none is alive */
 
+/* --- figures-guest.c */
+/* From now on d's figures are written for xcp-rrdd. */
+int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e);
+void figures_serve(struct domain *d);        /* its server is new */
+void figures_begin_job(struct vdi *v);       /* JOB_FIGURES */
+
 /* --- handover.c */
 /* The barrier of v->op: v->step says whether the far side has everything; the mirror is out either way. d: whose clients are
  * cut once it has, NULL: nobody's. */

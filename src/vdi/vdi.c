@@ -69,6 +69,7 @@ void vdi_remove_domain(struct vdi *v, struct domain *d)
 {
 	assert(!d->server && !d->is_active);
 	unlink(d->socket); /* a killed predecessor's */
+	figures_free(d->figures, true);
 	TAILQ_REMOVE(&v->domains, d, link);
 	v->domain_count--;
 	free(d);

@@ -64,6 +64,9 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 /* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
 		void *arg);
+/* As long as the domain has the disk attached its I/O figures are where xcp-rrdd finds them, as the VM's device's
+ * ("xvda"). Again: they are written at once. ENOENT: no xcp-rrdd is here. */
+void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *device, vdi_done_fn *done, void *arg);
 /* The disk, which the domain MIR... has active for writing, is the leaf of a mirror from a SMAPIv1 host: what is written to it
  * from here on is kept apart, to be put over its parent. socket: at least 108 bytes, set before done(): where connections are
  * passed (nbdsrv_receive_unix). The same domain again: the same socket. EPERM: it was one before. */

@@ -53,3 +53,7 @@ UNIT_TESTS += tests/unit/test-budget
 tests_unit_test_budget_SOURCES = tests/unit/test-budget.c
 tests_unit_test_budget_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_budget_LDADD = libvdiroom.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-figures
+tests_unit_test_figures_SOURCES = tests/unit/test-figures.c
+tests_unit_test_figures_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_figures_LDADD = libvdiroom.la libblock.la $(UNIT_LIBS)

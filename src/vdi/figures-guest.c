@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * figures-guest - the file of one domain's figures, written every five seconds
+ *
+ *      figures verb ~> figures_new: the file of a dead process, or a new one by rename (xcp-rrdd is told by inotify)
+ *                      each 5 s: the server's counters -> totals -> one pwrite() into the same file
+ *                      detach: unlinked (xcp-rrdd forgets it)
+ *
+ * xcp-rrdd maps the file once, when its name appears: so it is rewritten in place, never replaced while it is good.
+ * A data path pays two readings of the clock for a request, and only where somebody asked.  The file is in tmpfs: writing it
+ * blocks for nothing.
+ * Can fail: no directory (no xcp-rrdd here), no room: said once, when it is asked for; later a graph has a gap.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "vdi/figures-guest.h"
+#include "vdi/vdi-private.h"
+
+#define HASH_BYTES 8u
+
+struct figures {
+	char vm[FIGURES_VM_MAX], device[FIGURES_DEVICE_MAX];
+	char *path, *metadata; /* owned */
+	uint8_t *file;         /* owned: what is written */
+	size_t bytes;
+	int fd;                /* owned; -1: none */
+	struct figures_sample base, last; /* what earlier servers did; what the file says */
+};
+
+static const char *metrics_dir(void)
+{
+	const char *dir = getenv("SXM_METRICS_DIR");
+
+	return dir && *dir ? dir : "/dev/shm/metrics";
+}
+
+static void put(struct figures *f, const struct figures_sample *now)
+{
+	static struct log_limit limit = LOG_LIMIT(1);
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	figures_fill(f->file, f->metadata, (double)t.tv_sec + (double)t.tv_nsec / 1e9, &f->last, now);
+	f->last = *now;
+	if (pwrite(f->fd, f->file, f->bytes, 0) != (ssize_t)f->bytes && log_allowed(&limit))
+		log_warn("%s is not written, graphs will have a gap: %s", f->path, strerror(errno));
+}
+
+/* The file a killed process left, if it is of the same guest and device: its totals go on. */
+static bool take_up(struct figures *f)
+{
+	CLEANUP_CLOSE int fd = open(f->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) == -1 || !S_ISREG(st.st_mode) || st.st_size != (off_t)f->bytes ||
+	    pread(fd, f->file, f->bytes, 0) != (ssize_t)f->bytes || !figures_read(f->file, f->bytes, f->metadata, &f->base))
+		return false;
+	f->last = f->base;
+	f->fd = take_fd(&fd);
+	return true;
+}
+
+/* Under a name that xcp-rrdd does not look at, until it is whole. */
+static int make(struct figures *f, struct error *e)
+{
+	const struct figures_sample none = { 0 };
+	CLEANUP_FREE char *tmp = NULL;
+
+	if (asprintf(&tmp, "%s.tmp", f->path) == -1) {
+		tmp = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	if (unlink(f->path) == 0)
+		log_info("%s was of another device", f->path);
+	unlink(tmp);
+	f->fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (f->fd < 0)
+		return error_errno(e, errno, "figures for xcp-rrdd: %s", tmp);
+	figures_fill(f->file, f->metadata, (double)time(NULL), &none, &none);
+	if (pwrite(f->fd, f->file, f->bytes, 0) != (ssize_t)f->bytes || rename(tmp, f->path) == -1) {
+		error_errno(e, errno, "figures for xcp-rrdd: %s", tmp);
+		unlink(tmp);
+		return -1;
+	}
+	return 0;
+}
+
+struct figures *figures_new(const char *id, const char *socket, const char *vm, const char *device, struct error *e)
+{
+	struct figures *f = calloc(1, sizeof(*f));
+	size_t length = strlen(socket);
+
+	assert(length > HASH_BYTES && figures_is_vm(vm) && figures_is_device(device));
+	if (!f) {
+		error_set(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	f->fd = -1;
+	snprintf(f->vm, sizeof(f->vm), "%s", vm);
+	snprintf(f->device, sizeof(f->device), "%s", device);
+	if (asprintf(&f->path, "%s/sxm-%s-%s", metrics_dir(), id, socket + length - HASH_BYTES) == -1)
+		f->path = NULL;
+	f->metadata = figures_metadata(vm, device);
+	f->bytes = f->metadata ? figures_bytes(f->metadata) : 0;
+	f->file = f->bytes ? malloc(f->bytes) : NULL;
+	if (!f->path || !f->file)
+		error_set(e, ENOMEM, "out of memory");
+	else if (take_up(f) || make(f, e) == 0)
+		return f;
+	figures_free(f, false);
+	return NULL;
+}
+
+char *figures_vm(struct figures *f)
+{
+	return f ? f->vm : NULL;
+}
+
+char *figures_device(struct figures *f)
+{
+	return f ? f->device : NULL;
+}
+
+static struct figures_sample add(const struct figures *f, const struct nbdsrv *server)
+{
+	struct figures_sample now = f->base;
+	struct nbdsrv_stats s;
+
+	now.in_flight = 0;
+	if (!server)
+		return now;
+	nbdsrv_stats(server, &s);
+	now.read_bytes += s.bytes_read;
+	now.write_bytes += s.bytes_written;
+	now.reads += s.reads;
+	now.writes += s.writes;
+	now.read_us += s.read_ns / 1000;
+	now.write_us += s.write_ns / 1000;
+	now.in_flight = s.in_flight;
+	return now;
+}
+
+void figures_update(struct figures *f, const struct nbdsrv *server)
+{
+	struct figures_sample now = add(f, server);
+
+	put(f, &now);
+}
+
+/* Into the file as well: who goes on may be another process. */
+void figures_cut(struct figures *f, const struct nbdsrv *server)
+{
+	if (!f)
+		return;
+	figures_update(f, server);
+	f->base = f->last;
+	f->base.in_flight = 0;
+}
+
+void figures_free(struct figures *f, bool is_over)
+{
+	if (!f)
+		return;
+	if (is_over && unlink(f->path) == -1 && errno != ENOENT)
+		log_warn("remove %s: %s", f->path, strerror(errno));
+	if (f->fd >= 0)
+		close(f->fd);
+	free(f->path);
+	free(f->metadata);
+	free(f->file);
+	free(f);
+}
+
+void figures_sweep(const char *id)
+{
+	DIR *d = opendir(metrics_dir());
+	struct dirent *entry;
+	char prefix[VDI_ID_MAX + 8];
+	size_t length = (size_t)snprintf(prefix, sizeof(prefix), "sxm-%.*s-", VDI_ID_MAX, id);
+
+	while (d && (entry = readdir(d)))
+		if (strncmp(entry->d_name, prefix, length) == 0 && strlen(entry->d_name) == length + HASH_BYTES &&
+		    unlinkat(dirfd(d), entry->d_name, 0) == -1)
+			log_warn("remove %s/%s: %s", metrics_dir(), entry->d_name, strerror(errno));
+	if (d)
+		closedir(d);
+}
+
+/* --- the disk's part of it */
+
+static void tick(void *arg)
+{
+	struct vdi *v = arg;
+	struct domain *d;
+	bool is_wanted = false;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->figures) {
+			figures_update(d->figures, d->server);
+			is_wanted = true;
+		}
+	if (is_wanted)
+		loop_timer_set(v->figures_timer, FIGURES_MS);
+}
+
+int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e)
+{
+	if (!v->figures_timer && !(v->figures_timer = loop_timer_new(v->loop, tick, v)))
+		return error_set(e, ENOMEM, "out of memory");
+	figures_free(take_ptr(&d->figures), false);
+	d->figures = figures_new(v->id, d->socket, vm, device, e);
+	if (!d->figures)
+		return -1;
+	figures_serve(d);
+	loop_timer_set(v->figures_timer, FIGURES_MS);
+	return 0;
+}
+
+void figures_serve(struct domain *d)
+{
+	if (d->figures && d->server)
+		nbdsrv_time(d->server);
+}
+
+static bool is_same(const struct figures *f, const struct job *j)
+{
+	return f && strcmp(f->vm, j->vm) == 0 && strcmp(f->device, j->device) == 0;
+}
+
+static void saved(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+void figures_begin_job(struct vdi *v)
+{
+	struct job *j = v->job;
+	struct domain *d = vdi_find(v, j->domain);
+
+	if (!d || d->is_detached)
+		error_set(&j->error, ENOTCONN, "domain %s has not attached this disk", j->domain);
+	else if (is_same(d->figures, j))
+		figures_update(d->figures, d->server);
+	else if (figures_begin(v, d, j->vm, j->device, &j->error) == 0) {
+		stack_save(v, saved);
+		return;
+	}
+	job_end(v);
+}
+
+void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *device, vdi_done_fn *done, void *arg)
+{
+	struct error e = { 0 };
+	struct job *j;
+
+	if (!figures_is_vm(vm))
+		error_set(&e, EINVAL, "%.60s is not the uuid of a VM", vm);
+	else if (!figures_is_device(device))
+		error_set(&e, EINVAL, "%.60s is not the name of a device, as xvda is", device);
+	if (e.err) {
+		done(arg, &e);
+		return;
+	}
+	j = job_add(v, JOB_FIGURES, domain, done, arg);
+	if (!j)
+		return;
+	snprintf(j->vm, sizeof(j->vm), "%s", vm);
+	snprintf(j->device, sizeof(j->device), "%s", device);
+}

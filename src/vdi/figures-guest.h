@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * figures-guest - the file of one domain's figures (figures.h), for as long as the domain has the disk attached
+ *
+ * SXM_METRICS_DIR/sxm-<id>-<hash of the domain>; a successor of a killed process goes on in the same file.
+ */
+#ifndef SXM_VDI_FIGURES_GUEST_H
+#define SXM_VDI_FIGURES_GUEST_H
+
+#include "base/error.h"
+#include "nbdsrv/nbdsrv.h"
+#include "vdi/figures.h"
+
+#define FIGURES_MS 5000u /* xcp-rrdd reads as often */
+
+struct figures;
+/* socket: the domain's, by which the file is named. ENOENT: no xcp-rrdd is here. */
+struct figures *figures_new(const char *id, const char *socket, const char *vm, const char *device, struct error *e);
+char *figures_vm(struct figures *f);     /* borrowed; NULL for NULL */
+char *figures_device(struct figures *f); /* likewise */
+/* What its server counted so far; NULL: it has none. Writes the file. */
+void figures_update(struct figures *f, const struct nbdsrv *server);
+/* That server is about to be freed: the next one counts anew. NULL allowed. */
+void figures_cut(struct figures *f, const struct nbdsrv *server);
+/* is_over: nobody will go on, so the file goes as well. NULL allowed. */
+void figures_free(struct figures *f, bool is_over);
+/* Removes all files of a disk without a process. Blocks no longer than tmpfs does. */
+void figures_sweep(const char *id);
+
+#endif
