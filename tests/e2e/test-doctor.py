@@ -145,6 +145,7 @@ def plant_process_dead(host):
 def plant_process_idle(host):
     name = host.vdi_id()
     subprocess.run([DATAPATH, "--id", name, "--path", host.image], env=host.env, check=True, timeout=20)
+    until_true("it has begun", lambda: os.path.isdir(f"{host.state}/operations"))
     return lambda: not host.processes()
 
 
