@@ -85,6 +85,16 @@ def guest_writes(player, line, scope):
     at_once([disk.guest.until_it_writes for disk in disks_of(player, scope)])
 
 
+def guest_prompt(player, line, scope):
+    """The guest has stopped, and so has all answers; none took longer than that, but for those to what it sent again elsewhere."""
+    limit, = texts(player, line, scope, "ms")
+    for disk in disks_of(player, scope):
+        took = disk.guest.slowest_ms()
+        player.remark(f"      disk{disk.number}: no answer took longer than {max(took, 5)} ms")
+        if took > int(limit):
+            raise Wrong(f"{line.where}: the guest waited {took} ms for an answer of disk{disk.number}; {limit} were allowed")
+
+
 def read_back(player, line, scope, disk, volume, logs):
     """Through dom0: attached, active for reading, verified, let go."""
     if "backend" in volume:
@@ -325,7 +335,7 @@ def abort(player, line, scope):
 
 ACTIONS = {
     "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
-    "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
+    "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.prompt": guest_prompt, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
     "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
     "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "apart": apart, "command": command, "abort": abort,
 }

@@ -34,7 +34,7 @@ class Guest:
 
     def start(self):
         with open(self.said, "w", encoding="ascii") as said:
-            self.process = subprocess.Popen([self.program, "write", "--uri-file", self.uri, "--log", self.log, "--gaps", "--again", "1",
+            self.process = subprocess.Popen([self.program, "write", "--uri-file", self.uri, "--log", self.log, "--gaps", "--again", "1", "--slow", "5",
                                              "--region", f"{self.region[0]}:{self.region[1]}", *self.options], stdout=said, stderr=subprocess.STDOUT)
 
     def bytes_logged(self):
@@ -56,6 +56,15 @@ class Guest:
     def read_said(self):
         with open(self.said, encoding="ascii", errors="replace") as f:
             return f.read().strip()
+
+    def slowest_ms(self):
+        """The longest that an answer took, of those that take more than 5 ms, without what was sent again elsewhere."""
+        times = re.findall(r"^slow at=([0-9.]+) ms=([0-9]+)", self.read_said(), re.MULTILINE)
+        return max((int(ms) for at, ms in times if not any(a <= float(at) and float(at) - int(ms) / 1000 <= b for a, b in self.gaps_so_far())),
+                   default=0)
+
+    def gaps_so_far(self):
+        return [(float(a), float(b)) for a, b in re.findall(r"^gap from=([0-9.]+) to=([0-9.]+)$", self.read_said(), re.MULTILINE)]
 
     def rest(self):
         """Its system is shut down: what is in flight is waited for. It is started again when it is pointed somewhere."""
@@ -82,7 +91,7 @@ class Guest:
             self.process.kill()
             raise Wrong("the guest's driver waits for an answer since 60 s") from None
         self.process, said = None, self.read_said()
-        self.gaps = [(float(a), float(b)) for a, b in re.findall(r"^gap from=([0-9.]+) to=([0-9.]+)$", said, re.MULTILINE)]
+        self.gaps = self.gaps_so_far()
         self.last_line = said.split("\n")[-1]
         if status or " errors=0 " not in self.last_line:
             raise Wrong(f"the guest saw an error: {said}")
