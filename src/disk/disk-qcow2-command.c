@@ -124,7 +124,7 @@ static char *word(const char *text)
 	return (char *)(uintptr_t)text;
 }
 
-static bool is_on_nfs(int fd)
+bool disk_command_is_on_nfs(int fd)
 {
 	struct statfs fs;
 
@@ -139,7 +139,9 @@ static bool kernel_has_uring(void)
 
 static const char *choose_aio(const struct disk_qcow2 *image)
 {
-	return !atomic_load(&qemu_has_no_uring) && !is_on_nfs(image->fd) && kernel_has_uring() ? "io_uring" : "threads";
+	bool has_uring = !atomic_load(&qemu_has_no_uring) && !disk_command_is_on_nfs(image->fd) && kernel_has_uring();
+
+	return has_uring ? "io_uring" : "threads";
 }
 
 bool disk_command_do_without(const char *words)
@@ -157,7 +159,7 @@ static char *encode_node(const struct disk_qcow2 *image, int fd, const char *nam
 		.is_read_only = !is_leaf || image->is_read_only, .cache = { image->is_direct },
 		.file = { .driver = word("file"), .filename = filename, .discard = word("unmap"),
 			  .aio = word(choose_aio(image)),
-			  .locking = word(is_leaf && !is_on_nfs(image->fd) ? "auto" : "off"),
+			  .locking = word(is_leaf && !disk_command_is_on_nfs(image->fd) ? "auto" : "off"),
 			  .is_read_only = !is_leaf || image->is_read_only, .cache = { image->is_direct } },
 	};
 

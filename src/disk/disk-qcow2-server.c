@@ -14,6 +14,7 @@
  *
  * Between fork and exec the child calls only what a signal handler may: other threads of ours may hold any lock.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -201,18 +202,47 @@ bool disk_server_is_alive(const struct disk_server *s)
 	return started && strcmp(started, s->started) == 0;
 }
 
-int disk_server_take_fd(const struct disk_server *s)
+/* Its descriptor number; -1: not of the image. process: a pidfd. */
+static int take_number(const struct disk_server *s, int process, int number)
 {
-	CLEANUP_CLOSE int process = (int)syscall(SYS_pidfd_open, s->pid, 0);
-	CLEANUP_CLOSE int fd = -1;
+	CLEANUP_CLOSE int fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
 	struct stat st;
 
-	if (process < 0 || !disk_server_is_alive(s))
-		return -1;
-	fd = (int)syscall(SYS_pidfd_getfd, process, DISK_SERVER_IMAGE_FD, 0);
 	if (fd < 0 || fstat(fd, &st) == -1 || (int64_t)st.st_dev != s->dev || (int64_t)st.st_ino != s->ino)
 		return -1;
 	return take_fd(&fd);
+}
+
+int disk_server_take_fd(const struct disk_server *s)
+{
+	CLEANUP_CLOSE int process = (int)syscall(SYS_pidfd_open, s->pid, 0);
+
+	return process < 0 || !disk_server_is_alive(s) ? -1 : take_number(s, process, DISK_SERVER_IMAGE_FD);
+}
+
+int disk_server_own_fd(const struct disk_server *s)
+{
+	CLEANUP_CLOSE int process = (int)syscall(SYS_pidfd_open, s->pid, 0);
+	char path[64];
+	struct dirent *entry;
+	int fd = -1;
+	DIR *dir;
+
+	if (process < 0 || !disk_server_is_alive(s))
+		return -1;
+	snprintf(path, sizeof(path), "/proc/%ld/fd", (long)s->pid);
+	dir = opendir(path);
+	while (dir && fd < 0 && (entry = readdir(dir))) {
+		int number = atoi(entry->d_name); /* not a number: 0 */
+
+		if (number > DISK_SERVER_IMAGE_FD)
+			fd = take_number(s, process, number);
+		if (fd >= 0 && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+			close(take_fd(&fd));
+	}
+	if (dir)
+		closedir(dir);
+	return fd;
 }
 
 /* --- it begins */

@@ -11,6 +11,10 @@
  * we leave it, and the next process of this disk finds it on record and goes on with it.  It has our lock on the image, as it
  * inherited the description: so nobody else opens the image while it lives.
  *
+ * On NFS the lock has to be on what qemu opens by itself: a write carries the state of its own description's lock, and by that
+ * the server refuses what comes late from a host that has lost the lock; what has none is let through. So when qemu has opened
+ * the image, and nobody is let in yet, the lock goes over to that description. Who gets it meanwhile has it: qemu is ended.
+ *
  * Where it died (its record is there, its process is not) nobody knows what it had not stored: was_lost, and disk-nbd.c's flushes
  * fail until the disk is opened anew.  Not if it had let nobody in yet, and not if nobody could write.
  *
@@ -25,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -260,6 +265,33 @@ int disk_qcow2_open(struct disk_file *f, const struct disk_spec *spec, struct er
 
 /* --- a server that is to run */
 
+/* A server's own description may have the lock; when it is gone nothing has. */
+static bool has_lock_elsewhere(const struct disk_qcow2 *s)
+{
+	return !s->is_read_only && disk_command_is_on_nfs(s->fd);
+}
+
+static int move_lock(struct disk_qcow2 *s, const struct disk_server *server, struct error *e)
+{
+	CLEANUP_CLOSE int own = disk_server_own_fd(server);
+
+	if (own < 0) {
+		log_warn("%s: the kernel does not let its server have the lock: should this host be cut off, what is under way "
+			 "may reach the image when another host has it", s->path);
+		return 0;
+	}
+	if (flock(own, LOCK_EX | LOCK_NB) == -1) { /* as a rule: s->fd has it; or else it had it before */
+		if (flock(s->fd, LOCK_UN) == -1)
+			return error_errno(e, errno, "let go of the lock on %s", s->path);
+		if (disk_file_lock(own, s->path, false, 0, e) == -1)
+			return -1;
+	}
+	close(s->fd);
+	s->fd = take_fd(&own);
+	s->must_lock = false;
+	return 0;
+}
+
 static int start(struct disk_qcow2 *s, bool was_lost, struct error *e)
 {
 	struct disk_server fresh = { .is_read_only = s->is_read_only, .was_lost = was_lost };
@@ -267,7 +299,7 @@ static int start(struct disk_qcow2 *s, bool was_lost, struct error *e)
 	struct stat st;
 	int outcome;
 
-	if (s->must_lock && disk_file_lock(s->fd, s->path, s->is_read_only, 0, e) == -1)
+	if ((s->must_lock || has_lock_elsewhere(s)) && disk_file_lock(s->fd, s->path, s->is_read_only, 0, e) == -1)
 		return -1;
 	s->must_lock = false;
 	if (fstat(s->fd, &st) == -1)
@@ -307,7 +339,9 @@ int disk_qcow2_served(struct disk_qcow2 *s, struct error *e)
 		return -1;
 	if (!disk_server_load(s->run_dir, &found))
 		return error_set(e, EIO, "its server is not on record any more");
-	if (!found.is_served) {
+	if (has_lock_elsewhere(s))
+		outcome = move_lock(s, &found, e);
+	if (outcome == 0 && !found.is_served) {
 		found.is_served = true;
 		outcome = disk_server_save(s->run_dir, &found, e);
 	}

@@ -16,7 +16,7 @@ struct disk_qcow2 {
 	char *path, *run_dir;  /* owned */
 	char *uri;             /* owned: of the export, as disk-nbd-open.c takes it */
 	int dir_fd;            /* owned: the image's directory */
-	int fd;                /* owned: the image; its description carries the lock, unless must_lock */
+	int fd;                /* owned: the image; its description carries the lock, unless must_lock; on NFS qemu's own may */
 	bool must_lock;        /* a server of an earlier process has the lock, and cannot be asked for it */
 	bool is_read_only, is_direct;
 };
@@ -64,6 +64,8 @@ int disk_server_end(const char *run_dir, struct disk_server *s, struct error *e)
 void disk_server_kill(const struct disk_server *s);
 /* The very description of the image that the server has; -1: the kernel does not give it. */
 int disk_server_take_fd(const struct disk_server *s);
+/* The description that qemu itself has opened of the image, to write; -1: there is none, or the kernel does not give it. */
+int disk_server_own_fd(const struct disk_server *s);
 /* The last line that it wrote; heap; NULL: none. */
 char *disk_server_words(const char *run_dir);
 /* Nobody else starts or ends one of run_dir until the descriptor is closed. -1 + e. */
@@ -89,6 +91,7 @@ struct disk_command {
 int disk_command_fill(struct disk_command *c, const struct disk_qcow2 *image, const struct qcow2_chain *chain, const char *socket,
 		      struct error *e);
 void disk_command_clear(struct disk_command *c);
+bool disk_command_is_on_nfs(int fd);
 /* words: of a qemu that ended at once. True: it does not know how its requests were to go; the next one is not asked to. */
 bool disk_command_do_without(const char *words);
 

@@ -11,7 +11,7 @@ programs=(sbin/mount.nfs sbin/rpcbind sbin/rpc.statd sbin/showmount usr/sbin/rpc
 for program in "${programs[@]}"; do
 	machine_file "$program" >/dev/null || skip "no $program beside the kernel in $machine_root: unpack nfs-kernel-server there"
 done
-parts=${SXM_NFS_PARTS:-life_4 life_xfs life_3 hosts_4 hosts_3 silent stopped qcow2_life guests_short guests_long}
+parts=${SXM_NFS_PARTS:-life_4 life_xfs life_3 hosts_4 hosts_3 silent stopped qcow2_life guests_short guests_long taken_over}
 
 add_to_machine() {
 	local program
@@ -31,7 +31,7 @@ add_to_machine() {
 	printf '%s\n' 'sunrpc 111/tcp portmapper' 'sunrpc 111/udp portmapper' 'nfs 2049/tcp' >"$root/etc/services"
 }
 make_initramfs "$SXM_SRCDIR/tests/e2e/machine-nfs" virtio_blk crc16 mbcache jbd2 ext4 crc32c_generic libcrc32c xfs \
-	dns_resolver sunrpc grace lockd nfs_acl auth_rpcgss netfs fscache nfs nfsv3 nfsv4 nfsd dummy
+	dns_resolver sunrpc grace lockd nfs_acl auth_rpcgss netfs fscache nfs nfsv3 nfsv4 nfsd dummy veth
 mkdir "$machine_dir/empty"
 make_machine_disk "$machine_dir/empty" $((256 << 20))
 truncate -s 512M "$machine_dir/xfs"
@@ -39,8 +39,8 @@ mkfs.xfs -q -m reflink=1 "$machine_dir/xfs"
 say "$(($(stat -c %s "$machine_dir/initramfs") >> 20)) MiB of initramfs"
 before=$SECONDS
 start_qemu -drive file="$machine_dir/disk",format=raw,if=virtio,cache=unsafe -drive file="$machine_dir/xfs",format=raw,if=virtio,cache=unsafe
-is_over() { is_gone "$qemu_pid" || [ $((SECONDS - before)) -gt 900 ]; }
-until_true 1000 is_over
+is_over() { is_gone "$qemu_pid" || [ $((SECONDS - before)) -gt 1500 ]; }
+until_true 1600 is_over
 grep '^machine:' "$machine_dir/console" || :
 grep -q '^machine: passed' "$machine_dir/console" || die "in the machine: $(tail -n 100 "$machine_dir/console" "$machine_dir/qemu.log")"
 say "passed in $((SECONDS - before)) s"
