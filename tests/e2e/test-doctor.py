@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """sxm doctor: what a failed move or a crash leaves is planted, told, and put right when asked to; nothing is changed unasked, what is
 in use is left, a doctor that is killed is gone on with by the next, and a second one finds nothing."""
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -134,11 +135,15 @@ def plant_process_dead(host):
     sock = host.start("5")
     host.kill_datapaths()
 
-    def serves():
-        with socket.socket(socket.AF_UNIX) as s:
+    def greets():
+        with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
             s.settimeout(20)
             s.connect(sock)
             return s.recv(8) == b"NBDMAGIC"
+
+    def serves():  # its process is there; it opens the disk before it lets anybody in
+        until_true("it serves its guest", greets)
+        return True
     return serves
 
 
