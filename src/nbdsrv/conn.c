@@ -113,7 +113,7 @@ void conn_free(struct conn *c)
 bool conn_has_room(const struct conn *c)
 {
 	if (c->is_parting)
-		return c->commands == 0 && STAILQ_EMPTY(&c->replies);
+		return c->commands == 0 && !reply_is_pending(c);
 	if (c->state == CONN_HANDSHAKE)
 		return CONN_HELLO_BYTES - c->hello_end >= CONN_HELLO_ROOM;
 	return !c->is_pondered && c->commands < CONN_COMMANDS_MAX && c->reading_bytes < CONN_READING_MAX;

@@ -64,7 +64,8 @@ bool handshake_start(struct conn *c)
 {
 	struct bytes_writer w;
 
-	c->hello = malloc(CONN_HELLO_BYTES);
+	if (!c->hello)
+		c->hello = malloc(CONN_HELLO_BYTES);
 	if (!c->hello)
 		return false;
 	w = hello_writer(c);
