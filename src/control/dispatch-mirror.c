@@ -112,11 +112,16 @@ static void on_news(void *arg)
 		dispatch_done(c, NULL);
 }
 
-void dispatch_mirror_stat(struct call *c)
+static void wait_for_news(struct call *c, void (*fn)(void *arg))
 {
 	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
 
-	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_news, c);
+	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, fn, c);
+}
+
+void dispatch_mirror_stat(struct call *c)
+{
+	wait_for_news(c, on_news);
 }
 
 char *dispatch_mirror_stat_ok(struct call *c)
@@ -167,9 +172,7 @@ static void on_verify_news(void *arg)
 
 void dispatch_mirror_verify_stat(struct call *c)
 {
-	int64_t wait_ms = MIN(c->args.wait_ms, (int64_t)WAIT_MS_MAX);
-
-	vdi_wait_news(c->d->vdi, c->args.id, wait_ms > 0 ? (unsigned)wait_ms : 0, on_verify_news, c);
+	wait_for_news(c, on_verify_news);
 }
 
 char *dispatch_mirror_verify_stat_ok(struct call *c)
