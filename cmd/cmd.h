@@ -15,6 +15,9 @@ struct cmd {
 };
 #define CMD_USAGE (-1)
 
-extern const struct cmd cmd_doctor, cmd_fsck, cmd_snapshot;
+/* In the order of their names. */
+extern const struct cmd cmd_doctor;
+extern const struct cmd cmd_fsck;
+extern const struct cmd cmd_snapshot;
 
 #endif

@@ -1,5 +1,11 @@
 sbin_PROGRAMS = sxm
-sxm_SOURCES = cmd/main-sxm.c cmd/cmd.h cmd/cmd-doctor.c cmd/cmd-fsck.c cmd/cmd-snapshot.c cmd/find.c cmd/find.h
+sxm_SOURCES = \
+	cmd/cmd-doctor.c \
+	cmd/cmd-fsck.c \
+	cmd/cmd-snapshot.c \
+	cmd/cmd.h \
+	cmd/find.c cmd/find.h \
+	cmd/main-sxm.c
 sxm_LDADD = libplugins.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8

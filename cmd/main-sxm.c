@@ -13,7 +13,11 @@
 
 #define STATUS_USAGE 2
 
-static const struct cmd *const commands[] = { &cmd_doctor, &cmd_fsck, &cmd_snapshot };
+static const struct cmd *const commands[] = {
+	&cmd_doctor,
+	&cmd_fsck,
+	&cmd_snapshot,
+};
 
 static int explain(FILE *to)
 {
