@@ -6,7 +6,7 @@ sxm_SOURCES = \
 	cmd/cmd.h \
 	cmd/find.c cmd/find.h \
 	cmd/main-sxm.c
-sxm_LDADD = libplugins.la
+sxm_LDADD = libplugins.la libmigrate.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8
 endif

@@ -4,13 +4,14 @@
 #
 #       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
 #       base <- { control/client, cbt/cbt-log, overlay/overlay-file } <- plugins <- cmd
+#       base <- migrate <- cmd
 #       base <- qcow2 <- { disk, plugins }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
 broken=0
 complain() { echo "$*" >&2; broken=1; }
 
-sources() { find src mirror plugins cmd -name '*.[ch]' | sort; }
+sources() { find src mirror plugins migrate cmd -name '*.[ch]' | sort; }
 
 # The room of a source, and the rooms it may include besides its own.
 allowed() {
@@ -29,7 +30,8 @@ allowed() {
 	src/keeper.*)          echo keeper.h base ;;
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
 	plugins/*)             echo plugins control cbt overlay qcow2 base ;;
-	cmd/*)                 echo cmd plugins base ;;
+	migrate/*)             echo migrate base ;;
+	cmd/*)                 echo cmd plugins migrate base ;;
 	src/cbt/cbt-log*)      echo cbt base ;;
 	src/cbt/*)             echo cbt block loop base ;;
 	src/overlay/overlay-file*) echo overlay base ;;
@@ -79,7 +81,7 @@ only 'liburing\.h' 'src/disk/engine-uring.c'
 only 'json-c/.*' 'src/base/jsonspec-@(decode|encode).c'
 only 'uv\.h' '@(src/loop/*.@(c|h)|src/disk/engine-pool.c)'
 only 'pthread\.h' '@(src/loop/offload.c|src/disk/engine-pool.c)'
-only 'libssh2.*\.h' 'migrate/ssh.c'
+only 'libssh2.*\.h' 'migrate/carrier-ssh2*.c'
 only 'uuid/.*' 'plugins/*.c'
 only 'blkid.*\.h' 'plugins/device.c'
 only 'xxhash\.h' 'src/block/digest.c'
