@@ -12,5 +12,5 @@ while read -r header; do
 	guard=SXM_$(printf '%s' "${header#src/}" | tr 'a-z/.-' 'A-Z___')
 	grep -qx "#ifndef $guard" "$header" && grep -qx "#define $guard" "$header" ||
 		{ echo "$header: its guard should be $guard" >&2; broken=1; }
-done < <(find src mirror plugins migrate cmd -name '*.h' | sort)
+done < <(find src mirror migrate plugins cmd -name '*.h' | sort)
 exit $broken

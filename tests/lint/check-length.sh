@@ -4,7 +4,7 @@
 # wider).
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
-find src mirror plugins migrate cmd tests -name '*.[ch]' | sort | xargs awk '
+find src mirror migrate plugins cmd tests -name '*.[ch]' | sort | xargs awk '
 function complain(text) { print FILENAME ":" FNR ": " text; broken = 1 }
 FNR == 1 { if (NR > 1 && lines > 600) print last ": " lines " lines"; if (lines > 600) broken = 1; start = 0 }
 { lines = FNR; last = FILENAME }
