@@ -2,10 +2,14 @@ sbin_PROGRAMS = sxm
 sxm_SOURCES = \
 	cmd/cmd-doctor.c \
 	cmd/cmd-fsck.c \
+	cmd/cmd-ls.c \
 	cmd/cmd-snapshot.c \
 	cmd/cmd.h \
 	cmd/find.c cmd/find.h \
-	cmd/main-sxm.c
+	cmd/listing.c cmd/listing.h \
+	cmd/live.c cmd/live.h \
+	cmd/main-sxm.c \
+	cmd/say.c cmd/say.h
 sxm_LDADD = libplugins.la libmigrate.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8

@@ -16,6 +16,7 @@
 static const struct cmd *const commands[] = {
 	&cmd_doctor,
 	&cmd_fsck,
+	&cmd_ls,
 	&cmd_snapshot,
 };
 
