@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/proc.h"
@@ -36,16 +37,24 @@ static const struct jsonspec_field operation_fields[] = {
 static const struct jsonspec operation_spec = { "operation", sizeof(struct live_operation), operation_fields };
 
 struct owner {
-	char *state;
+	char *state, *role, *mirror;
 };
-static const struct jsonspec_field owner_fields[] = { { "state", JS_STRING, offsetof(struct owner, state) }, { NULL } };
+static const struct jsonspec_field owner_fields[] = {
+	{ "state", JS_STRING, offsetof(struct owner, state) },
+	{ "role", JS_STRING, offsetof(struct owner, role), .is_optional = true },
+	{ "mirror", JS_STRING, offsetof(struct owner, mirror), .is_optional = true },
+	{ NULL },
+};
 static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
+
+static const struct jsonspec_field state_fields[] = { { "state", JS_STRING, offsetof(struct owner, state) }, { NULL } };
+static const struct jsonspec state_spec = { "owner", sizeof(char *), state_fields };
 
 #define LIVE(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct live, field) }
 static const struct jsonspec_field live_fields[] = {
 	LIVE("id", JS_STRING, id), LIVE("path", JS_STRING, path), LIVE("pid", JS_INT64, pid),
 	LIVE("size_bytes", JS_INT64, size_bytes), LIVE("open", JS_BOOL, is_open),
-	{ .name = "owner", .type = JS_RECORD, .offset = offsetof(struct live, owner), .sub = &owner_spec },
+	{ .name = "owner", .type = JS_RECORD, .offset = offsetof(struct live, owner), .sub = &state_spec },
 	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct live, users), .sub = &user_spec },
 	{ .name = "operations", .type = JS_RECORDS, .offset = offsetof(struct live, operations), .sub = &operation_spec },
 	{ .name = NULL },
@@ -79,18 +88,43 @@ const struct live_operation *live_current(const struct live *l)
 	return count && o[count - 1].is_failed ? &o[count - 1] : NULL;
 }
 
-char *live_owner_on_record(const char *image)
+static char *owner_path(const char *image)
 {
-	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *text = NULL;
-	struct owner owner;
+	char *path;
+
+	return asprintf(&path, "%s" IMAGE_OWNER_SUFFIX, image) < 0 ? NULL : path;
+}
+
+static bool read_owner(const char *image, struct owner *out)
+{
+	CLEANUP_FREE char *path = owner_path(image);
 	struct error e;
 	size_t bytes;
+	CLEANUP_FREE char *text = path ? proc_read_own_file(path, OWNER_MAX_BYTES, &bytes, &e) : NULL;
 
-	if (asprintf(&path, "%s" IMAGE_OWNER_SUFFIX, image) < 0) {
-		path = NULL;
+	return text && jsonspec_decode(&owner_spec, text, bytes, out, &e) == 0;
+}
+
+char *live_owner_on_record(const char *image)
+{
+	struct owner owner;
+	char *state;
+
+	if (!read_owner(image, &owner))
 		return NULL;
-	}
-	text = proc_read_own_file(path, OWNER_MAX_BYTES, &bytes, &e);
-	return text && jsonspec_decode(&owner_spec, text, bytes, &owner, &e) == 0 ? owner.state : NULL;
+	state = take_ptr(&owner.state);
+	jsonspec_clear(&owner_spec, &owner);
+	return state;
+}
+
+void live_drop_owner(const char *image)
+{
+	CLEANUP_FREE char *path = owner_path(image);
+	struct owner owner;
+
+	if (!path || !read_owner(image, &owner))
+		return;
+	if (strcmp(owner.state, "owned") == 0 && owner.role && strcmp(owner.role, "none") == 0 && owner.mirror && !*owner.mirror)
+		unlink(path);
+	jsonspec_clear(&owner_spec, &owner);
 }

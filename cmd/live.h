@@ -35,5 +35,7 @@ void live_clear(struct live *l);
 const struct live_operation *live_current(const struct live *l);
 /* Of an image no process has: what its file says of whose it is; heap. NULL: nothing. */
 char *live_owner_on_record(const char *image);
+/* That file goes where it says no more than one that is not there would: the disk is its owner's, and was never mirrored. */
+void live_drop_owner(const char *image);
 
 #endif

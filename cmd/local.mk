@@ -3,13 +3,16 @@ sxm_SOURCES = \
 	cmd/cmd-doctor.c \
 	cmd/cmd-fsck.c \
 	cmd/cmd-ls.c \
+	cmd/cmd-serve.c \
 	cmd/cmd-snapshot.c \
 	cmd/cmd.h \
 	cmd/find.c cmd/find.h \
 	cmd/listing.c cmd/listing.h \
 	cmd/live.c cmd/live.h \
 	cmd/main-sxm.c \
-	cmd/say.c cmd/say.h
+	cmd/place.c cmd/place.h cmd/place-use.c \
+	cmd/say.c cmd/say.h \
+	cmd/served.c cmd/served.h
 sxm_LDADD = libplugins.la libmigrate.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8
