@@ -7,8 +7,9 @@
  *        '----------------- PERIOD_MS, while an operation lives; then the slot is given back -------------'
  *
  * Who has all it wants leaves the rest to the others: a mirror that sends less than it might wants what it sends and a half; one
- * that sends all it may, and has more, wants everything.  A slot is locked as long as its process has it, so it goes with that.
- * A slot that is read while it is written may show a mixture: that is a wrong share for a quarter of a second.
+ * that sends all it may, and has more, wants everything, or what its own file allows.  A slot is locked as long as its process
+ * has it, so it goes with that.  A slot that is read while it is written may show a mixture: that is a wrong share for a quarter
+ * of a second.
  *
  * Can fail: the file.  Then this mirror has no limit, which is in the log, once.
  */
@@ -126,19 +127,31 @@ static uint64_t find_share(const struct budget *b, uint64_t limit)
 	return budget_share(limit, demand, count);
 }
 
+static void take_share(struct budget *b, uint64_t limit)
+{
+	const struct slot own = { .at_ns = loop_now_ns(), .demand_bytes = b->demand_bytes, .pid = (uint64_t)getpid() };
+
+	if (open_slot(b) == -1)
+		return;
+	write_slot(b, &own);
+	b->share_bytes = find_share(b, limit);
+}
+
 static void on_work(struct offload *o)
 {
 	struct budget *b = container_of(o, struct budget, offload);
-	const struct slot own = { .at_ns = loop_now_ns(), .demand_bytes = b->demand_bytes, .pid = (uint64_t)getpid() };
-	uint64_t limit = b->is_leaving ? 0 : read_limit();
+	const struct vdi *v = container_of(b, struct vdi, budget);
+	uint64_t limit = b->is_leaving ? 0 : read_limit(), own = 0;
 
+	if (!b->is_leaving && read_limit_in(v->run_dir, &own) && own)
+		b->demand_bytes = MIN(b->demand_bytes, own);
 	b->share_bytes = 0;
-	if (!limit) {
+	if (limit)
+		take_share(b, limit);
+	else
 		close_slot(b);
-	} else if (open_slot(b) == 0) {
-		write_slot(b, &own);
-		b->share_bytes = find_share(b, limit);
-	}
+	if (own)
+		b->share_bytes = b->share_bytes ? MIN(b->share_bytes, own) : own;
 }
 
 /* --- on the loop */

@@ -3,6 +3,7 @@
  * budget - what all mirrors of this host may send a second, divided among those that run
  *
  *      SXM_RUN_DIR/bandwidth, else SXM_STATE_DIR/bandwidth     how much: "100MiB"; made, changed and removed by whoever likes
+ *      SXM_RUN_DIR/<id>/bandwidth                              what this disk's alone may send besides
  *      SXM_RUN_DIR/bandwidth.shares                            who wants how much: a slot for each mirror
  *
  * Four times a second each mirror writes what it wants into its slot, reads the others', and takes its own share: all come to the

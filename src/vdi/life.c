@@ -406,7 +406,7 @@ static bool is_ours(const char *name)
 
 	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
 	       strncmp(name, "cbt.", 4) == 0 || strncmp(name, "fds-", 4) == 0 ||
-	       strncmp(name, "qcow2.", 6) == 0 ||
+	       strncmp(name, "qcow2.", 6) == 0 || strcmp(name, BUDGET_FILE) == 0 ||
 	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
 }
 

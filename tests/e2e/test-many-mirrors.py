@@ -64,6 +64,14 @@ class Mirror:
         here.call("Data.destroy", operation=self.operation)
 
 
+def set_own_limit(mirror, text):
+    path = os.path.join(here.run_dir, mirror.status()["id"], "bandwidth")
+    with open(path + ".new", "w") as f:
+        f.write(text + "\n")
+    os.chmod(path + ".new", 0o600)
+    os.rename(path + ".new", path)
+
+
 def limit_of(mirror):
     return mirror.status()["operations"][-1]["limit_bytes"]
 
@@ -102,6 +110,28 @@ def test_what_one_leaves_is_the_others():
         until_true("there is none", lambda: limit_of(first) == 0)
     first.wait()
     first.end()
+
+
+def test_a_disk_may_have_a_limit_of_its_own():
+    """The lower one counts, and the rest is the others'; with the process it goes."""
+    set_limit("4MiB")
+    first, second = Mirror(200), Mirror(201)
+    first.start()
+    set_own_limit(first, "1MiB")
+    second.start()
+    until_true("each has what it may", lambda: (limit_of(first), limit_of(second)) == (MIB, 3 * MIB))
+    set_own_limit(first, "1GiB")
+    until_true("two have a half each", lambda: limit_of(first) == limit_of(second) == 2 * MIB)
+    set_own_limit(first, "1MiB")
+    set_limit(None)
+    until_true("only its own is left", lambda: (limit_of(first), limit_of(second)) == (MIB, 0))
+    second.wait()
+    second.end()
+    directory = os.path.join(here.run_dir, first.status()["id"])
+    here.call("Data.cancel", operation=first.operation)
+    for verb in ("deactivate", "detach"):
+        here.call("Datapath." + verb, uri=first.uri, domain=first.domain)
+    until_true("its directory goes, and the file with it", lambda: not os.path.exists(directory))
 
 
 for name, test in list(globals().items()):
