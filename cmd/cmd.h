@@ -19,6 +19,7 @@ struct cmd {
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_fsck;
 extern const struct cmd cmd_ls;
+extern const struct cmd cmd_relay;
 extern const struct cmd cmd_serve;
 extern const struct cmd cmd_snapshot;
 

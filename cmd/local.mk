@@ -3,6 +3,7 @@ sxm_SOURCES = \
 	cmd/cmd-doctor.c \
 	cmd/cmd-fsck.c \
 	cmd/cmd-ls.c \
+	cmd/cmd-relay.c \
 	cmd/cmd-serve.c \
 	cmd/cmd-snapshot.c \
 	cmd/cmd.h \
@@ -11,6 +12,7 @@ sxm_SOURCES = \
 	cmd/live.c cmd/live.h \
 	cmd/main-sxm.c \
 	cmd/place.c cmd/place.h cmd/place-use.c \
+	cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
 	cmd/say.c cmd/say.h \
 	cmd/served.c cmd/served.h
 sxm_LDADD = libplugins.la libmigrate.la

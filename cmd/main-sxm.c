@@ -17,6 +17,7 @@ static const struct cmd *const commands[] = {
 	&cmd_doctor,
 	&cmd_fsck,
 	&cmd_ls,
+	&cmd_relay,
 	&cmd_serve,
 	&cmd_snapshot,
 };

@@ -1,7 +1,9 @@
 noinst_LTLIBRARIES += libmigrate.la
 libmigrate_la_SOURCES = \
 	migrate/carrier-exec.c \
-	migrate/carrier.c migrate/carrier.h
+	migrate/carrier.c migrate/carrier.h \
+	migrate/pump.c migrate/pump.h \
+	migrate/relay.c migrate/relay.h
 libmigrate_la_LIBADD = libview.la libjson.la
-EXTRA_DIST += migrate/README
+EXTRA_DIST += migrate/README migrate/PROTOCOL.relay
 include $(srcdir)/migrate/view.mk

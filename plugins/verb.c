@@ -311,6 +311,30 @@ static int run(const struct verb *verb, struct smapi_call *call, char **args, ch
 	return r;
 }
 
+int verb_call(const char *type, const char *name, const char *args, char **result, struct failure *f)
+{
+	bool is_datapath = strncasecmp(name, "Data", 4) == 0;
+	const struct verb *verb = find_verb(name, is_datapath);
+	struct smapi_call call = { .verb = name, .sr_type = is_datapath ? NULL : sr_type(type) };
+	struct jsonspec spec = { name, sizeof(struct smapi_args), NULL };
+	struct error e;
+	int r;
+
+	if (!verb)
+		return failure_raise(f, FAILURE_UNIMPLEMENTED, name, "there is no verb %.60s", name);
+	if (!is_datapath && !call.sr_type)
+		return failure_set(f, FAILURE_REQUEST, EINVAL, "there is no SR type %.60s", type);
+	call.verb = spec.name = verb->name;
+	spec.fields = verb->parameters;
+	if (jsonspec_decode(&spec, args, strlen(args), &call.args, &e) == -1)
+		return failure_from(f, FAILURE_REQUEST, &e);
+	r = do_it(verb, &call, result, f);
+	if (r == -1)
+		log_error("%s: %s", verb->name, f->e.text);
+	jsonspec_clear(&spec, &call.args);
+	return r;
+}
+
 static void show_parameters(const struct verb *verb)
 {
 	printf("%s", verb->name);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * cmd-relay - sxm relay: this host does what somebody who moves a disk asks for (migrate/PROTOCOL.relay)
+ *
+ * It takes no arguments, so that a key in authorized_keys may be bound to it. Nobody is asked anything.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/host-id.h"
+#include "base/jsonspec.h"
+#include "base/proc.h"
+#include "cmd/cmd.h"
+#include "cmd/relay-verbs.h"
+
+enum status { ENDED = 0, BROKEN = 1, USAGE = 2 };
+
+int relay_say(char *text, struct relay_reply *r, struct error *e)
+{
+	r->ok = text;
+	return text ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
+/* --- hello */
+
+struct hello {
+	int64_t protocol;
+};
+static const struct jsonspec_field hello_fields[] = {
+	{ "protocol", JS_INT64, offsetof(struct hello, protocol) }, { NULL }
+};
+static const struct jsonspec hello_spec = { "hello", sizeof(struct hello), hello_fields };
+
+struct greeting {
+	int64_t protocol, oldest, now_ms;
+	char *version, *hostname, *host, *run_dir;
+};
+static const struct jsonspec_field greeting_fields[] = {
+	{ "protocol", JS_INT64, offsetof(struct greeting, protocol) },
+	{ "oldest", JS_INT64, offsetof(struct greeting, oldest) },
+	{ "version", JS_STRING, offsetof(struct greeting, version) },
+	{ "hostname", JS_STRING, offsetof(struct greeting, hostname) },
+	{ "host", JS_STRING, offsetof(struct greeting, host) },
+	{ "now_ms", JS_INT64, offsetof(struct greeting, now_ms) },
+	{ "run_dir", JS_STRING, offsetof(struct greeting, run_dir) },
+	{ NULL },
+};
+static const struct jsonspec greeting_spec = { "greeting", sizeof(struct greeting), greeting_fields };
+
+static int hello(const char *args, struct relay_reply *r, struct error *e)
+{
+	char host[HOST_ID_MAX] = "", name[256] = "", version[] = PACKAGE_VERSION;
+	struct greeting g = { .oldest = RELAY_PROTOCOL_OLDEST, .version = version, .hostname = name, .host = host };
+	CLEANUP_FREE char *run_dir = strdup(proc_run_dir());
+	struct timespec now;
+	struct hello h;
+
+	if (jsonspec_decode(&hello_spec, args, strlen(args), &h, e) == -1)
+		return -1;
+	if (h.protocol < RELAY_PROTOCOL_OLDEST)
+		return error_set(e, ENOTSUP, "the other sxm speaks version %" PRId64 " of a relay's protocol, this one %d to %d: "
+				 "install the same on both hosts", h.protocol, RELAY_PROTOCOL_OLDEST, RELAY_PROTOCOL);
+	if (gethostname(name, sizeof(name) - 1) == -1 || !*name || host_id(host, e) == -1)
+		strcpy(host, "");
+	clock_gettime(CLOCK_REALTIME, &now);
+	g.protocol = MIN(h.protocol, RELAY_PROTOCOL);
+	g.now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / (long)NS_PER_MS;
+	g.run_dir = run_dir;
+	return relay_say(run_dir ? jsonspec_encode(&greeting_spec, &g) : NULL, r, e);
+}
+
+/* --- probe */
+
+struct probe {
+	int64_t bytes;
+};
+static const struct jsonspec_field probe_fields[] = { { "bytes", JS_INT64, offsetof(struct probe, bytes) }, { NULL } };
+static const struct jsonspec probe_spec = { "probe", sizeof(struct probe), probe_fields };
+
+static int probe(const char *args, struct relay_reply *r, struct error *e)
+{
+	struct probe p;
+
+	if (jsonspec_decode(&probe_spec, args, strlen(args), &p, e) == -1)
+		return -1;
+	if (p.bytes < 1 || p.bytes > RELAY_PROBE_MAX)
+		return error_set(e, EINVAL, "probe: %" PRId64 " bytes are not within 1 and %u", p.bytes, RELAY_PROBE_MAX);
+	r->swallow_bytes = (uint64_t)p.bytes;
+	return relay_say(strdup("{}"), r, e);
+}
+
+static const struct relay_verb verbs[] = {
+	{ "hello", hello }, { "probe", probe }, { "smapi", relay_smapi },
+	{ "sr.find", relay_sr_find }, { "volume.find", relay_volume_find },
+	{ "volume.make", relay_volume_make }, { "volume.name", relay_volume_name }, { "volume.undo", relay_volume_undo },
+	{ "volume.keep", relay_volume_keep }, { "volume.release", relay_volume_release },
+	{ "control", relay_control }, { "connect", relay_connect }, { NULL, NULL },
+};
+
+static int run(int argc, char **argv UNUSED)
+{
+	const struct relay_table table = { verbs };
+
+	if (argc > 1) {
+		fprintf(stderr, "sxm relay: it takes no arguments; what is wanted is said on standard input\n");
+		return CMD_USAGE;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	return relay_serve(&table, STDIN_FILENO, STDOUT_FILENO) == 0 ? ENDED : BROKEN;
+}
+
+const struct cmd cmd_relay = {
+	.name = "relay",
+	.summary = "what `sxm migrate` runs on each host; speaks migrate/PROTOCOL.relay",
+	.usage = "sxm relay\n"
+		 "  Started by `sxm migrate`, here and on the other host. One JSON object a line on standard input and output.\n"
+		 "  In authorized_keys a key may be bound to it: command=\"sxm relay\",restrict ssh-ed25519 ...\n"
+		 "exit status: 0 the end of standard input, 1 it was no question or the connection broke, 2 usage",
+	.run = run,
+	.usage_status = USAGE,
+};
