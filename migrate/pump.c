@@ -98,7 +98,9 @@ static int move(struct way *w, struct error *e)
 
 static void watch(const struct way *w, struct pollfd *from, struct pollfd *to)
 {
-	*from = (struct pollfd) { .fd = w->is_at_end || w->used == BUFFER_BYTES ? -1 : w->from, .events = POLLIN };
+	bool has_room = !w->is_at_end && w->used < BUFFER_BYTES;
+
+	*from = (struct pollfd) { .fd = has_room ? w->from : -1, .events = POLLIN };
 	*to = (struct pollfd) { .fd = w->head < w->used ? w->to : -1, .events = POLLOUT };
 }
 

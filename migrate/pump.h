@@ -16,7 +16,7 @@ struct pump_end {
 };
 
 /* Until both directions have ended. first: what was read of a already, and goes to b before all else. -1 + e: one broke, or there
- * is no memory. Both ends do not block afterwards. */
+ * is no memory. The ends do not block afterwards. */
 int pump_run(const struct pump_end *a, const struct pump_end *b, const void *first, size_t first_bytes, struct error *e);
 
 #endif
