@@ -9,3 +9,4 @@ libmigrate_la_SOURCES = \
 libmigrate_la_LIBADD = libview.la libjson.la
 EXTRA_DIST += migrate/README migrate/PROTOCOL.relay
 include $(srcdir)/migrate/view.mk
+include $(srcdir)/migrate/carrier.mk
