@@ -7,7 +7,10 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct carrier_ops *const kinds[] = { &carrier_exec };
+static const struct carrier_ops *const kinds[] = {
+	&carrier_exec,
+	&carrier_ssh,
+};
 
 struct carrier *carrier_open(const struct carrier_spec *spec, struct error *e)
 {
@@ -24,6 +27,11 @@ struct carrier *carrier_open(const struct carrier_spec *spec, struct error *e)
 int carrier_channel(struct carrier *c, struct error *e)
 {
 	return c->ops->channel(c, e);
+}
+
+int carrier_why(struct carrier *c, int channel, struct error *e)
+{
+	return c->ops->why ? c->ops->why(c, channel, e) : error_set(e, EPIPE, "the relay on %s has ended", c->name);
 }
 
 bool carrier_is_alive(struct carrier *c)

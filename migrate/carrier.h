@@ -40,6 +40,7 @@ struct carrier_ops {
 	/* NULL + e: EACCES not let in, EKEYREJECTED another host, ENOENT no such program; or why it was not reached. */
 	struct carrier *(*open)(const struct carrier_spec *spec, struct error *e);
 	int (*channel)(struct carrier *c, struct error *e);
+	int (*why)(struct carrier *c, int channel, struct error *e); /* NULL: nothing is known */
 	bool (*is_alive)(struct carrier *c);
 	void (*free)(struct carrier *c);
 };
@@ -50,13 +51,16 @@ struct carrier {
 };
 
 /* One of each, in its own file; carrier.c knows which there are. */
-extern const struct carrier_ops carrier_exec;
+extern const struct carrier_ops carrier_exec, carrier_ssh, carrier_ssh2;
 
 /* spec is not looked at again. NULL + e. */
 struct carrier *carrier_open(const struct carrier_spec *spec, struct error *e);
 /* A descriptor, or -1 + e. Where the way is lost it is made anew with what it was made with, asking nobody: this may be tried
  * again and again. */
 int carrier_channel(struct carrier *c, struct error *e);
+/* Always -1 + e: why this channel has ended. Asked when it has, before its descriptor is closed. ENOENT: there is no sxm over
+ * there; ENOLINK: the way was lost; EPIPE: the relay has ended. Waits for that at most two seconds. */
+int carrier_why(struct carrier *c, int channel, struct error *e);
 /* False: a channel now would have to make the way anew first. */
 bool carrier_is_alive(struct carrier *c);
 /* Its channels end. NULL is good. */

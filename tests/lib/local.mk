@@ -3,7 +3,7 @@ check_PROGRAMS += tests/lib/guest
 tests_lib_guest_SOURCES = tests/lib/guest.c tests/lib/guest.h tests/lib/guest-verify.c
 tests_lib_guest_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 tests_lib_guest_LDADD = libbase.la $(NBD_LIBS)
-EXTRA_DIST += tests/lib/control.py tests/lib/xsxm.py tests/lib/relay.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
+EXTRA_DIST += tests/lib/control.py tests/lib/xsxm.py tests/lib/relay.py tests/lib/sshd.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
 # The NBD server alone, over a disk in memory.
 check_PROGRAMS += tests/lib/nbd-serve
 tests_lib_nbd_serve_SOURCES = tests/lib/nbd-serve.c tests/lib/memory-layer.c tests/lib/memory-layer.h
@@ -27,3 +27,7 @@ tests_lib_relay_LDADD = libbase.la
 # Kills a command at its n-th change of a file system.
 check_PROGRAMS += tests/lib/crash
 tests_lib_crash_SOURCES = tests/lib/crash.c
+# A carrier, opened by hand.
+check_PROGRAMS += tests/lib/carrier-try
+tests_lib_carrier_try_SOURCES = tests/lib/carrier-try.c
+tests_lib_carrier_try_LDADD = libmigrate.la
