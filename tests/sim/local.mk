@@ -11,7 +11,7 @@ tests_sim_sim_golden_links_SOURCES = tests/sim/sim-golden-links.c $(GOLDEN_SOURC
 tests_sim_sim_golden_links_LDADD = libcore.la
 tests_sim_sim_random_SOURCES = tests/sim/sim-random.c $(SIM_SOURCES)
 tests_sim_sim_random_LDADD = libcore.la
-tests_sim_sim_pace_SOURCES = tests/sim/sim-pace.c
+tests_sim_sim_pace_SOURCES = tests/sim/sim-pace.c tests/sim/timed.c tests/sim/timed.h
 tests_sim_sim_pace_LDADD = libcore.la
 # The core once more, with its planted bugs.
 tests_sim_sim_planted_SOURCES = tests/sim/sim-planted.c $(SIM_SOURCES) $(libcore_la_SOURCES)
