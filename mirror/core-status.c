@@ -4,6 +4,8 @@
  */
 #include "mirror/core-private.h"
 
+#define ETA_STEPS 8u
+
 static const char *const state_names[] = {
 	[CORE_CONNECTING] = "connecting", [CORE_SYNCING] = "syncing",   [CORE_SYNCED] = "synced", [CORE_FINISHING] = "finishing",
 	[CORE_BROKEN] = "broken",
@@ -20,6 +22,26 @@ static const char *const pace_reasons[] = {
 const char *core_state_name(enum core_state s)
 {
 	return state_names[s];
+}
+
+/* The way through what is owed gets slower: what a guest writes behind the copy takes part of the rate, and ever more of it is
+ * behind. It is taken to be spread over the disk; the brake (I9) leaves the copy half of the rate and more. */
+static uint64_t left_ms(const struct core *c, uint64_t owed)
+{
+	uint64_t rate = c->limit.rate_bytes ? MIN(c->pace.rate_bytes, c->limit.rate_bytes) : c->pace.rate_bytes;
+	uint64_t all = MAX(c->total_bytes, owed), done = all - owed, beside = rate / 1000 * c->pace.beside_permille, ms = 0;
+
+	if (!owed)
+		return 0;
+	if (rate < 1000)
+		return UINT64_MAX;
+	for (unsigned i = 1; i < ETA_STEPS * 2; i += 2) {
+		double grown = done && !c->was_synced ? ((double)done + (double)owed * i / (ETA_STEPS * 2)) / (double)done : 1;
+		double taken = (double)beside * grown, most = (double)rate / 2;
+
+		ms += owed / ETA_STEPS / ((rate - (uint64_t)MIN(taken, most)) / 1000 + 1);
+	}
+	return ms + c->guest_charge / (rate / 1000);
 }
 
 void core_status(const struct core *c, struct core_status *out)
@@ -48,7 +70,9 @@ void core_status(const struct core *c, struct core_status *out)
 	out->pace_ops = pace_ops(&c->pace);
 	out->is_pace_at_limit = pace_is_at_limit(&c->pace);
 	out->pace_why = pace_reasons[pace_reason(&c->pace)];
-	out->eta_ms = owed == 0 ? 0 : rate ? (owed + c->guest_charge) / MAX(rate / 1000, UINT64_C(1)) : UINT64_MAX;
+	out->eta_ms = left_ms(c, owed);
+	out->latency_ns = pace_latency_ns(&c->pace);
+	out->flush_ns = c->flush_took_ns;
 }
 
 enum core_chunk core_chunk(const struct core *c, uint64_t chunk)

@@ -234,7 +234,9 @@ struct core_status {
 	uint64_t pace_ops;      /* writes a second that are let through; 0: as many as guests make */
 	bool is_pace_at_limit;  /* ... and no fewer can be (I9) */
 	const char *pace_why;   /* static; "": nobody is held */
-	uint64_t eta_ms;        /* to SYNCED at the present rate; UINT64_MAX: unknown */
+	uint64_t eta_ms;        /* to SYNCED, if guests go on as they do; UINT64_MAX: unknown */
+	uint64_t latency_ns;    /* the least that a request took there lately; 0: not known */
+	uint64_t flush_ns;      /* what the last flush there took */
 };
 void core_status(const struct core *c, struct core_status *out);
 const char *core_state_name(enum core_state s);

@@ -143,6 +143,11 @@ static bool judge_pass(struct pace *p, uint64_t now_ns, uint64_t owed_bytes)
 
 	if (now_ns - p->pass_from_ns < PASS_NS)
 		return false;
+	if (p->pass_acked_bytes && p->pass_owed_bytes != UINT64_MAX) {
+		uint64_t beside = p->pass_acked_bytes - MIN(progress, p->pass_acked_bytes);
+
+		p->beside_permille = (p->beside_permille * 7 + (unsigned)(beside * 1000 / p->pass_acked_bytes)) / 8;
+	}
 	p->is_behind = owed_bytes && p->pass_acked_bytes && progress < p->pass_acked_bytes / 3;
 	p->pass_from_ns = now_ns;
 	p->pass_owed_bytes = owed_bytes;

@@ -30,6 +30,7 @@ struct pace {
 	uint64_t window_from_ns, pass_from_ns, pass_owed_bytes, pass_acked_bytes;
 	unsigned least_fill_percent;
 	bool is_behind;            /* the pass would not end */
+	unsigned beside_permille;  /* of what arrived lately made what is owed no less */
 };
 
 /* Requests for the far side are queued or in flight, or no longer. */
