@@ -150,6 +150,7 @@ static char *hello_ok(struct call *c)
 
 static char *status_ok(struct call *c)
 {
+	vdi_watch(c->d->vdi);
 	return report_status(c->d->vdi, c->d->id, c->d->path);
 }
 

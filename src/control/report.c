@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/histogram.h"
 #include "base/jsonspec.h"
 #include "config.h"
 #include "control/report.h"
@@ -83,7 +84,7 @@ struct operation_report {
 	bool is_unfenced, is_given, is_verified, is_remembered;
 	double progress;
 	int64_t dirty, lag, lag_ops, rate, limit, sent, zeroed, skipped, copied, overflow, total, pace_us, pace_ops, eta_ms;
-	int64_t allocated;
+	int64_t allocated, latency_us, flush_us;
 	int64_t running_ms, ready_ms, link, links_lost, marked;
 };
 #define REPORT(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct operation_report, field) }
@@ -108,6 +109,7 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("overflow_bytes", JS_INT64, overflow), REPORT("pace_us", JS_INT64, pace_us),
 	REPORT("pace_ops", JS_INT64, pace_ops), REPORT("pace_why", JS_STRING, pace_why),
 	REPORT("pace_at_limit", JS_BOOL, is_pace_at_limit), REPORT("eta_ms", JS_INT64, eta_ms),
+	REPORT("far_latency_us", JS_INT64, latency_us), REPORT("far_flush_us", JS_INT64, flush_us),
 	REPORT("source_allocated_bytes", JS_INT64, allocated), REPORT("sync", JS_BOOL, is_sync),
 	REPORT("lagging", JS_BOOL, is_lagging), REPORT("linked", JS_BOOL, is_linked), REPORT("link", JS_INT64, link),
 	REPORT("links_lost", JS_INT64, links_lost), REPORT("marked_regions", JS_INT64, marked),
@@ -148,7 +150,7 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.skipped = number(c->skipped_bytes), .copied = number(c->copied_bytes), .overflow = number(c->overflow_bytes),
 		.total = number(c->total_bytes), .pace_us = c->pace_us, .pace_ops = number(c->pace_ops),
 		.pace_why = borrow(c->pace_why ? c->pace_why : ""), .is_pace_at_limit = c->is_pace_at_limit,
-		.eta_ms = number(c->eta_ms),
+		.eta_ms = number(c->eta_ms), .latency_us = number(c->latency_ns / 1000), .flush_us = number(c->flush_ns / 1000),
 		.allocated = number(s->mirror.source_allocated_bytes), .is_sync = c->is_sync, .is_lagging = c->is_lagging,
 		.is_linked = s->mirror.is_up && !s->is_ended, .link = number(c->generation), .links_lost = s->mirror.links_lost,
 		.marked = number(c->marked_regions),
@@ -295,7 +297,8 @@ static struct verifications *collect_verifications(const struct vdi *v)
 struct domain_report {
 	char *domain, *socket;
 	bool is_active, is_read_only, is_served;
-	int64_t clients, reads, writes, flushes, trims, zeroes, bytes_read, bytes_written;
+	int64_t clients, reads, writes, flushes, trims, zeroes, bytes_read, bytes_written, read_us, write_us;
+	struct jsonspec_ranges times;
 };
 #define DOMAIN(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct domain_report, field) }
 static const struct jsonspec_field domain_fields[] = {
@@ -303,7 +306,8 @@ static const struct jsonspec_field domain_fields[] = {
 	DOMAIN("read_only", JS_BOOL, is_read_only), DOMAIN("served", JS_BOOL, is_served), DOMAIN("clients", JS_INT64, clients),
 	DOMAIN("reads", JS_INT64, reads), DOMAIN("writes", JS_INT64, writes), DOMAIN("flushes", JS_INT64, flushes),
 	DOMAIN("trims", JS_INT64, trims), DOMAIN("zeroes", JS_INT64, zeroes), DOMAIN("bytes_read", JS_INT64, bytes_read),
-	DOMAIN("bytes_written", JS_INT64, bytes_written), { .name = NULL },
+	DOMAIN("bytes_written", JS_INT64, bytes_written), DOMAIN("read_us", JS_INT64, read_us),
+	DOMAIN("write_us", JS_INT64, write_us), DOMAIN("write_times", JS_RANGES, times), { .name = NULL },
 };
 static const struct jsonspec domain_spec = { "domain", sizeof(struct domain_report), domain_fields };
 
@@ -377,7 +381,18 @@ static int64_t resident_bytes(void)
 struct domain_list {
 	struct vdi_domain_status status[DOMAINS_REPORTED_MAX];
 	struct domain_report report[DOMAINS_REPORTED_MAX];
+	struct jsonspec_range times[DOMAINS_REPORTED_MAX][HISTOGRAM_BUCKETS];
 };
+
+static struct jsonspec_ranges fill_writes(const struct histogram *h, struct jsonspec_range *out)
+{
+	size_t count = 0;
+
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		if (h->count[i])
+			out[count++] = (struct jsonspec_range){ number(histogram_bound_us(i)), number(h->count[i]) };
+	return (struct jsonspec_ranges){ count, out };
+}
 
 static size_t fill_domains(const struct vdi *v, struct domain_list *l)
 {
@@ -391,7 +406,8 @@ static size_t fill_domains(const struct vdi *v, struct domain_list *l)
 			.is_read_only = s->is_read_only, .is_served = s->is_served, .clients = s->nbd.clients,
 			.reads = number(s->nbd.reads), .writes = number(s->nbd.writes), .flushes = number(s->nbd.flushes),
 			.trims = number(s->nbd.trims), .zeroes = number(s->nbd.zeroes), .bytes_read = number(s->nbd.bytes_read),
-			.bytes_written = number(s->nbd.bytes_written),
+			.bytes_written = number(s->nbd.bytes_written), .read_us = number(s->nbd.read_ns / 1000),
+			.write_us = number(s->nbd.write_ns / 1000), .times = fill_writes(&s->nbd.writes_us, l->times[i]),
 		};
 	}
 	return count;

@@ -10,6 +10,7 @@
 #define SXM_NBDSRV_NBDSRV_H
 
 #include "base/error.h"
+#include "base/histogram.h"
 #include "base/iobuf.h"
 #include "block/layer.h"
 #include "loop/loop.h"
@@ -52,6 +53,7 @@ struct nbdsrv_stats {
 	uint64_t reads, writes, flushes, trims, zeroes;
 	uint64_t bytes_read, bytes_written;
 	uint64_t read_ns, write_ns; /* what READs and WRITEs took below, since nbdsrv_time() */
+	struct histogram writes_us; /* likewise: how long each WRITE took */
 	unsigned in_flight;         /* requests */
 };
 void nbdsrv_stats(const struct nbdsrv *s, struct nbdsrv_stats *out);

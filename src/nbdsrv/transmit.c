@@ -33,6 +33,8 @@ static void count(struct nbdsrv_stats *stats, const struct command *cmd)
 		stats->writes++;
 		stats->bytes_written += r->length;
 		stats->write_ns += took_ns;
+		if (cmd->submitted_ns)
+			histogram_add(&stats->writes_us, took_ns / 1000);
 		break;
 	case WIRE_CMD_FLUSH:
 		stats->flushes++;

@@ -221,14 +221,14 @@ int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *d
 	d->figures = figures_new(v->id, d->socket, vm, device, e);
 	if (!d->figures)
 		return -1;
-	figures_serve(d);
+	figures_serve(v, d);
 	loop_timer_set(v->figures_timer, FIGURES_MS);
 	return 0;
 }
 
-void figures_serve(struct domain *d)
+void figures_serve(struct vdi *v, struct domain *d)
 {
-	if (d->figures && d->server)
+	if ((d->figures || v->is_watched) && d->server)
 		nbdsrv_time(d->server);
 }
 

@@ -464,6 +464,17 @@ void vdi_status(const struct vdi *v, struct vdi_status *out)
 		out->links += l->is_admitted;
 }
 
+void vdi_watch(struct vdi *v)
+{
+	struct domain *d;
+
+	if (v->is_watched)
+		return;
+	v->is_watched = true;
+	TAILQ_FOREACH(d, &v->domains, link)
+		figures_serve(v, d);
+}
+
 size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max)
 {
 	const struct domain *d;

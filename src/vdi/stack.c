@@ -435,7 +435,7 @@ int stack_serve(struct vdi *v, struct domain *d, struct error *e)
 	assert(v->gate && !d->server);
 	if (start_server(v, d, e) == -1)
 		return error_prefix(e, "serve %s to domain %s", v->path, d->name);
-	figures_serve(d);
+	figures_serve(v, d);
 	for (size_t i = 0; i < d->listeners; i++) {
 		struct error why = { 0 };
 		uint16_t bound = 0;

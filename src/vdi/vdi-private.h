@@ -315,6 +315,7 @@ struct vdi {
 	struct tenancy tenancy;
 	struct budget budget;
 	bool is_refusing;          /* the gate, after a handover */
+	bool is_watched;           /* vdi_watch() */
 	struct iobuf_pool *pool;   /* owned */
 
 	struct operation *op;      /* the live one; in operations too */

@@ -256,7 +256,7 @@ void verification_drop_all(struct vdi *v);  /* those that are over; none is aliv
 /* --- figures-guest.c */
 /* From now on d's figures are written for xcp-rrdd. */
 int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e);
-void figures_serve(struct domain *d);        /* its server is new */
+void figures_serve(struct vdi *v, struct domain *d); /* its server is new */
 void figures_begin_job(struct vdi *v);       /* JOB_FIGURES */
 
 /* --- handover.c */

@@ -183,6 +183,8 @@ struct vdi_status {
 	unsigned links;             /* of a mirror's source, admitted */
 };
 void vdi_status(const struct vdi *v, struct vdi_status *out);
+/* Somebody looks: from now on it is measured how long guests' requests take. */
+void vdi_watch(struct vdi *v);
 size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t max);
 
 #endif

@@ -2,6 +2,7 @@ UNIT_TESTS += \
 	tests/unit/test-bitmap \
 	tests/unit/test-bytes \
 	tests/unit/test-error \
+	tests/unit/test-histogram \
 	tests/unit/test-iobuf \
 	tests/unit/test-jsonspec \
 	tests/unit/test-jsonspec-scan \
@@ -14,6 +15,9 @@ UNIT_TESTS += \
 tests_unit_test_bitmap_SOURCES = tests/unit/test-bitmap.c
 tests_unit_test_bitmap_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_bitmap_LDADD = libbase.la $(UNIT_LIBS)
+tests_unit_test_histogram_SOURCES = tests/unit/test-histogram.c
+tests_unit_test_histogram_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_histogram_LDADD = libbase.la $(UNIT_LIBS)
 tests_unit_test_printable_SOURCES = tests/unit/test-printable.c
 tests_unit_test_printable_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_printable_LDADD = libbase.la $(UNIT_LIBS)

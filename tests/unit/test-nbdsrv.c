@@ -182,6 +182,33 @@ static void every_command_reaches_the_disk(void **state)
 	assert_int_equal(stats.zeroes + stats.trims + stats.flushes, 3);
 }
 
+static uint64_t timed_writes(void)
+{
+	struct nbdsrv_stats stats;
+	uint64_t all = 0;
+
+	nbdsrv_stats(talk.server, &stats);
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		all += stats.writes_us.count[i];
+	return all;
+}
+
+static void how_long_a_write_takes_is_counted_from_when_it_is_asked(void **state)
+{
+	(void)state;
+	talk_enter();
+	talk_request(WIRE_CMD_WRITE, 0, 1, 0, 512);
+	talk_fill(0x55, 512);
+	talk_hear(28 + 16);
+	assert_int_equal(timed_writes(), 0);
+	nbdsrv_time(talk.server);
+	talk_request(WIRE_CMD_WRITE, 0, 2, 0, 512);
+	talk_fill(0x55, 512);
+	talk_request(WIRE_CMD_READ, 0, 3, 0, 512);
+	talk_hear(28 + 16 + 16 + 16 + 512);
+	assert_int_equal(timed_writes(), 1);
+}
+
 static void read_only_refuses_and_goes_on(void **state)
 {
 	(void)state;
@@ -239,6 +266,7 @@ int main(void)
 		TEST(what_is_not_offered_is_refused_politely),
 		TEST(list_tells_the_exports_name),
 		TEST(every_command_reaches_the_disk),
+		TEST(how_long_a_write_takes_is_counted_from_when_it_is_asked),
 		TEST(read_only_refuses_and_goes_on),
 		TEST(too_long_a_write_is_drained_and_refused),
 		TEST(longest_write_and_read_pass_a_small_pool),
