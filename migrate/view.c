@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/jsonspec.h"
+#include "migrate/eta.h"
 
 /* --- a status, of which we know what we use */
 
@@ -26,7 +27,7 @@ struct seen_operation {
 	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_linked, is_pace_at_limit, is_given, is_verified;
 	bool is_remembered;
 	int64_t total, dirty, lag, rate, limit, sent, zeroed, skipped, copied, overflow, pace_us, pace_ops, running_ms, ready_ms;
-	int64_t link, links_lost;
+	int64_t link, links_lost, latency_us, flush_us;
 };
 #define SEEN(member, kind, field) \
 	{ .name = member, .type = kind, .offset = offsetof(struct seen_operation, field), .is_optional = true }
@@ -43,6 +44,7 @@ static const struct jsonspec_field operation_fields[] = {
 	SEEN("zeroed_bytes", JS_INT64, zeroed), SEEN("skipped_bytes", JS_INT64, skipped),
 	SEEN("copied_bytes", JS_INT64, copied), SEEN("overflow_bytes", JS_INT64, overflow), SEEN("pace_us", JS_INT64, pace_us),
 	SEEN("pace_ops", JS_INT64, pace_ops), SEEN("running_ms", JS_INT64, running_ms), SEEN("ready_ms", JS_INT64, ready_ms),
+	SEEN("far_latency_us", JS_INT64, latency_us), SEEN("far_flush_us", JS_INT64, flush_us),
 	SEEN("link", JS_INT64, link), SEEN("links_lost", JS_INT64, links_lost), { .name = NULL },
 };
 static const struct jsonspec operation_spec = { "operation", sizeof(struct seen_operation), operation_fields };
@@ -194,6 +196,8 @@ static void take_amounts(struct move_disk *d, const struct seen_operation *o, bo
 	d->ready_ms = o->ready_ms;
 	d->link = o->link;
 	d->links_lost = o->links_lost;
+	d->far_latency_us = positive(o->latency_us);
+	d->far_flush_us = positive(o->flush_us);
 	d->figures.sent_bytes = positive(o->sent);
 	d->figures.zeroed_bytes = positive(o->zeroed);
 	d->figures.skipped_bytes = positive(o->skipped);
@@ -247,14 +251,20 @@ void view_set_id(struct move_view *v, const char *id)
 }
 
 struct view_past {
+	struct eta eta;
 	struct view_figures figures;
 	int64_t at_ms;
 };
 
 struct move_disk *view_add_disk(struct move_view *v, const char *name, struct error *e)
 {
-	struct move_disk *grown = reallocarray(v->disk, v->disks + 1, sizeof(*grown)), *d;
+	struct move_disk *grown, *d;
 
+	if (v->disks == VIEW_DISKS_MAX) {
+		error_set(e, E2BIG, "a move has at most %u disks", VIEW_DISKS_MAX);
+		return NULL;
+	}
+	grown = reallocarray(v->disk, v->disks + 1, sizeof(*grown));
 	if (!grown) {
 		error_set(e, ENOMEM, "out of memory");
 		return NULL;
@@ -315,37 +325,82 @@ static int64_t p99_us(const struct view_latency *before, const struct view_laten
 	return VIEW_UNKNOWN;
 }
 
+static uint64_t timed(const struct view_latency *l)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < l->count; i++)
+		all += l->item[i].count;
+	return all;
+}
+
+static void take_rates(struct move_disk *d, const struct view_figures *p, int64_t ms)
+{
+	const struct view_figures *f = &d->figures;
+	uint64_t writes = since(timed(&p->guest), timed(&f->guest)), took_us = since(p->guest_write_us, f->guest_write_us);
+
+	d->rate_bytes = a_second(since(p->sent_bytes, f->sent_bytes), ms);
+	d->guest_rate_bytes = a_second(since(p->guest_written_bytes, f->guest_written_bytes), ms);
+	d->guest_rate_ops = a_second(since(p->guest_writes, f->guest_writes), ms);
+	d->guest_latency_us = writes ? (int64_t)(took_us / writes) : VIEW_UNKNOWN;
+	d->guest_p99_us = p99_us(&p->guest, &f->guest);
+}
+
+static bool is_over(const struct move_disk *d)
+{
+	return d->is_ended || d->is_failed || !*d->operation;
+}
+
+static void predict(struct move_disk *d, int64_t now_ms)
+{
+	struct eta_sample s = { .at_ms = now_ms, .total_bytes = d->total_bytes, .owed_bytes = d->dirty_bytes,
+				.sent_bytes = d->figures.sent_bytes, .guest_bytes = d->figures.guest_written_bytes,
+				.is_moving = d->is_linked && !d->is_stalled, .is_paced = d->pace_ops > 0,
+				.is_done = d->is_complete };
+
+	eta_note(&d->past->eta, &s);
+	d->eta_ms = is_over(d) && !d->is_complete ? VIEW_UNKNOWN : eta_left_ms(&d->past->eta);
+	d->downtime_ms = is_over(d) || !d->is_linked ? VIEW_UNKNOWN :
+			 eta_downtime_ms(d->dirty_bytes + d->lag_bytes, d->core_rate_bytes, d->far_latency_us, d->far_flush_us);
+}
+
 static void advance(struct move_disk *d, int64_t now_ms)
 {
 	struct view_past *past = d->past;
-	const struct view_figures *f = &d->figures, *p = &past->figures;
-	int64_t ms = now_ms - past->at_ms;
-	uint64_t writes, took_us;
 
-	if (past->at_ms && ms > 0) {
-		writes = since(p->guest_writes, f->guest_writes);
-		took_us = since(p->guest_write_us, f->guest_write_us);
-		d->rate_bytes = a_second(since(p->sent_bytes, f->sent_bytes), ms);
-		d->guest_rate_bytes = a_second(since(p->guest_written_bytes, f->guest_written_bytes), ms);
-		d->guest_rate_ops = a_second(writes, ms);
-		d->guest_latency_us = writes && took_us ? (int64_t)(took_us / writes) : VIEW_UNKNOWN;
-		d->guest_p99_us = p99_us(&p->guest, &f->guest);
+	if (past->at_ms && now_ms <= past->at_ms)
+		return;
+	if (past->at_ms)
+		take_rates(d, &past->figures, now_ms - past->at_ms);
+	predict(d, now_ms);
+	past->figures = d->figures;
+	past->at_ms = now_ms;
+}
+
+/* One disk's share of the link is the others' when it is through. */
+static int64_t together_ms(const struct move_view *v)
+{
+	int64_t left[VIEW_DISKS_MAX];
+	double progress[VIEW_DISKS_MAX];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < v->disks && count < VIEW_DISKS_MAX; i++) {
+		if (is_over(&v->disk[i]))
+			continue;
+		left[count] = v->disk[i].eta_ms;
+		progress[count++] = eta_progress_bytes(&v->disk[i].past->eta);
 	}
-	if (ms > 0) {
-		past->figures = *f;
-		past->at_ms = now_ms;
-	}
+	return count ? eta_together_ms(left, progress, count) : VIEW_UNKNOWN;
 }
 
 void view_advance(struct move_view *v)
 {
-	v->eta_ms = v->downtime_ms = 0;
+	v->downtime_ms = VIEW_UNKNOWN;
 	for (unsigned i = 0; i < v->disks; i++) {
-		struct move_disk *d = &v->disk[i];
-
-		advance(d, v->now_ms);
-		v->eta_ms = v->eta_ms == VIEW_UNKNOWN || d->eta_ms == VIEW_UNKNOWN ? VIEW_UNKNOWN : MAX(v->eta_ms, d->eta_ms);
-		v->downtime_ms = v->downtime_ms == VIEW_UNKNOWN || d->downtime_ms == VIEW_UNKNOWN ? VIEW_UNKNOWN :
-				 MAX(v->downtime_ms, d->downtime_ms);
+		advance(&v->disk[i], v->now_ms);
+		v->downtime_ms = MAX(v->downtime_ms, v->disk[i].downtime_ms);
 	}
+	v->eta_ms = together_ms(v);
+	for (unsigned i = 0; i < v->disks && v->eta_ms != VIEW_UNKNOWN; i++)
+		v->disk[i].eta_ms = MIN(v->disk[i].eta_ms, v->eta_ms);
 }

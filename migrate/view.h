@@ -24,7 +24,8 @@
 #define VIEW_NAME_MAX 128u
 #define VIEW_STATE_MAX 16u
 #define VIEW_BUCKETS_MAX 128u
-#define VIEW_UNKNOWN (-1)
+#define VIEW_UNKNOWN (-1) /* as ETA_UNKNOWN */
+#define VIEW_DISKS_MAX 256u
 
 /* How long requests took, since ever: so many took at most so long. Ascending. */
 struct view_bucket {
@@ -59,6 +60,7 @@ struct move_disk {
 	int64_t pace_us, pace_ops;
 	int64_t running_ms, ready_ms;
 	int64_t link, links_lost;
+	uint64_t far_latency_us, far_flush_us;
 	struct view_figures figures;
 
 	/* view_advance()'s: of the last interval, and from now on */
@@ -84,7 +86,7 @@ struct move_view {
 };
 
 void view_set_id(struct move_view *v, const char *id);
-/* The new disk; moves v->disk. NULL + e: out of memory. */
+/* The new disk; moves v->disk. NULL + e: out of memory, or VIEW_DISKS_MAX are there. */
 struct move_disk *view_add_disk(struct move_view *v, const char *name, struct error *e);
 void view_clear(struct move_view *v);
 
