@@ -2,16 +2,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a guest reads and writes is where xcp-rrdd looks for it: in a file of protocol 2, read here as its reader does. The file goes on
 when the process is killed, and goes when the domain is detached."""
-import json
 import os
 import signal
 import socket
-import struct
 import sys
 import time
-import zlib
 
-sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), os.path.join(os.environ["SXM_SRCDIR"], "tests", "lib")]
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), *(os.path.join(os.environ["SXM_SRCDIR"], "tests", d) for d in ("lib", "two-host"))]
+import rrd  # noqa: E402
 import tapdisk_client  # noqa: E402
 from smapi import ActiveDisk, Host, say, until_true  # noqa: E402
 
@@ -29,22 +27,9 @@ def files():
 
 
 def read(path):
-    """{data source: value}; whose they are."""
-    with open(path, "rb") as f:
-        data = f.read()
-    assert data[:11] == b"DATASOURCES", data[:11]
-    data_crc, metadata_crc, count = struct.unpack_from(">III", data, 11)
-    assert data_crc == zlib.crc32(data[23:31 + 8 * count]), "the data's CRC"
-    at = 31 + 8 * count
-    length, = struct.unpack_from(">I", data, at)
-    text = data[at + 4:]
-    assert len(text) == length and zlib.crc32(text) == metadata_crc, "the metadata's CRC"
-    assert abs(struct.unpack_from(">d", data, 23)[0] - time.time()) < 60
-    found, owners = {}, set()
-    for i, (name, about) in enumerate(json.loads(text)["datasources"].items()):
-        found[name], = struct.unpack_from({"int64": ">q", "float": ">d"}[about["value_type"]], data, 31 + 8 * i)
-        owners.add(about["owner"])
-    assert len(found) == count and owners == {"vm " + VM}, owners
+    """{data source: value}, written just now, and of this VM."""
+    found, owners, written = rrd.read(path)
+    assert abs(written - time.time()) < 60 and owners == {"vm " + VM}, owners
     return found
 
 

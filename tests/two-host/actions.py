@@ -8,6 +8,7 @@ import subprocess
 import zlib
 
 import dom0
+import rrd
 from guest import HEADER, RECORD, Wrong
 from hosts import at_once, until_true
 from nbd import Client
@@ -52,8 +53,10 @@ def name_of(player, line, scope):
 # --- the guest
 
 def vbd_plug(player, line, scope):
-    """The disk's backend is there; the guest uses it when it runs."""
-    scope.disk.variables["plugged"] = texts(player, line, scope, "backend")[0]
+    """The disk's backend is there; the guest uses it when it runs. Its process hears which device of which VM it is."""
+    backend, disk = texts(player, line, scope, "backend")[0], scope.disk
+    disk.variables["plugged"], disk.variables["plug_mark"] = backend, disk.guest.bytes_logged()
+    rrd.say_whose(player, disk, backend)
 
 
 def guest_run(player, line, scope):

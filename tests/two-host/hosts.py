@@ -24,7 +24,7 @@ import time
 CLONE_FS = 0x200
 JOINED = ("mnt", "uts", "net", "pid_for_children")
 LIBC = ctypes.CDLL(None, use_errno=True)
-HOLD = """mount --make-rprivate / && mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/sxm /run/nbdproxy/export /run/nonpersistent &&
+HOLD = """mount --make-rprivate / && mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/sxm /run/nbdproxy/export /run/nonpersistent /run/metrics &&
     hostname {name} && ip link set lo up && trap '' CHLD && echo ready && exec cat"""
 
 
@@ -38,7 +38,8 @@ class Host:
         os.makedirs(os.path.join(self.dir, "state"), exist_ok=True)
         self.address = None
         self.environment = {k: v for k, v in os.environ.items() if k not in ("SXM_LOG", "NOTIFY_SOCKET")}
-        self.environment.update(SXM_RUN_DIR="/run/sxm", SXM_STATE_DIR=os.path.join(self.dir, "state"), SXM_HOST_ID="host-" + name, **environment)
+        self.environment.update(SXM_RUN_DIR="/run/sxm", SXM_STATE_DIR=os.path.join(self.dir, "state"), SXM_HOST_ID="host-" + name,
+                                SXM_METRICS_DIR="/run/metrics", **environment)
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", HOLD.format(name=name)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -103,8 +104,8 @@ class Host:
         """All processes die at once, and what is in /run with them; the disks' page cache stays (it is one machine)."""
         while self.kill():
             time.sleep(0.01)
-        self.command("sh", "-c", "umount -R -n /run/sxm/mnt/* 2>/dev/null; rm -rf /run/sxm /run/nonpersistent /run/nbdproxy; "
-                                 "mkdir -p /run/sxm /run/nbdproxy/export /run/nonpersistent")
+        self.command("sh", "-c", "umount -R -n /run/sxm/mnt/* 2>/dev/null; rm -rf /run/sxm /run/nonpersistent /run/nbdproxy /run/metrics; "
+                                 "mkdir -p /run/sxm /run/nbdproxy/export /run/nonpersistent /run/metrics")
 
     def end(self):
         self.kill()

@@ -10,7 +10,7 @@ sxm_stage_pump_LDADD = libbase.la
 
 dist_stage_SCRIPTS = tests/two-host/sxm-stage
 dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
-	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/tapdisk.py \
+	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/rrd.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/tapdisk.py \
 	tests/two-host/verbs.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
 dist_stagesequences_DATA = \
 	tests/two-host/sequences/d-in.seq tests/two-host/sequences/d-in-cancel.seq tests/two-host/sequences/d-in-mirror.seq \
@@ -23,7 +23,7 @@ dist_stagesequences_DATA = \
 	tests/two-host/sequences/f2-refused.seq tests/two-host/sequences/f2.seq tests/two-host/sequences/f3.seq \
 	tests/two-host/sequences/f4.seq tests/two-host/sequences/f5-lost.seq tests/two-host/sequences/f5.seq \
 	tests/two-host/sequences/f6.seq tests/two-host/sequences/f7.seq tests/two-host/sequences/f8.seq \
-	tests/two-host/sequences/f9.seq tests/two-host/sequences/late-proxy.seq tests/two-host/sequences/life.seq \
+	tests/two-host/sequences/f9.seq tests/two-host/sequences/graphs.seq tests/two-host/sequences/late-proxy.seq tests/two-host/sequences/life.seq \
 	tests/two-host/sequences/local-migrate.seq tests/two-host/sequences/migrate-halted.seq \
 	tests/two-host/sequences/migrate-send.seq tests/two-host/sequences/pool-migrate.seq \
 	tests/two-host/sequences/pool-move.seq tests/two-host/sequences/reboot.seq \

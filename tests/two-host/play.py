@@ -5,15 +5,17 @@ A variable belongs to the disk where a block "for ... disk" is open, else to the
 datapath comes after a Volume.stat of its volume, whose URI it is given, as xapi-storage-script does it."""
 import re
 import time
+import uuid
 
 import actions
+import rrd
 import tapdisk
 from hosts import at_once, complain, say
 from relay import Relay
 from sequence import Unreadable
 from verbs import Aborted, Failed, Verbs, Volume, nbd_of, scheme_of
 
-ACTIONS = {**actions.ACTIONS, **tapdisk.ACTIONS}
+ACTIONS = {**actions.ACTIONS, **tapdisk.ACTIONS, **rrd.ACTIONS}
 
 INTEGERS = {"size", "new_size", "offset", "length"}
 BOOLEANS = {"sharable", "persistent"}
@@ -52,6 +54,7 @@ class Player:
         self.variables, self.disks, self.snapshots = dict(setup.options), [], []
         self.tapdisks = {}  # an SR of tapdisk's -> its host
         self.hooks, self.windows, self.domids = [], [], iter(range(1, 1 << 20))
+        self.vm = str(uuid.uuid4())
         self.began = time.monotonic()
         for verbs in self.verbs.values():
             verbs.on_run = self.show
@@ -177,7 +180,7 @@ class Player:
             return Volume(volume["sr"], result)
         if line.name == "Datapath.attach":
             path, export = nbd_of(result)
-            return {"host": host, "socket": path, "export": export, "answer": result}
+            return {"host": host, "socket": path, "export": export, "answer": result, "domain": args.get("domain")}
         return result
 
     # --- statements

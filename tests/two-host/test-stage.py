@@ -13,7 +13,7 @@ from rows import QCOW2, STAGE, XFS, play  # noqa: E402
 
 SHORT = [
     ["--disks", "2", "life"],
-    ["migrate-send"],
+    ["graphs"],
     [*QCOW2, "--disks", "2", "--snapshots", "1", "--set", "early_attach=yes", "migrate-send"],
     ["pool-migrate"],
     [*QCOW2, "--disks", "2", "--set", "early_attach=yes", "local-migrate"],
