@@ -35,6 +35,7 @@
 #define RETRY_LAST_MS 1200u
 #define GIVE_UP_MS 120000u       /* without a link */
 #define GIVE_UP_SOCKET_MS 10000u /* a unix socket: whoever made it is on this host, and will not come back */
+#define GIVE_UP_BARRIER_MS 3000u /* ... nobody listens there, and a guest is held until this is over; a keeper takes less */
 
 static void connect_anew(struct mirror *m);
 static void close_link(struct mirror *m, bool is_polite);
@@ -92,11 +93,21 @@ static void give_up(struct mirror *m)
 	mirror_step(m, (struct core_event){ .type = CORE_LINK_DOWN, .err = m->cause.err ? m->cause.err : ENOTCONN });
 }
 
+/* To give up is always safe: the barrier raises, and the disk stays here, whole.  What the wait is for is a far side of this host
+ * that its keeper starts again; xapi's relay, which takes one connection, never listens a second time.  After the barrier, when
+ * the commit may have been heard there, no link is given up so soon. */
+static bool is_held_for_nobody(const struct mirror *m)
+{
+	return m->on_finished && (m->cause.err == ENOENT || m->cause.err == ECONNREFUSED);
+}
+
 static unsigned give_up_ms(const struct mirror *m)
 {
 	if (m->spec.give_up_ms)
 		return m->spec.give_up_ms;
-	return strstr(m->uri, "unix") ? GIVE_UP_SOCKET_MS : GIVE_UP_MS;
+	if (!strstr(m->uri, "unix"))
+		return GIVE_UP_MS;
+	return is_held_for_nobody(m) ? GIVE_UP_BARRIER_MS : GIVE_UP_SOCKET_MS;
 }
 
 /* Doubled each time, and spread: many disks lose their links in one moment. */

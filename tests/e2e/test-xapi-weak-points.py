@@ -207,6 +207,17 @@ def w2_xapi_is_restarted_after_the_sync():
     detach(disk)
     verify_here(disk)
     move.end()
+    disk = make_disk()  # and to an sxm, whose link would be made anew if anybody listened where the relay was
+    move = Move(disk).sync()
+    write(disk)
+    move.relay.kill()
+    began = time.monotonic()
+    here.refused("could not be reached", "Datapath.deactivate", uri=disk.uri, domain=disk.domain)
+    assert time.monotonic() - began < 8, "the guest was held for a relay that will never listen again"
+    deactivate(disk)
+    detach(disk)
+    verify_here(disk)
+    move.end()
 
 
 def w3_the_destination_cannot_tell_a_whole_mirror_from_a_broken_one():
