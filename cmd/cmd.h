@@ -17,6 +17,7 @@ struct cmd {
 
 /* In the order of their names. */
 extern const struct cmd cmd_doctor;
+extern const struct cmd cmd_epoch;
 extern const struct cmd cmd_fsck;
 extern const struct cmd cmd_ls;
 extern const struct cmd cmd_relay;

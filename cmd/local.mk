@@ -1,6 +1,7 @@
 sbin_PROGRAMS = sxm
 sxm_SOURCES = \
 	cmd/cmd-doctor.c \
+	cmd/cmd-epoch.c \
 	cmd/cmd-fsck.c \
 	cmd/cmd-ls.c \
 	cmd/cmd-relay.c \

@@ -15,6 +15,7 @@
 
 static const struct cmd *const commands[] = {
 	&cmd_doctor,
+	&cmd_epoch,
 	&cmd_fsck,
 	&cmd_ls,
 	&cmd_relay,

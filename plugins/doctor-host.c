@@ -30,7 +30,7 @@
 #include "plugins/uri.h"
 
 #define PROXY_DIR "/var/run/nbdproxy/export"
-#define MARK_SUFFIX ".json"
+#define RECORD_SUFFIX ".json"
 #define LISTENS 0x10000u /* __SO_ACCEPTCON in /proc/net/unix */
 #define DECISION_OLD_S 86400u
 #define RECORD_YOUNG_S 60u
@@ -64,7 +64,7 @@ static const struct sr_ops *type_of(const char *dir)
 	const struct sr_ops *type = NULL;
 	struct mark m;
 
-	if (asprintf(&path, "%s" MARK_SUFFIX, dir) < 0) {
+	if (asprintf(&path, "%s" DOCTOR_MARK_SUFFIX, dir) < 0) {
 		path = NULL;
 		return NULL;
 	}
@@ -326,8 +326,8 @@ static void check_proxy(struct doctor_view *v, const char *name)
 
 void doctor_check_host(struct doctor_view *v)
 {
-	each_in(proc_run_dir(), "mnt", MARK_SUFFIX, check_mount, v);
-	each_in(proc_state_dir(), "operations", MARK_SUFFIX, check_record, v);
-	each_in(proc_state_dir(), "groups", MARK_SUFFIX, check_group, v);
+	each_in(proc_run_dir(), "mnt", DOCTOR_MARK_SUFFIX, check_mount, v);
+	each_in(proc_state_dir(), "operations", RECORD_SUFFIX, check_record, v);
+	each_in(proc_state_dir(), "groups", RECORD_SUFFIX, check_group, v);
 	each_name(proxy_dir(), "", check_proxy, v);
 }

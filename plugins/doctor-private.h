@@ -62,6 +62,7 @@ struct doctor_status {
 };
 extern const struct jsonspec doctor_status_spec;
 #define DOCTOR_ASK_MS 3000u
+#define DOCTOR_MARK_SUFFIX ".json" /* of a mount's mark, beside its directory */
 /* -1 + e: as process_ask(). */
 int doctor_ask(const struct process *p, struct doctor_status *s, struct error *e);
 bool doctor_has_live_operation(const struct doctor_status *s);
@@ -78,5 +79,7 @@ void doctor_check_processes(struct doctor_view *v);
 void doctor_check_host(struct doctor_view *v);                   /* SRs, mounts, records, groups, sockets of xapi's */
 void doctor_check_sr(struct doctor_view *v, const char *dir);    /* its files as a whole */
 void doctor_check_volume(struct doctor_view *v, const struct doctor_volume *volume);
+/* Where that state of its record leaves it in doubt whose the disk is, or says that it is but half there. */
+void doctor_say_state(struct doctor_view *v, const char *path, const char *state);
 
 #endif

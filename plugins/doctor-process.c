@@ -226,6 +226,20 @@ static void check_operation(struct doctor_view *v, const struct doctor_status *s
 	}
 }
 
+/* As doctor-volume.c says it of a disk that nobody serves: the other side is not there to settle it.  Between two sxm that are
+ * linked it takes a moment, in every move. */
+static void check_doubt(struct doctor_view *v, const struct doctor_status *s)
+{
+	const struct doctor_operation *o = s->operations.item;
+	const bool is_far = strcmp(s->owner.state, "eligible") == 0 || strcmp(s->owner.state, "released") == 0;
+
+	if (is_far && !s->users.count && !s->owner.links)
+		doctor_say_state(v, s->path, s->owner.state);
+	for (size_t i = 0; i < s->operations.count; i++)
+		if (o[i].is_given && !o[i].is_ended && !o[i].is_linked)
+			doctor_say_state(v, s->path, s->owner.state);
+}
+
 static void check_answering(struct doctor_view *v, const struct process *p, const struct doctor_status *s)
 {
 	const struct doctor_operation *o = s->operations.item;
@@ -240,6 +254,7 @@ static void check_answering(struct doctor_view *v, const struct process *p, cons
 	}
 	for (size_t i = 0; i < s->operations.count; i++)
 		check_operation(v, s, &o[i]);
+	check_doubt(v, s);
 	check_idle(v, p, s);
 	if (*s->owed) {
 		error_set(&what, EIO, "%s: the next deactivation will fail once: %.300s", s->path, s->owed);

@@ -188,60 +188,70 @@ static bool is_over(const struct owner *o)
 
 struct doubt {
 	const char *state, *kind, *what, *why, *advice;
+	bool can_be_taken; /* the advice ends with the command */
 };
 static const struct doubt doubts[] = {
 	{ "receiving", "volume-half", "is the far side of a move that nobody goes on with, and has not everything",
 	  "no guest can be started from it; its source has the disk, and goes on with the move when that is active there again",
-	  "if the move is over, remove the volume" },
+	  "if the move is over, remove the volume", false },
 	{ "incomplete", "volume-half", "is the far side of a move that ended before it had everything",
-	  "no guest can be started from it; its source has the disk", "remove the volume" },
+	  "no guest can be started from it; its source has the disk", "remove the volume", false },
 	{ "eligible", "volume-in-doubt", "has everything of a move, and no guest was started from it",
 	  "its source has given it away: this may be the only copy that is up to date",
-	  "start the guest here, or at the source, which asks it back; remove neither before one of them runs" },
+	  "start the guest here, or at the source, which asks it back; remove neither before one of them runs", false },
 	{ "released", "volume-in-doubt", "was given back to its source, which has not said that it has it",
 	  "both sides are whole, and neither is sure",
-	  "if no guest runs from the source, say there that it is its owner (epoch.take), then remove this one" },
+	  "if no guest runs from the source, say there that it is its owner (sxm epoch take), then remove this one", false },
 	{ "offered", "volume-in-doubt", "was about to be handed over when its process ended",
 	  "the far side may, or may not, have heard that it may be started",
-	  "if no guest was started from the far side, activate it here: that takes the offer back" },
+	  "if no guest was started from the far side, activate it here: that takes the offer back", false },
 	{ "given", "volume-in-doubt", "was handed over, and nobody here has heard that a guest was started there",
 	  "if it was not, the disk has no owner but by asking",
-	  "start the guest here: the far side is asked; if that cannot be reached and has no guest, epoch.take here" },
+	  "start the guest here: the far side is asked; if that cannot be reached, and no guest runs there nor will", true },
 };
 
-static void say_doubt(struct doctor_view *v, const struct doctor_volume *volume, const struct doubt *doubt)
+static void say_doubt(struct doctor_view *v, const char *path, const struct doubt *doubt)
 {
-	struct error what;
+	struct error what, advice;
 
-	error_set(&what, EUCLEAN, "%s %s", volume->path, doubt->what);
+	error_set(&what, EUCLEAN, "%s %s", path, doubt->what);
+	if (doubt->can_be_taken)
+		error_set(&advice, EUCLEAN, "%s: sxm epoch take %s", doubt->advice, path);
+	else
+		error_set(&advice, EUCLEAN, "%s", doubt->advice);
 	doctor_found(v->d, &(struct doctor_finding) {
-		.kind = doubt->kind, .subject = volume->path, .what = what.text, .why = doubt->why, .advice = doubt->advice });
+		.kind = doubt->kind, .subject = path, .what = what.text, .why = doubt->why, .advice = advice.text });
+}
+
+void doctor_say_state(struct doctor_view *v, const char *path, const char *state)
+{
+	for (size_t i = 0; i < ARRAY_LEN(doubts); i++)
+		if (strcmp(state, doubts[i].state) == 0)
+			say_doubt(v, path, &doubts[i]);
 }
 
 static void check_owner(struct doctor_view *v, const struct doctor_volume *volume, const struct owner *o)
 {
 	static const struct doubt moved = {
 		"given", "volume-moved", "was handed over, and its guest runs from the far side",
-		"it is old, and takes space; xapi removes it at the end of a move that went well", "remove the volume" };
+		"it is old, and takes space; xapi removes it at the end of a move that went well", "remove the volume", false };
 	static const struct doubt unsettled = {
 		"owned", "volume-in-doubt", "had a mirror that was complete, and what became of it was never settled",
 		"it cannot be removed, as it may be the only good copy",
-		"activate it, or end the mirror (Data.destroy), if its guest does not run from the far side" };
+		"activate it, or end the mirror (Data.destroy), if its guest does not run from the far side", false };
 
 	if (strcmp(o->state, "given") == 0 && o->taken) {
-		say_doubt(v, volume, &moved);
+		say_doubt(v, volume->path, &moved);
 		return;
 	}
 	if (strcmp(o->state, "released") == 0 && o->acknowledged)
 		return;
 	if (strcmp(o->state, "owned") == 0) {
 		if (o->told && !o->raised && !o->ended)
-			say_doubt(v, volume, &unsettled);
+			say_doubt(v, volume->path, &unsettled);
 		return;
 	}
-	for (size_t i = 0; i < ARRAY_LEN(doubts); i++)
-		if (strcmp(o->state, doubts[i].state) == 0)
-			say_doubt(v, volume, &doubts[i]);
+	doctor_say_state(v, volume->path, o->state);
 }
 
 /* --- what lies beside it */

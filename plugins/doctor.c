@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -23,6 +24,7 @@
 #include "plugins/child.h"
 #include "plugins/doctor-private.h"
 #include "plugins/image.h"
+#include "plugins/mount.h"
 #include "plugins/sr.h"
 #include "plugins/uri.h"
 
@@ -269,11 +271,25 @@ static int look_at_sr(void *arg, int fd UNUSED, struct error *e)
 	return meta_list(arg, &keys, e);
 }
 
+/* Told by its mark (doctor-host.c), with what is to be done. */
+static bool is_unmounted(const char *dir)
+{
+	CLEANUP_FREE char *mark = NULL;
+
+	if (asprintf(&mark, "%s" DOCTOR_MARK_SUFFIX, dir) < 0) {
+		mark = NULL;
+		return false;
+	}
+	return mount_is_dir(dir) && access(mark, F_OK) == 0 && !mount_is_up(dir);
+}
+
 static void say_sr(struct doctor *d, const char *dir, const struct error *e)
 {
 	const bool is_gone = e->err == ENOENT || e->err == ENOTDIR;
 	struct error what;
 
+	if (is_gone && is_unmounted(dir))
+		return;
 	error_set(&what, EIO, "SR %s: %.300s", dir, e->text);
 	doctor_found(d, &(struct doctor_finding) {
 		.kind = is_gone ? "sr-gone" : "sr-silent", .subject = dir, .what = what.text,

@@ -320,15 +320,32 @@ def sxm_control(player, line, scope):
     return answer["ok"]
 
 
+def run_command(player, line, words, wanted="0"):
+    host = player.host(line)
+    environment = {**host.environment, "PATH": player.setup.tools + ":" + host.environment["PATH"]}
+    done = host.run(subprocess.run, words, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False)
+    if str(done.returncode) not in wanted.split():
+        raise Wrong(f"{line.where}: {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
 def command(player, line, scope):
     """A program, run on this host; status: what it may end with (0)."""
     words, wanted = texts(player, line, scope, "words", "status")
-    host = player.host(line)
-    environment = {**host.environment, "PATH": player.setup.tools + ":" + host.environment["PATH"]}
-    done = host.run(subprocess.run, words.split(), capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False)
-    if str(done.returncode) not in (wanted or "0").split():
-        raise Wrong(f"{line.where}: {words} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout
+    return run_command(player, line, words.split(), wanted or "0")
+
+
+def doctor_obeyed(player, line, scope):
+    """sxm doctor tells of the volume, and its sentence for a person ends with a command, which is run."""
+    wanted, = texts(player, line, scope, "command")
+    volume = player.volume(line.first, scope, line)
+    found = json.loads(run_command(player, line, ["sxm", "doctor", "--json"], "4"))["findings"]
+    advice = [f.get("advice", "") for f in found if volume["key"] in f["subject"]]
+    commands = [a[a.index(wanted):] for a in advice if wanted in a]
+    if len(commands) != 1:
+        raise Wrong(f"{line.where}: sxm doctor does not say of {volume['key']}, once, that {wanted} helps: {found}")
+    player.remark(f"      {commands[0]}")
+    return run_command(player, line, commands[0].split())
 
 
 def abort(player, line, scope):
@@ -340,5 +357,6 @@ ACTIONS = {
     "let": let, "domain.create": domain_create, "name.of": name_of, "vbd.plug": vbd_plug, "guest.run": guest_run, "guest.pause": guest_pause,
     "guest.stop": guest_stop, "guest.writes": guest_writes, "guest.prompt": guest_prompt, "guest.verify": guest_verify, "snapshot.mark": snapshot_mark,
     "snapshot.verify": snapshot_verify, "relay.export": relay_export, "relay.limit": relay_limit, "relay.cut": relay_cut, "fail": fail,
-    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "apart": apart, "command": command, "abort": abort,
+    "sparse_dd": sparse_dd, "backup.full": backup_full, "backup.changes": backup_changes, "backup.compare": backup_compare, "kill": kill, "host.reboot": host_reboot, "listed": listed, "absent": absent, "sxm.control": sxm_control, "idle": idle, "apart": apart, "command": command, "doctor.obeyed": doctor_obeyed,
+    "abort": abort,
 }
