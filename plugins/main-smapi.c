@@ -2,8 +2,8 @@
  *
  * main-smapi - the one program behind every verb
  *
- * A verb's file is a few lines that are valid as shell and as Python (xapi runs them as the one or the other) and that exec
- * this with their own path as the first argument.
+ * A verb's file is run with this as its interpreter, so its path is the first argument. It is valid as shell and as Python
+ * besides (xapi runs it as a program or with python3), and then execs this in the same manner.
  */
 #include "config.h"
 

@@ -64,6 +64,7 @@ make_initramfs() {
 	ln -s busybox "$root/bin/sh"
 	copy_modules "${@:2}"
 	cp -a "$SXM_LIBEXECDIR/." "$root/sxm/"
+	find "$root/sxm/xapi-storage-script" -type f -exec sed -i '1s,.*,#!/sxm/sxm/sxm-smapi,' {} +
 	copy_program "$SXM_LIBEXECDIR/sxm/sxm-datapath" sxm/sxm/sxm-datapath
 	copy_program "$SXM_LIBEXECDIR/sxm/sxm-smapi" sxm/sxm/sxm-smapi
 	add_to_machine

@@ -242,6 +242,8 @@ def test_the_file_is_shell_and_python():
     request = json.dumps({"dbg": "x", "sr": sr, "key": v["key"]}).encode()
     want = host.run(f"{VOLUME}/Volume.stat", request.decode()).stdout
     run = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    with open(stub, "rb") as f:  # no shell for a verb: it names the program itself
+        assert f.readline().strip() == b"#!" + os.fsencode(os.path.join(os.path.dirname(host.root), "sxm", "sxm-smapi"))
     for command in (["sh", stub, "--json"], [sys.executable, "-c", run, stub, "--json"], [sys.executable, stub, "--json"]):
         done = subprocess.run(command, input=request, capture_output=True, env=host.env, check=True)
         assert done.stdout == want, (command, done)
