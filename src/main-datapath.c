@@ -35,6 +35,7 @@
 #define SILENT_MS 1000u
 #define IDLE_START_MS 60000u
 #define POOL_THREADS "8" /* calls that block; each costs a stack */
+#define DESCRIPTORS 512 /* that no thread has to wait for: clients', and what a qemu is started with (disk-qcow2-server) */
 #define OOM_SCORE "-900" /* a guest's disk is not what should be killed first */
 
 struct options {
@@ -170,6 +171,7 @@ static int serve(const struct options *o, const struct keeper_spec *k, bool *is_
 	struct process p = { .options = o };
 	struct error e = { 0 };
 
+	proc_make_room(DESCRIPTORS);
 	p.loop = loop_new();
 	if (!p.loop) {
 		log_error("no event loop: out of memory or descriptors");

@@ -71,6 +71,14 @@ int proc_settle(int keep_from, int keep_to, struct error *e)
 	return close_others(keep_from, keep_to, e);
 }
 
+void proc_make_room(int descriptors)
+{
+	int fd = fcntl(0, F_DUPFD_CLOEXEC, descriptors - 1);
+
+	if (fd >= 0)
+		close(fd);
+}
+
 void proc_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");

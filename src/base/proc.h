@@ -12,6 +12,10 @@
  * descriptor closed but those >= keep_from and < keep_to (both 0: none kept). */
 int proc_settle(int keep_from, int keep_to, struct error *e);
 
+/* Room for so many descriptors, made while there is one thread. Where there are more, Linux makes it only when every processor
+ * has been elsewhere (expand_fdtable waits for RCU): that took 12 ms. It may not be had; then it takes that long later. */
+void proc_make_room(int descriptors);
+
 /* READY=1 or STOPPING=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */
 void proc_notify(const char *state);
 
