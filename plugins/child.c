@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 
 #define NOT_STARTED 127
 #define FAILED 126 /* a function's: its error ends the answer */
@@ -61,14 +62,15 @@ int child_write(int fd, const void *data, size_t bytes)
 
 /* --- in the child */
 
+/* A function logs as this process does. */
 static int arrange_descriptors(int to, bool is_program)
 {
 	CLEANUP_CLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int other = is_program ? to : null;
 
-	if (null < 0 || dup2(null, 0) < 0 || dup2(other, 1) < 0 || dup2(other, 2) < 0)
+	if (null < 0 || dup2(null, 0) < 0 || dup2(other, 1) < 0)
 		return -1;
-	return 0;
+	return (!is_program && log_is_on_stderr()) || dup2(other, 2) >= 0 ? 0 : -1;
 }
 
 static void settle(pid_t parent, int to, bool is_program)

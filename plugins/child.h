@@ -5,8 +5,9 @@
  * A server that does not answer holds whoever asks it, in the kernel, and not every wait there can be ended. The child is what
  * hangs; the verb goes on with a sentence.  The same for programs of others: mkfs, mount.
  *
- * A child keeps nothing of the verb's but what is said here, for xapi waits for the end of the verb's output. It is killed, with
- * all that it started, when its time is over, and by the kernel when the verb is killed.
+ * A child keeps nothing of the verb's but what is said here, for xapi waits for the end of the verb's output: its log only, which
+ * is stderr where somebody asked for that (base/log.h). It is killed, with all that it started, when its time is over, and by the
+ * kernel when the verb is killed.
  */
 #ifndef SXM_PLUGINS_CHILD_H
 #define SXM_PLUGINS_CHILD_H

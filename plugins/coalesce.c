@@ -305,10 +305,12 @@ static void become_worker(const char *program, const char *dir, int lock)
 {
 	char *const argv[] = { (char *)(uintptr_t)"sxm-smapi", (char *)(uintptr_t)"--coalesce", (char *)(uintptr_t)dir,
 			       (char *)(uintptr_t)"3", NULL };
+	CLEANUP_FREE char *log = log_is_on_stderr() ? host_path(dir, ".log") : NULL;
 	int null = open("/dev/null", O_RDWR);
+	int to = log ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0600) : -1;
 
 	for (int fd = 0; fd <= 2; fd++)
-		dup2(null, fd);
+		dup2(fd == 2 && to >= 0 ? to : null, fd);
 	if (lock != 3)
 		dup2(lock, 3);
 	syscall(SYS_close_range, 4u, ~0u, 0u);
@@ -328,9 +330,8 @@ void coalesce_start(const char *dir)
 	pid_t pid = -1;
 
 	if (mark && make_mark(mark, &e) == 0 && program_find("sxm-smapi", program, &e) == 0 &&
-	    (lock = take_host_lock(dir, &e)) >= 0)
+	    (lock = take_host_lock(dir, &e)) >= 0 && ftruncate(lock, 0) == 0) /* the last one's pid: it may be another's by now */
 		pid = fork();
-
 	if (pid == 0) {
 		setsid();
 		if (fork() == 0)

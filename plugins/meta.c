@@ -27,6 +27,7 @@
 #include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
+#include "plugins/tree.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
 #define SR_STEM "sxm-sr"
@@ -123,26 +124,6 @@ int meta_sr_write(const char *dir, const struct meta_sr *m, struct error *e)
 	CLEANUP_FREE char *path = meta_sr_path(dir);
 
 	return write_record(path, &sr_spec, m, NULL, e);
-}
-
-int meta_sr_remove(const char *dir, struct error *e)
-{
-	CLEANUP_FREE char *record = meta_sr_path(dir);
-	CLEANUP_FREE char *lock = meta_sr_lock_path(dir);
-	static const char *const other[] = { ".chains", ".coalesce" };
-
-	if (!record || !lock)
-		return out_of_memory(e);
-	if (unlink(record) == -1 && errno != ENOENT)
-		return error_errno(e, errno, "remove %s", record);
-	unlink(lock);
-	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
-		CLEANUP_FREE char *path = join(dir, SR_STEM, other[i]);
-
-		if (path)
-			unlink(path);
-	}
-	return 0;
 }
 
 void meta_sr_clear(struct meta_sr *m)
@@ -274,6 +255,10 @@ static bool is_record(const char *dir UNUSED, const char *name, char *key)
 /* Has it, in its middle, the name of what is replaced by rename? */
 static bool is_half_written(const char *name)
 {
+	size_t bytes = strlen(name);
+
+	if (bytes <= 4 || strcmp(name + bytes - 4, ".tmp") != 0)
+		return false;
 	if (strstr(name, ".json.") || strstr(name, ".cbt.") || strstr(name, LEASE_SUFFIX ".") || strstr(name, JOINT_PREFIX))
 		return true;
 	for (const char *const *suffix = image_beside; *suffix; suffix++) {
@@ -318,11 +303,10 @@ static bool is_missing(char *taken_path)
 static bool is_leftover(const char *dir, const char *name, char *key)
 {
 	char stem[META_KEY_MAX + 1];
-	size_t bytes = strlen(name);
 	struct image i;
 
 	snprintf(key, NAME_MAX + 1, "%s", name);
-	if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name))
+	if (is_half_written(name))
 		return true;
 	if (joint_is_file(name))
 		return true;
@@ -387,10 +371,16 @@ static void sweep_image(const struct image *i, const char *passing)
 	unlink(passing);
 }
 
+static void remove_half_written(const char *path)
+{
+	log_info("%s is removed", path);
+	if (unlink(path) == -1 && errno == EISDIR)
+		lease_drop(path);
+}
+
 static void sweep_one(const char *dir, const char *name)
 {
 	CLEANUP_FREE char *path = join(dir, name, "");
-	size_t bytes = strlen(name);
 	char stem[META_KEY_MAX + 1];
 	struct image i;
 
@@ -400,10 +390,8 @@ static void sweep_one(const char *dir, const char *name)
 		joint_sweep(dir, name);
 	} else if (*name == '.' && split_image(dir, name + 1, ".new", stem, &i)) {
 		sweep_image(&i, path);
-	} else if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && is_half_written(name) && is_old(path)) {
-		log_info("%s is removed", path);
-		if (unlink(path) == -1 && errno == EISDIR)
-			lease_drop(path);
+	} else if (is_half_written(name) && is_old(path)) {
+		remove_half_written(path);
 	}
 }
 
@@ -427,6 +415,46 @@ void meta_sweep(const char *dir)
 	for (unsigned n = 0; image_format_at(n); n++)
 		if (image_format_at(n)->collect)
 			image_format_at(n)->collect(dir);
+}
+
+/* However new: nobody makes a volume, and there is none to be written to. A slow server makes a file when the verb that asked for
+ * it was given up long ago. */
+static void remove_all_half_written(const char *dir)
+{
+	struct jsonspec_list names;
+	struct error e;
+
+	if (meta_leftovers(dir, &names, &e) == -1)
+		return;
+	for (size_t i = 0; i < names.count; i++) {
+		CLEANUP_FREE char *path = is_half_written(names.item[i]) ? join(dir, names.item[i], "") : NULL;
+
+		if (path)
+			remove_half_written(path);
+	}
+	meta_list_clear(&names);
+}
+
+/* The lock is the last to go: while it is there, who was killed is known to have left something (sr.c, is_destroyed). */
+int meta_sr_remove(const char *dir, struct error *e)
+{
+	CLEANUP_FREE char *record = meta_sr_path(dir);
+	CLEANUP_FREE char *lock = meta_sr_lock_path(dir);
+	static const char *const other[] = { "/" TREE_LISTING_NAME, "/" SR_STEM ".chains", "/" SR_STEM ".coalesce" };
+
+	if (!record || !lock)
+		return out_of_memory(e);
+	if (unlink(record) == -1 && errno != ENOENT)
+		return error_errno(e, errno, "remove %s", record);
+	remove_all_half_written(dir);
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		CLEANUP_FREE char *path = join(dir, other[i], "");
+
+		if (path)
+			unlink(path);
+	}
+	unlink(lock);
+	return 0;
 }
 
 void meta_list_clear(struct jsonspec_list *l)

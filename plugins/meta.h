@@ -29,6 +29,7 @@ struct meta_sr {
 /* ENOENT in e: no SR here. EBADMSG: there is a record, but it cannot be understood. */
 int meta_sr_read(const char *dir, struct meta_sr *m, struct error *e);
 int meta_sr_write(const char *dir, const struct meta_sr *m, struct error *e);
+/* With the SR's lock, exclusive, and no volume in it: the record, and what else is ours and nobody's. */
 int meta_sr_remove(const char *dir, struct error *e);
 void meta_sr_clear(struct meta_sr *m);
 char *meta_sr_path(const char *dir);      /* heap */

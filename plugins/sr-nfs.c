@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -30,6 +31,9 @@
 #define UNMOUNT_MS 30000u
 #define PATIENCE_MS 75000u /* a mount and an unmount, and some work */
 #define SHOWMOUNT_MS 10000u
+#define REST_TEXT 400
+#define EMPTY_PAUSE_MS 50u
+#define EMPTY_MS 5000u      /* a process that ends closes what it has open */
 #define PROBE_NAME "probe-nfs"
 #define PROBED_MAX 1000
 
@@ -204,6 +208,46 @@ static int nfs_attach(const struct sr_ops *type UNUSED, const struct jsonspec_ma
 	return -1;
 }
 
+/* "NAME, NAME ..."; whether all of them are files that were removed and that somebody still has open, which NFS keeps so long. */
+static bool name_rest(const char *dir, char text[static REST_TEXT])
+{
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	bool is_to_go = d;
+	size_t n = 0;
+
+	*text = '\0';
+	while (d && (entry = readdir(d))) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		is_to_go = is_to_go && strncmp(entry->d_name, ".nfs", 4) == 0;
+		if (n < REST_TEXT)
+			n += (size_t)snprintf(text + n, REST_TEXT - n, "%s%.80s", n ? ", " : "", entry->d_name);
+	}
+	if (d)
+		closedir(d);
+	return is_to_go;
+}
+
+/* The SR is no more, with its directory or without. */
+static void remove_directory(const char *dir)
+{
+	const struct timespec pause = { .tv_nsec = (long)(EMPTY_PAUSE_MS * NS_PER_MS) };
+	char rest[REST_TEXT];
+
+	for (unsigned waited_ms = 0; rmdir(dir) == -1 && errno != ENOENT; waited_ms += EMPTY_PAUSE_MS) {
+		int err = errno;
+		bool is_to_go = name_rest(dir, rest);
+
+		if (!is_to_go || waited_ms >= EMPTY_MS) {
+			log_warn("%s stays in the export: %s%s%s", strrchr(dir, '/') + 1, strerror(err),
+				 *rest ? "; there is still " : "", rest);
+			return;
+		}
+		nanosleep(&pause, NULL);
+	}
+}
+
 static int unmount_export(const char *dir, bool is_destroyed, struct failure *f)
 {
 	CLEANUP_FREE char *mount_point = outside(dir, f);
@@ -218,8 +262,8 @@ static int unmount_export(const char *dir, bool is_destroyed, struct failure *f)
 		return -1;
 	if (is_destroyed && sr_mounted_check_up(mount_point, f) == -1)
 		return -1;
-	if (is_destroyed && rmdir(dir) == -1 && errno != ENOENT)
-		log_warn("%s stays in the export: %s", strrchr(dir, '/') + 1, strerror(errno));
+	if (is_destroyed)
+		remove_directory(dir);
 	return sr_mounted_down(mount_point, UNMOUNT_MS, false, f);
 }
 

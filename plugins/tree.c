@@ -238,10 +238,9 @@ static void find_parents(struct tree *t)
 
 static int renew_listing(int dir, struct error *e)
 {
-	static const char name[] = ".sxm-sr.listing";
-	CLEANUP_CLOSE int fd = openat(dir, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	CLEANUP_CLOSE int fd = openat(dir, TREE_LISTING_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
-	if (fd >= 0 && unlinkat(dir, name, 0) == 0)
+	if (fd >= 0 && unlinkat(dir, TREE_LISTING_NAME, 0) == 0)
 		return 0;
 	return errno == ENOSPC || errno == EDQUOT || errno == ENOENT ? 0 : error_errno(e, errno, "write to the SR's directory");
 }

@@ -17,6 +17,7 @@
 #define TREE_MAX 40u /* files a volume may be made to consist of; those that are there may have some more */
 #define TREE_NAME_TEXT 96
 #define TREE_NONE SIZE_MAX
+#define TREE_LISTING_NAME ".sxm-sr.listing" /* made and removed by who looks at the directory */
 
 /* A descriptor. Waits: those who have it are quick. */
 int tree_lock(const char *dir, struct error *e);

@@ -38,6 +38,11 @@ void log_init(const char *tag)
 		openlog(tag, 0, LOG_LOCAL2);
 }
 
+bool log_is_on_stderr(void)
+{
+	return sink.is_stderr;
+}
+
 void log_vdi(const char *vdi)
 {
 	snprintf(sink.vdi, sizeof(sink.vdi), "%s", vdi ? vdi : "");

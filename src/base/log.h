@@ -16,6 +16,9 @@ enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LO
 /* tag: the program's name, kept by pointer. Call once, before any other function here. SXM_DEBUG=1 turns debug on. */
 void log_init(const char *tag);
 
+/* Lines go to stderr: whoever starts what logs as well leaves it that. */
+bool log_is_on_stderr(void);
+
 /* Which VDI every further line is about; copied. NULL: none. */
 void log_vdi(const char *vdi);
 

@@ -39,8 +39,8 @@ mkfs.xfs -q -m reflink=1 "$machine_dir/xfs"
 say "$(($(stat -c %s "$machine_dir/initramfs") >> 20)) MiB of initramfs"
 before=$SECONDS
 start_qemu -drive file="$machine_dir/disk",format=raw,if=virtio,cache=unsafe -drive file="$machine_dir/xfs",format=raw,if=virtio,cache=unsafe
-is_over() { is_gone "$qemu_pid" || [ $((SECONDS - before)) -gt 1500 ]; }
-until_true 1600 is_over
+is_over() { is_gone "$qemu_pid" || [ $((SECONDS - before)) -gt 5400 ]; }
+until_true 5500 is_over
 grep '^machine:' "$machine_dir/console" || :
 grep -q '^machine: passed' "$machine_dir/console" || die "in the machine: $(tail -n 100 "$machine_dir/console" "$machine_dir/qemu.log")"
 say "passed in $((SECONDS - before)) s"

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "plugins/child.h"
 
 #define LONG_MS 20000u
@@ -130,6 +131,47 @@ static void a_function_s_answer_and_error_come_back(void **state UNUSED)
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left, dead or alive */
 }
 
+static int complain(void *arg, int fd UNUSED, struct error *e UNUSED)
+{
+	log_warn("%s", (const char *)arg);
+	fprintf(stdout, "not to be seen\n");
+	return 0;
+}
+
+/* Takes what goes to stderr meanwhile. */
+static void call_and_read_log(char text[static 256])
+{
+	char word[] = "a warning";
+	int fds[2], old = dup(2);
+	struct error e;
+	ssize_t n;
+
+	assert_int_equal(pipe(fds), 0);
+	dup2(fds[1], 2);
+	close(fds[1]);
+	log_init("test-child");
+	assert_int_equal(child_call(complain, word, LONG_MS, 100, NULL, &e), 0);
+	dup2(old, 2);
+	close(old);
+	n = read(fds[0], text, 255);
+	assert_true(n >= 0);
+	text[n] = '\0';
+	close(fds[0]);
+}
+
+static void what_a_function_logs_goes_where_ours_goes(void **state UNUSED)
+{
+	char text[256];
+
+	setenv("SXM_LOG", "stderr", 1);
+	call_and_read_log(text);
+	assert_non_null(strstr(text, "a warning"));
+	assert_null(strstr(text, "seen"));
+	unsetenv("SXM_LOG");
+	call_and_read_log(text);
+	assert_string_equal(text, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -139,6 +181,7 @@ int main(void)
 		cmocka_unit_test(what_hangs_is_ended_with_all_it_started),
 		cmocka_unit_test(a_daemon_that_keeps_the_output_is_not_waited_for),
 		cmocka_unit_test(a_function_s_answer_and_error_come_back),
+		cmocka_unit_test(what_a_function_logs_goes_where_ours_goes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

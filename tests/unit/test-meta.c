@@ -151,6 +151,25 @@ static void what_a_killed_verb_left_is_swept_and_nothing_else(void **state UNUSE
 	exists(".f.raw.new", false);
 }
 
+static void with_its_SR_goes_what_is_half_written_however_new(void **state UNUSED)
+{
+	static const char *const ours[] = { "sxm-sr.json", "sxm-sr.json.AbCdEf.tmp", "v.json.AbCdEf.tmp", "v.cbt.AbCdEf.tmp", "sxm-sr.lock",
+					    "sxm-sr.group.0a0b0c0d-1111-2222-3333-444455550000.AbCdEf.tmp", ".sxm-sr.listing",
+					    "sxm-sr.chains", "sxm-sr.coalesce" };
+	static const char *const not_ours[] = { "notes.tmp", "v.raw", "v.json.damaged" };
+	struct error e;
+
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		put(ours[i], "");
+	for (size_t i = 0; i < ARRAY_LEN(not_ours); i++)
+		put(not_ours[i], "");
+	assert_int_equal(meta_sr_remove(dir, &e), 0);
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		exists(ours[i], false);
+	for (size_t i = 0; i < ARRAY_LEN(not_ours); i++)
+		exists(not_ours[i], true);
+}
+
 static void a_directory_that_cannot_be_read_is_not_an_empty_one(void **state UNUSED)
 {
 	struct jsonspec_list keys;
@@ -337,6 +356,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN_DIR(volumes_are_listed_in_order_and_other_files_are_not),
+		IN_DIR(with_its_SR_goes_what_is_half_written_however_new),
 		IN_DIR(what_a_killed_verb_left_is_swept_and_nothing_else),
 		IN_DIR(a_directory_that_cannot_be_read_is_not_an_empty_one),
 		IN_DIR(a_volume_with_a_damaged_record_is_still_shown),
