@@ -10,7 +10,16 @@
  *
  * How, and why it may be killed anywhere: merge.c. The locks are inherited by qemu-img: nobody takes them while one of a process
  * that was killed still writes.
- * Can fail: a full disk (B0 grows by what B1 has before B1 goes), a damaged image. Then that pair stays, and it is said.
+ * Can fail: a full disk (B0 grows by what B1 has before B1 goes), a damaged image, a leaf that is in use on another host. Then
+ * that is tried again by the same process, less and less often; meanwhile it lets another host's have the directory, for whom it
+ * may be possible. When that was in vain for ten minutes it ends.
+ *
+ *      SXM_RUN_DIR/coalesce/ID          the lock of who does it
+ *                           ID.again    somebody asked for it: whoever has the lock looks once more
+ *                           ID.doing    what was asked for is being done (modified in 1970), or was given up (when that was)
+ *
+ * So what a killed one left undone is known, and what was asked for while the qemu-img of a killed one still had the lock: the
+ * next verb that has to do with the SR starts another one, and ten minutes after one gave up, too.
  */
 #include "plugins/coalesce.h"
 
@@ -34,9 +43,13 @@
 #include "plugins/program.h"
 #include "plugins/vdi-id.h"
 
-#define PATIENCE_MS 600000u /* with leaves that are in use elsewhere, all in all */
+#define PATIENCE_MS 600000u /* with what cannot be done, all in all */
+#define ROUND_MS 5000u      /* of that, without a longer pause */
 #define RETRY_MIN_MS 50u
-#define RETRY_MAX_MS 5000u
+#define PAUSE_MIN_MS 1000u  /* between two rounds; each is twice as long as the last one */
+#define PAUSE_MAX_MS 60000u
+#define LOOK_MS 100u        /* while it pauses: is it asked for? */
+#define REST_S 600          /* after one gave up */
 #define STOP_TRIES 500u /* 10 s */
 #define NOT_NOW_MAX 64u
 #define IOPRIO_IDLE (3 << 13)
@@ -78,15 +91,32 @@ static char *mark_path(const char *dir)
 	return host_path(dir, ".again");
 }
 
+static char *doing_path(const char *dir)
+{
+	return host_path(dir, ".doing");
+}
+
+static void sleep_ms(unsigned ms)
+{
+	const struct timespec pause = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * (long)NS_PER_MS };
+
+	nanosleep(&pause, NULL);
+}
+
 /* --- the process */
 
 struct worker {
 	const char *dir;
-	int host_lock, sr_lock;     /* owned */
-	unsigned waited_ms, pause_ms;
-	size_t left;                /* pairs that cannot be merged: so many of them are passed over */
+	char *mark, *doing;                     /* owned */
+	int host_lock, sr_lock;                 /* owned */
+	unsigned waited_ms, round_ms, retry_ms; /* in vain; in this round; the last time */
+	unsigned pause_ms;                      /* the last pause */
+	struct merge committed;                 /* the last one that was: it need not be again when it could not be finished */
+	size_t left;                            /* pairs that cannot be merged: so many of them are passed over in this round */
 	char left_upper[NOT_NOW_MAX][TREE_NAME_TEXT];
 };
+
+enum outcome { DONE, LEFT, HOPELESS };
 
 static void note(struct worker *w, const char *text)
 {
@@ -104,17 +134,27 @@ static void note(struct worker *w, const char *text)
 		log_debug("%s: %s", w->dir, strerror(errno));
 }
 
-/* The longer the last ones were in vain. False: that was long enough. */
+/* The longer the last ones were in vain. False: that was long enough for this round. */
 static bool wait_a_while(struct worker *w)
 {
-	struct timespec pause;
+	if (w->round_ms >= ROUND_MS)
+		return false;
+	w->retry_ms = MIN(MAX(2 * w->retry_ms, RETRY_MIN_MS), ROUND_MS);
+	w->round_ms += w->retry_ms;
+	w->waited_ms += w->retry_ms;
+	sleep_ms(w->retry_ms);
+	return true;
+}
 
+/* Before another round. False: that was in vain for too long. */
+static bool pause_a_while(struct worker *w)
+{
 	if (w->waited_ms >= PATIENCE_MS)
 		return false;
-	w->pause_ms = MIN(MAX(2 * w->pause_ms, RETRY_MIN_MS), RETRY_MAX_MS);
+	w->pause_ms = MIN(MAX(2 * w->pause_ms, PAUSE_MIN_MS), PAUSE_MAX_MS);
 	w->waited_ms += w->pause_ms;
-	pause = (struct timespec) { .tv_sec = w->pause_ms / 1000, .tv_nsec = w->pause_ms % 1000 * (long)NS_PER_MS };
-	nanosleep(&pause, NULL);
+	for (unsigned ms = 0; ms < w->pause_ms && access(w->mark, F_OK) == -1; ms += LOOK_MS)
+		sleep_ms(LOOK_MS);
 	return true;
 }
 
@@ -152,7 +192,7 @@ static int insist(struct worker *w, const struct merge *p, merge_fn *fn, struct 
 		int r = merge_held(w->dir, p, fn, e);
 
 		if (r != 1) {
-			w->pause_ms = 0;
+			w->retry_ms = 0;
 			return r;
 		}
 		snprintf(text, sizeof(text), "%.100s is not merged yet: %.250s", p->upper, e->text);
@@ -170,8 +210,9 @@ static int merge(struct worker *w, const struct merge *p, struct error *e)
 	if (insist(w, p, p->lower_bytes < p->upper_bytes ? merge_make_longer : NULL, e) == -1)
 		return -1;
 	note(w, text);
-	if (merge_commit(w->dir, p, e) == -1)
+	if (!merge_is_same(p, &w->committed) && merge_commit(w->dir, p, e) == -1)
 		return -1;
+	w->committed = *p;
 	return insist(w, p, merge_take_name, e);
 }
 
@@ -179,13 +220,14 @@ static void leave(struct worker *w, const struct merge *p, const struct error *e
 {
 	char text[400];
 
-	snprintf(text, sizeof(text), "%.100s could not be merged: %.250s", p->upper, e->text);
-	log_error("%s: %s", w->dir, text);
+	snprintf(text, sizeof(text), "%.100s is not merged yet: %.250s", p->upper, e->text);
+	if (w->pause_ms == 0) /* it was not tried before */
+		log_warn("%s: %s; it will be tried again", w->dir, text);
 	note(w, text);
 	strcpy(w->left_upper[w->left++], p->upper);
 }
 
-static void work(struct worker *w)
+static enum outcome work(struct worker *w)
 {
 	struct merge p;
 	struct error e;
@@ -193,15 +235,18 @@ static void work(struct worker *w)
 	while (w->left < NOT_NOW_MAX) {
 		int r = tree_collect(w->dir, &e) == -1 ? -1 : find_pair(w, &p, &e);
 
-		if (r == -1)
+		if (r == -1) {
 			log_error("%s: %s", w->dir, e.text);
+			return HOPELESS; /* until somebody repairs it */
+		}
 		if (r)
-			return;
+			break;
 		if (merge(w, &p, &e) == 0)
 			log_info("%s/%s is now part of %s", w->dir, p.lower, p.upper);
 		else if (e.err != ESTALE)
 			leave(w, &p, &e);
 	}
+	return w->left ? LEFT : DONE;
 }
 
 /* Inherited by what this process runs. */
@@ -261,40 +306,88 @@ static int take_sr_lock(struct worker *w, struct error *e)
 	}
 }
 
-static int work_locked(struct worker *w)
+/* Once all there is, as far as that can be. */
+static enum outcome work_locked(struct worker *w)
 {
+	enum outcome outcome;
 	struct error e;
 
-	if (write_pid(w->host_lock, &e) == -1 || take_sr_lock(w, &e) == -1) {
-		log_error("%s is not coalesced: %s", w->dir, e.text);
-		return 1;
+	w->round_ms = w->retry_ms = 0;
+	w->left = 0;
+	if (take_sr_lock(w, &e) == -1) {
+		log_line(e.err == EBUSY ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "%s is not coalesced: %s", w->dir, e.text);
+		return e.err == EBUSY ? LEFT : HOPELESS;
 	}
 	note(w, "looking for what can be merged");
-	work(w);
-	if (!w->left)
+	outcome = work(w);
+	if (outcome == DONE)
 		note(w, "has ended: nothing is left to merge");
-	close(w->sr_lock);
-	return w->left ? 1 : 0;
+	close(take_fd(&w->sr_lock));
+	return outcome;
+}
+
+/* The time says whether it is being done, or when it was given up. */
+static void date(const char *doing, time_t when)
+{
+	const struct timespec times[] = { { .tv_sec = when }, { .tv_sec = when } };
+
+	if (utimensat(AT_FDCWD, doing, times, AT_SYMLINK_NOFOLLOW) == -1 && errno != ENOENT)
+		log_debug("%s: %s", doing, strerror(errno));
+}
+
+/* With the host's lock. */
+static enum outcome work_until_done(struct worker *w)
+{
+	for (;;) {
+		enum outcome outcome;
+
+		if (rename(w->mark, w->doing) == 0)
+			w->waited_ms = w->pause_ms = 0;
+		date(w->doing, 0);
+		outcome = work_locked(w);
+		if (outcome == DONE) {
+			unlink(w->doing);
+			return outcome;
+		}
+		if (outcome == LEFT && pause_a_while(w))
+			continue;
+		date(w->doing, time(NULL));
+		log_error("%s is not coalesced for now", w->dir);
+		return outcome;
+	}
+}
+
+static int run(struct worker *w)
+{
+	enum outcome outcome = DONE;
+	struct error e;
+
+	while (w->host_lock >= 0 || (w->host_lock = take_host_lock(w->dir, &e)) >= 0) {
+		outcome = HOPELESS;
+		if (write_pid(w->host_lock, &e) == 0)
+			outcome = work_until_done(w);
+		else
+			log_error("%s is not coalesced: %s", w->dir, e.text);
+		close(take_fd(&w->host_lock));
+		if (access(w->mark, F_OK) == -1) /* made before its maker found the lock taken */
+			break;
+	}
+	return outcome == DONE ? 0 : 1;
 }
 
 int coalesce_main(const char *dir, int lock)
 {
-	CLEANUP_FREE char *mark = mark_path(dir);
-	struct worker w = { .dir = dir, .host_lock = lock, .sr_lock = -1 };
+	struct worker w = { .dir = dir, .mark = mark_path(dir), .doing = doing_path(dir), .host_lock = lock, .sr_lock = -1 };
 	struct error e;
-	int status = 0;
+	int status = 1;
 
 	umask(077);
 	if (nice(19) == -1 || syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE) == -1)
 		log_debug("the priority stays: %s", strerror(errno));
-	while (mark && (w.host_lock >= 0 || (w.host_lock = take_host_lock(dir, &e)) >= 0)) {
-		unlink(mark);
-		status = work_locked(&w);
-		close(w.host_lock);
-		w.host_lock = -1;
-		if (access(mark, F_OK) == -1) /* made before its maker found the lock taken */
-			break;
-	}
+	if (w.mark && w.doing && (lock >= 0 || make_mark(w.mark, &e) == 0)) /* started by hand it is to be known, too */
+		status = run(&w);
+	free(w.mark);
+	free(w.doing);
 	return status;
 }
 
@@ -320,18 +413,18 @@ static void become_worker(const char *program, const char *dir, int lock)
 	_exit(127);
 }
 
-/* The lock is passed on: from here on coalesce_stop() finds it. Whoever has it looks for the mark when it has let go of it. */
-void coalesce_start(const char *dir)
+/* The lock is passed on: from here on coalesce_stop() finds it. -1 + e: EBUSY, somebody has it. */
+static int start_worker(const char *dir, struct error *e)
 {
-	CLEANUP_FREE char *mark = mark_path(dir);
 	CLEANUP_LOCK int lock = -1;
 	char program[PATH_MAX];
-	struct error e = { 0 };
-	pid_t pid = -1;
+	pid_t pid;
 
-	if (mark && make_mark(mark, &e) == 0 && program_find("sxm-smapi", program, &e) == 0 &&
-	    (lock = take_host_lock(dir, &e)) >= 0 && ftruncate(lock, 0) == 0) /* the last one's pid: it may be another's by now */
-		pid = fork();
+	if (program_find("sxm-smapi", program, e) == -1 || (lock = take_host_lock(dir, e)) < 0)
+		return -1;
+	if (ftruncate(lock, 0) == -1) /* the last one's pid: it may be another's by now */
+		return error_errno(e, errno, "write to its lock");
+	pid = fork();
 	if (pid == 0) {
 		setsid();
 		if (fork() == 0)
@@ -340,8 +433,52 @@ void coalesce_start(const char *dir)
 	}
 	while (pid > 0 && waitpid(pid, NULL, 0) == -1 && errno == EINTR)
 		;
-	if (lock < 0 && e.err != EBUSY)
+	return pid > 0 ? 0 : error_errno(e, errno, "fork");
+}
+
+/* Whoever has the lock looks for the mark when it has let go of it. */
+void coalesce_start(const char *dir)
+{
+	CLEANUP_FREE char *mark = mark_path(dir);
+	struct error e;
+
+	if (!mark)
+		out_of_memory(&e);
+	if ((!mark || make_mark(mark, &e) == -1 || start_worker(dir, &e) == -1) && e.err != EBUSY)
 		log_warn("%s is not coalesced: %s", dir, e.text);
+}
+
+static bool is_due(const char *doing)
+{
+	time_t now = time(NULL);
+	struct stat st;
+
+	return lstat(doing, &st) == 0 && (st.st_mtime > now || now - st.st_mtime >= REST_S);
+}
+
+void coalesce_resume(const char *dir)
+{
+	CLEANUP_FREE char *mark = mark_path(dir);
+	CLEANUP_FREE char *doing = doing_path(dir);
+	struct error e;
+
+	if (!mark || !doing || (access(mark, F_OK) == -1 && !is_due(doing)))
+		return;
+	if (start_worker(dir, &e) == 0)
+		log_info("%s is coalesced again: something was left to merge", dir);
+	else if (e.err != EBUSY)
+		log_warn("%s is not coalesced: %s", dir, e.text);
+}
+
+void coalesce_forget(const char *dir)
+{
+	CLEANUP_FREE char *mark = mark_path(dir);
+	CLEANUP_FREE char *doing = doing_path(dir);
+
+	if (mark)
+		unlink(mark);
+	if (doing)
+		unlink(doing);
 }
 
 int coalesce_stop(const char *dir, struct error *e)

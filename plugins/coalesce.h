@@ -5,7 +5,7 @@
  *      leaf -> B1.base -> B0.base        where nothing but B1 stands on B0:        leaf -> B1.base
  *
  * One at a time in a directory, on whatever host. It is started by whoever left something to merge, and ends when nothing is, or
- * when what there is has been in use on another host for too long.
+ * when what there is could not be merged for ten minutes. Then, and when it is killed, whatever verb comes starts it again.
  */
 #ifndef SXM_PLUGINS_COALESCE_H
 #define SXM_PLUGINS_COALESCE_H
@@ -16,6 +16,10 @@
 
 /* Sees to it that it runs. Does not wait for it. */
 void coalesce_start(const char *dir);
+/* If something was left to merge on this host, and nobody does it: as coalesce_start(). Asks no file of the directory. */
+void coalesce_resume(const char *dir);
+/* The SR is not attached here any more: what was left, the next SR.attach finds. */
+void coalesce_forget(const char *dir);
 /* It uses no file of the directory any more. -1 + e: ETIMEDOUT. */
 int coalesce_stop(const char *dir, struct error *e);
 struct coalesce_state {

@@ -50,6 +50,13 @@ bool merge_is_possible(const struct tree *t, const struct tree_node *upper)
 	return upper->bytes >= lower->bytes && (lower->parent == TREE_NONE || t->node[lower->parent].bytes <= lower->bytes);
 }
 
+bool merge_is_same(const struct merge *a, const struct merge *b)
+{
+	/* Names are uuids; numbers of inodes are used again. */
+	return strcmp(a->upper, b->upper) == 0 && strcmp(a->lower, b->lower) == 0 && a->upper_inode == b->upper_inode &&
+	       a->lower_inode == b->lower_inode && a->lower_bytes == b->lower_bytes;
+}
+
 static bool stands_on(const struct tree *t, const struct tree_node *n, size_t base)
 {
 	/* A circle stands on nothing that is asked for. */

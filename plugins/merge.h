@@ -17,6 +17,9 @@ struct merge {
 bool merge_is_possible(const struct tree *t, const struct tree_node *upper);
 void merge_init(struct merge *p, const struct tree *t, const struct tree_node *upper);
 
+/* Are they the same two? What was committed of one is of the other. */
+bool merge_is_same(const struct merge *a, const struct merge *b);
+
 /* The steps. -1 + e; ESTALE: the two are not as they were. */
 typedef int merge_fn(const char *dir, const struct merge *p, struct error *e);
 /* fn, while nobody has the leaves open that stand on upper; with fn NULL: could that be? 1 + e: not now. */

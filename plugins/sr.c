@@ -289,6 +289,8 @@ int sr_detach(struct smapi_call *call, char **result, struct failure *f)
 		return failure_from(f, FAILURE_SR_IN_USE, &e);
 	if (dir && type->detach && type->detach(type, dir, f) == -1)
 		return -1;
+	if (dir)
+		coalesce_forget(dir);
 	note_detached(handle);
 	return smapi_unit(result, f);
 }
@@ -376,6 +378,7 @@ int sr_destroy(struct smapi_call *call, char **result, struct failure *f)
 	}
 	if (type->destroy && type->destroy(type, dir, f) == -1) /* no SR.detach will follow */
 		return -1;
+	coalesce_forget(dir);
 	note_detached(handle);
 	return smapi_unit(result, f);
 }

@@ -23,7 +23,9 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "plugins/bounded.h"
+#include "plugins/coalesce.h"
 #include "plugins/smapi.h"
+#include "plugins/uri.h"
 
 #define AT(member) offsetof(struct smapi_args, member)
 #define TEXT(member) { #member, JS_STRING, AT(member) }
@@ -277,6 +279,16 @@ static void note(const struct smapi_call *call, uint64_t started_ns, const struc
 		 a->dbg ? (int)MIN(strcspn(a->dbg, "\r\n"), (size_t)100) : 0, a->dbg ? a->dbg : "");
 }
 
+/* What was left to be done in the background, as whoever did it was killed, or gave up. */
+static void resume(const struct smapi_args *a)
+{
+	struct error e;
+	CLEANUP_FREE char *dir = a->sr ? uri_path(a->sr, "file", &e) : NULL;
+
+	if (dir)
+		coalesce_resume(dir);
+}
+
 static int do_it(const struct verb *verb, struct smapi_call *call, char **result, struct failure *f)
 {
 	const struct smapi_args *a = &call->args;
@@ -305,6 +317,8 @@ static int run(const struct verb *verb, struct smapi_call *call, char **args, ch
 	if ((is_json ? decode_input(&spec, &call->args, &e) : decode_arguments(&spec, args, &call->args, &e)) == -1)
 		return failure_from(f, FAILURE_REQUEST, &e);
 	r = do_it(verb, call, result, f);
+	if (r == 0)
+		resume(&call->args);
 	if (verb->is_change || r == -1)
 		note(call, (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec, r == -1 ? f : NULL);
 	jsonspec_clear(&spec, &call->args);

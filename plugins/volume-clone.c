@@ -21,9 +21,11 @@
 
 #include "base/cleanup.h"
 #include "plugins/chain.h"
+#include "plugins/coalesce.h"
 #include "plugins/datapath.h"
 #include "plugins/joint.h"
 #include "plugins/image.h"
+#include "plugins/tree.h"
 #include "plugins/volume.h"
 
 /* --- the record */
@@ -146,6 +148,9 @@ static int clone(struct smapi_call *call, bool is_snapshot, char **result, struc
 	r = clone_in(&sr, call->args.key, new_key, is_snapshot, f);
 	if (r == 0)
 		r = volume_answer(sr.dir, new_key, result, f);
+	/* What it stands on may have been left by another host, as it is in use on this one. */
+	if (r == 0 && sr.meta.is_shared && tree_has_bases(sr.dir))
+		coalesce_start(sr.dir);
 	sr_close(&sr);
 	return r;
 }

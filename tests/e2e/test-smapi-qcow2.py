@@ -116,7 +116,7 @@ class Store:
     def coalescer(self):
         """The process, or None."""
         for name in os.listdir(os.path.join(host.run_dir, "coalesce")) if os.path.isdir(os.path.join(host.run_dir, "coalesce")) else ():
-            if name.endswith(".again"):
+            if name.endswith((".again", ".doing", ".log")):
                 continue
             with open(os.path.join(host.run_dir, "coalesce", name)) as f, contextlib.suppress(OSError, ValueError):
                 pid = int(f.read())
@@ -128,7 +128,7 @@ class Store:
     def has_ended(self):
         """Nobody merges, nor is about to."""
         lock = os.path.join(host.run_dir, "coalesce")
-        names = [n for n in os.listdir(lock) if not n.endswith(".again")] if os.path.isdir(lock) else []
+        names = [n for n in os.listdir(lock) if not n.endswith((".again", ".doing", ".log"))] if os.path.isdir(lock) else []
         return all(subprocess.run(["flock", "-n", os.path.join(lock, n), "true"]).returncode == 0 for n in names)
 
     def merged(self):
@@ -415,6 +415,97 @@ def test_chains_are_merged_and_that_is_told():
     assert "1 images that others stand on; 0 can be merged, 0 can be removed" in report and "nothing is left to merge" in report, report
     qcow2.check()
     assert subprocess.run(["qemu-img", "check", qcow2.path(second)], capture_output=True).returncode == 0
+    qcow2.empty()
+
+
+def elsewhere(key):
+    """Somebody has the leaf open who is none of ours. Ended by communicate()."""
+    holder = subprocess.Popen(["flock", qcow2.path(key), "-c", "echo held; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def coalesce_files(suffix):
+    directory = os.path.join(host.run_dir, "coalesce")
+    return [os.path.join(directory, n) for n in os.listdir(directory) if n.endswith(suffix)]
+
+
+def killed_in_the_midst():
+    """(volume, who has it open): its bases could be merged but for him, and who waited for that was killed."""
+    v, first, _ = make_pair(4)
+    holder = elsewhere(v)
+    qcow2.destroy(first)
+    until_true("it says why it waits", lambda: "is not merged yet" in host.call("Plugin.diagnostics"))
+    os.kill(qcow2.coalescer(), signal.SIGKILL)
+    until_true("it has ended", qcow2.has_ended)
+    return v, holder
+
+
+def test_what_a_killed_one_left_is_done_when_a_verb_comes():
+    v, holder = killed_in_the_midst()
+    holder.communicate("\n")
+    time.sleep(0.2)
+    assert qcow2.has_ended() and len(qcow2.chain(v)) == 3, "nobody does it"
+    qcow2.call("SR.ls")
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 2
+    qcow2.check()
+    assert not coalesce_files(".doing") and not coalesce_files(".again")
+    qcow2.empty()
+
+
+def test_what_one_gave_up_is_done_after_a_while():
+    v, holder = killed_in_the_midst()
+    doing, = coalesce_files(".doing")
+    holder.communicate("\n")
+    os.utime(doing)  # as one that gave up does
+    qcow2.call("Volume.stat", key=v)
+    time.sleep(0.2)
+    assert qcow2.has_ended() and len(qcow2.chain(v)) == 3, "a moment after that it would be in vain"
+    os.utime(doing, (time.time() - 601,) * 2)
+    qcow2.call("Volume.stat", key=v)
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 2
+    qcow2.check()
+    qcow2.empty()
+
+
+def test_what_is_asked_for_while_a_killed_one_s_qemu_img_dies():
+    v, first, second = make_pair(4)
+    lock, = [n for n in coalesce_files("") if os.path.basename(n).startswith("q-") and not n.endswith((".again", ".doing", ".log"))]
+    dying = subprocess.Popen(["flock", lock, "-c", "echo held; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert dying.stdout.readline() == "held\n"
+    qcow2.destroy(first)
+    qcow2.call("SR.ls")
+    assert len(qcow2.chain(v)) == 3
+    dying.communicate("\n")
+    qcow2.call("SR.stat")
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 2
+    qcow2.check()
+    qcow2.empty()
+
+
+def test_what_fails_is_tried_again_by_itself():
+    v, first, second = make_pair(4)
+    bin_dir, tries = os.path.join(host.dir, "bin"), os.path.join(host.dir, "tries")
+    os.mkdir(bin_dir)
+    with open(os.path.join(bin_dir, "qemu-img"), "w") as f:
+        f.write(f"""#!/bin/sh
+[ "$1" != commit ] || {{ echo x >>{tries}; [ "$(wc -l <{tries})" -gt 2 ] || {{ echo 'No space left on device' >&2; exit 1; }}; }}
+PATH=${{PATH#*:}} exec qemu-img "$@"
+""")
+        os.fchmod(f.fileno(), 0o755)
+    path = host.env["PATH"]
+    host.env["PATH"] = f"{bin_dir}:{path}"
+    qcow2.destroy(first)
+    host.env["PATH"] = path
+    until_true("it says why not", lambda: len(qcow2.chain(v)) == 2 or "No space" in host.call("Plugin.diagnostics"))
+    until_true("it is tried again", lambda: len(qcow2.chain(v)) == 2, 30)
+    with open(tries) as f:
+        assert f.read() == "x\n" * 3
+    qcow2.merged()
+    qcow2.check()
     qcow2.empty()
 
 
