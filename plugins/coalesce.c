@@ -246,6 +246,8 @@ static enum outcome work(struct worker *w)
 		else if (e.err != ESTALE)
 			leave(w, &p, &e);
 	}
+	if (merge_blank_leaves(w->dir, &e) == -1)
+		log_error("%s: %s", w->dir, e.text);
 	return w->left ? LEFT : DONE;
 }
 

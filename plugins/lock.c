@@ -72,13 +72,17 @@ int lock_make(const char *path, enum lock_mode mode, struct error *e)
 
 static int try(const char *path, int flags, int how, struct error *e)
 {
-	CLEANUP_CLOSE int fd = open_file(path, flags, e);
+	for (;;) {
+		CLEANUP_CLOSE int fd = open_file(path, flags, e);
 
-	if (fd < 0)
-		return -1;
-	if (flock(fd, how | LOCK_NB) == -1)
-		return errno == EWOULDBLOCK ? error_set(e, EBUSY, "%s is in use", path) : error_errno(e, errno, "lock %s", path);
-	return take_fd(&fd);
+		if (fd < 0)
+			return -1;
+		if (flock(fd, how | LOCK_NB) == -1)
+			return errno == EWOULDBLOCK ? error_set(e, EBUSY, "%s is in use", path)
+						    : error_errno(e, errno, "lock %s", path);
+		if (is_current(fd, path))
+			return take_fd(&fd);
+	}
 }
 
 int lock_try(const char *path, struct error *e)

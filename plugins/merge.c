@@ -8,6 +8,11 @@
  *          |   commit: what it has is written into the lower one, which nobody reads but through it
  *        lower                        B0    rename to B1's name: it has what both had, and no image is told of another base
  *
+ * A leaf that was never written to, alone on its base, and halted: no data is moved, the base is renamed to the leaf's name.
+ *
+ *        leaf (blank) --> base        leaf, that was the base        a volume whose snapshot is gone, before its next start; a
+ *                                                                    snapshot whose volume is gone
+ *
  * Killed anywhere it leaves B1 and B0, or the new B1; what was committed is committed again. Nothing but B1 can come to stand on
  * B0 meanwhile: who makes an image on B0 makes it of another that stands there (image-qcow2.c).
  */
@@ -18,13 +23,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "plugins/hold.h"
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
 #include "plugins/qemu-img.h"
+#include "qcow2/qcow2-chain.h"
 
 static int out_of_memory(struct error *e)
 {
@@ -236,4 +244,62 @@ int merge_commit(const char *dir, const struct merge *p, struct error *e)
 	if (!described)
 		return -1;
 	return qemu_img_commit(described, e) == 0 ? sync_file(lower, e) : -1;
+}
+
+/* --- leaves */
+
+/* Was it never written to, and is it what was scanned? fd has its lock. */
+static bool is_blank(int fd, const struct tree_node *leaf)
+{
+	struct qcow2_header h;
+	struct error e;
+	struct stat st;
+	bool is = false;
+
+	return fstat(fd, &st) == 0 && st.st_ino == leaf->inode && qcow2_read_header(fd, leaf->name, &h, &e) == 0 &&
+	       strcmp(h.backing, leaf->on) == 0 && (int64_t)h.size_bytes == leaf->bytes &&
+	       qcow2_is_blank(fd, &h, &is, &e) == 0 && is;
+}
+
+/* Under the lock of the tree. Nobody but the leaf stands on base, and nobody reads the leaf: so nobody has base open. */
+static int replace_leaf(const char *dir, const struct tree_node *leaf, const struct tree_node *base, struct error *e)
+{
+	CLEANUP_FREE char *from = join(dir, base->name);
+	CLEANUP_FREE char *to = join(dir, leaf->name);
+	CLEANUP_LOCK int lock = -1;
+	struct failure f;
+	int err;
+
+	if (!from || !to)
+		return out_of_memory(e);
+	lock = lock_try(to, e);
+	if (lock < 0 || !is_blank(lock, leaf) || ownership_check(to, &f) == -1)
+		return 0; /* it is in use, or not as it was */
+	if (rename(from, to) == -1)
+		return error_errno(e, errno, "rename %s", from);
+	err = image_sync_dir(dir);
+	if (err)
+		return error_errno(e, err, "make the new %s durable", to);
+	log_info("%s is now what it stood on alone", to);
+	return 0;
+}
+
+int merge_blank_leaves(const char *dir, struct error *e)
+{
+	CLEANUP_LOCK int lock = tree_lock(dir, e);
+	struct tree t;
+	int r = 0;
+
+	if (lock < 0 || tree_scan(dir, &t, e) == -1)
+		return -1;
+	for (size_t i = 0; r == 0 && i < t.count; i++) {
+		const struct tree_node *leaf = &t.node[i];
+		const struct tree_node *base = leaf->parent == TREE_NONE ? NULL : &t.node[leaf->parent];
+
+		if (!leaf->is_base && !leaf->is_passing && base && base->is_base && base->children == 1 &&
+		    base->bytes == leaf->bytes)
+			r = replace_leaf(dir, leaf, base, e);
+	}
+	tree_clear(&t);
+	return r;
 }

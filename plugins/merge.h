@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * merge - one base of two: what coalesce.c does step by step
+ * merge - one image of two: what coalesce.c does step by step
  */
 #ifndef SXM_PLUGINS_MERGE_H
 #define SXM_PLUGINS_MERGE_H
@@ -27,5 +27,9 @@ int merge_held(const char *dir, const struct merge *p, merge_fn *fn, struct erro
 merge_fn merge_make_longer; /* held: lower gets upper's size */
 merge_fn merge_commit;      /* upper's data into lower. May take long, and nobody waits */
 merge_fn merge_take_name;   /* held: lower is upper */
+
+/* A leaf alone on its base that was never written to, and that nobody has open, becomes that base: all of them. -1 + e: it is not
+ * known which. */
+int merge_blank_leaves(const char *dir, struct error *e);
 
 #endif

@@ -509,6 +509,46 @@ PATH=${{PATH#*:}} exec qemu-img "$@"
     qcow2.empty()
 
 
+def test_a_leaf_never_written_to_becomes_what_it_stands_on():
+    v = qcow2.create()
+    for i in range(4):  # whatever often it is snapshotted
+        qcow2.write(v, i, 1 + i)
+        for _ in range(3):
+            qcow2.destroy(qcow2.snapshot(v))
+        qcow2.merged()
+        assert qcow2.chain(v) == [f"{v}.qcow2"] and not qcow2.bases(), qcow2.chain(v)
+        qcow2.check()
+    s = qcow2.snapshot(v)
+    holder = elsewhere(v)
+    qcow2.destroy(s)
+    until_true("it has ended", qcow2.has_ended)
+    assert len(qcow2.chain(v, True)) == 2, "it is in use"
+    holder.communicate("\n")
+    qcow2.resize(v, 5 * MIB)
+    qcow2.destroy(qcow2.create())
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 2, "it is longer than what it stands on"
+    qcow2.write(v, 9, 9)
+    qcow2.destroy(qcow2.snapshot(v))
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 1
+    s = qcow2.snapshot(v)
+    qcow2.write(v, 9, 10)
+    qcow2.destroy(s)
+    qcow2.merged()
+    assert len(qcow2.chain(v)) == 2, "it was written to"
+    qcow2.check()
+    qcow2.write(v, 70, 7)
+    s = qcow2.snapshot(v)
+    qcow2.destroy(v)
+    qcow2.merged()
+    assert len(qcow2.chain(s)) == 2 - (len(qcow2.bases()) == 0), "a snapshot whose volume is gone"
+    assert not qcow2.call("Volume.stat", key=s)["read_write"]
+    qcow2.check()
+    assert subprocess.run(["qemu-img", "check", qcow2.path(s)], capture_output=True).returncode == 0
+    qcow2.empty()
+
+
 def attach():
     for name in os.listdir(qcow2.dir):
         if name.endswith(".tmp"):  # half-written records go when they are an hour old
