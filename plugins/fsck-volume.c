@@ -23,6 +23,7 @@
 #include "plugins/datapath.h"
 #include "plugins/fsck-private.h"
 #include "plugins/image.h"
+#include "plugins/joint.h"
 #include "plugins/lock.h"
 #include "plugins/volume.h"
 
@@ -362,9 +363,22 @@ static int drop_passing(struct fsck *f, const char *name, const char *key, const
 	return is_same && unlink(image_path) == -1 ? error_errno(e, errno, "remove %s", image_path) : 0; /* it is aside */
 }
 
-void fsck_passing(struct fsck *f, const char *name)
+/* A record that is being written is seconds old. With the SR's lock nobody makes a group. */
+static void half_written(struct fsck *f, const char *name, const struct stat *st)
 {
 	size_t bytes = strlen(name);
+
+	if (bytes <= 4 || strcmp(name + bytes - 4, ".tmp") != 0)
+		return;
+	if (strncmp(name, JOINT_PREFIX, strlen(JOINT_PREFIX)) == 0)
+		fsck_aside(f, name, "%s is half written: what says of snapshots that were to be taken together whether they were",
+			   name);
+	else if (strstr(name, ".json.") && (!S_ISREG(st->st_mode) || time(NULL) - st->st_mtime > HALF_WRITTEN_S))
+		fsck_aside(f, name, "%s is a record half written", name);
+}
+
+void fsck_passing(struct fsck *f, const char *name)
+{
 	char key[META_KEY_MAX + 1], suffix[24];
 	struct stat st;
 	struct error e;
@@ -380,8 +394,5 @@ void fsck_passing(struct fsck *f, const char *name)
 			fsck_done(f, drop_passing(f, name, key, *format, &e), &e);
 		return;
 	}
-	/* A record that is being written is seconds old. */
-	if (bytes > 4 && strcmp(name + bytes - 4, ".tmp") == 0 && strstr(name, ".json.") &&
-	    (!S_ISREG(st.st_mode) || time(NULL) - st.st_mtime > HALF_WRITTEN_S))
-		fsck_aside(f, name, "%s is a record half written", name);
+	half_written(f, name, &st);
 }
