@@ -258,6 +258,38 @@ def test_one_after_the_other_is_not_one_moment():
     destroy_all(*disks)
 
 
+def stand_still(writers, seconds=0.2):
+    counts = [w.count for w in writers]
+    time.sleep(seconds)
+    return counts == [w.count for w in writers]
+
+
+def test_all_are_held_before_the_slowest_is():
+    """In a group's order of disks the second one's process is stopped. All others are held meanwhile, also those behind it, and are
+    taken only when that one is held."""
+    for sr in DIRS:
+        disks = sorted((Disk(sr) for _ in range(4)), key=lambda d: d.key)
+        slow = host.control(disks[1].key, "hello")["ok"]["pid"]
+        counting, third = Writer([disks[3], disks[0]]), Writer([disks[2]])
+        for w in counting, third:
+            w.goes_on()
+        os.kill(slow, signal.SIGSTOP)
+        command = subprocess.Popen([SXM, "snapshot", "--json", *[d.name for d in disks]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=host.env)
+        try:
+            until_true("the others are held", lambda: stand_still((counting, third)) or command.poll() is not None, 20)
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == 0, err
+        made = json.loads(out)["snapshots"]
+        for w in counting, third:
+            w.goes_on()
+            w.stop()
+        numbers = [counter(sr, made[i]["snapshot"]) for i in (3, 0)]
+        assert is_one_moment(numbers), f"{numbers} is not one moment"
+        destroy_all(*disks)
+
+
 def test_disks_that_nobody_uses_come_along():
     disks = [Disk(sr, is_active) for sr in DIRS for is_active in (True, False)]
     blank = Disk(QCOW2, is_active=False)
