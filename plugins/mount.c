@@ -115,9 +115,17 @@ char *mount_dir(const char *name, struct error *e)
 	return dir;
 }
 
+/* The same for those who only look: NULL where there is none. */
+static char *find_base(void)
+{
+	CLEANUP_FREE char *base = join(proc_run_dir(), "/", "mnt");
+
+	return base ? realpath(base, NULL) : NULL;
+}
+
 bool mount_is_dir(const char *dir)
 {
-	CLEANUP_FREE char *base = base_dir(&(struct error) { 0 });
+	CLEANUP_FREE char *base = find_base();
 	size_t bytes = base ? strlen(base) : 0;
 
 	return base && strncmp(dir, base, bytes) == 0 && dir[bytes] == '/' && mount_is_name(dir + bytes + 1);
@@ -125,8 +133,7 @@ bool mount_is_dir(const char *dir)
 
 char *mount_above(const char *path)
 {
-	CLEANUP_FREE char *mnt = join(proc_run_dir(), "/", "mnt");
-	CLEANUP_FREE char *base = mnt ? realpath(mnt, NULL) : NULL;
+	CLEANUP_FREE char *base = find_base();
 	CLEANUP_FREE char *dir = NULL;
 	size_t bytes = base ? strlen(base) : 0;
 
