@@ -29,6 +29,7 @@
 #include <string.h>
 
 #define READING_MAX 32u
+#define READING_BYTES (4 * MiB)        /* keeps a disk busy; beyond that a copy only waits there, with its part of the budget */
 #define READING_ACTIVE_BYTES (2 * MiB) /* a guest's reads and writes stand behind them */
 #define BRIDGED_SHARE 32u              /* of what was copied, one part in so many may be zeros that bridge */
 #define GUEST_ACTIVE_NS (100 * NS_PER_MS)
@@ -50,7 +51,7 @@ static bool can_choose(struct core *c)
 		return false;
 	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable) || !core_limit_allows_copy(c))
 		return false;
-	if (core_is_guest_active(c) && c->reading_bytes >= READING_ACTIVE_BYTES)
+	if (c->reading_bytes >= (core_is_guest_active(c) ? READING_ACTIVE_BYTES : READING_BYTES))
 		return false;
 	return c->reading_count < READING_MAX;
 }
