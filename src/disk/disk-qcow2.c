@@ -271,7 +271,7 @@ static bool has_lock_elsewhere(const struct disk_qcow2 *s)
 	return !s->is_read_only && disk_command_is_on_nfs(s->fd);
 }
 
-static int move_lock(struct disk_qcow2 *s, const struct disk_server *server, struct error *e)
+int disk_qcow2_move_lock(struct disk_qcow2 *s, const struct disk_server *server, struct error *e)
 {
 	CLEANUP_CLOSE int own = disk_server_own_fd(server);
 
@@ -340,7 +340,7 @@ int disk_qcow2_served(struct disk_qcow2 *s, struct error *e)
 	if (!disk_server_load(s->run_dir, &found))
 		return error_set(e, EIO, "its server is not on record any more");
 	if (has_lock_elsewhere(s))
-		outcome = move_lock(s, &found, e);
+		outcome = disk_qcow2_move_lock(s, &found, e);
 	if (outcome == 0 && !found.is_served) {
 		found.is_served = true;
 		outcome = disk_server_save(s->run_dir, &found, e);

@@ -56,6 +56,9 @@ void disk_server_clear(struct disk_server *s);
 bool disk_server_is_alive(const struct disk_server *s);
 /* False: it still lives after so long. Blocks. */
 bool disk_server_ends_within(const struct disk_server *s, unsigned ms);
+/* Its own description of the image gets the lock, and becomes s->fd: so its writes carry the lock's state (src/vdi/OWNERSHIP, 4).
+ * Where the kernel does not give it everything stays, and the log says so. -1 + e: EBUSY, somebody else got it in between. */
+int disk_qcow2_move_lock(struct disk_qcow2 *s, const struct disk_server *server, struct error *e);
 /* Starts one; what it is stands on record before it does anything. s: dev to was_lost are given, the rest is filled in. */
 int disk_server_start(const struct disk_qcow2 *image, const struct qcow2_chain *c, struct disk_server *s, struct error *e);
 /* Ends it cleanly, waits for that; then it is off the record. */

@@ -41,6 +41,11 @@ tests_unit_test_disk_qcow2_SOURCES = tests/unit/test-disk-qcow2.c tests/unit/dis
 tests_unit_test_disk_qcow2_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_disk_qcow2_LDADD = libdisk.la $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/test-disk-qcow2-lock
+tests_unit_test_disk_qcow2_lock_SOURCES = tests/unit/test-disk-qcow2-lock.c
+tests_unit_test_disk_qcow2_lock_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_disk_qcow2_lock_LDADD = libdisk.la $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/test-disk-lease
 tests_unit_test_disk_lease_SOURCES = tests/unit/test-disk-lease.c tests/unit/disk-rig.c tests/unit/disk-rig.h
 tests_unit_test_disk_lease_CFLAGS = $(UNIT_CFLAGS)
