@@ -10,11 +10,9 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -24,6 +22,7 @@
 #include "cmd/cmd.h"
 #include "cmd/say.h"
 #include "cmd/served.h"
+#include "cmd/signals.h"
 #include "plugins/lock.h"
 #include "plugins/process.h"
 
@@ -32,7 +31,7 @@ enum option_value { FORMAT = 1, READ_ONLY, SOCKET, LISTEN, EXPORT, DETACH, STOP,
 
 #define DOMAIN "serve"
 #define LISTEN_MS 10000u
-#define LOOK_S 2
+#define LOOK_MS 2000u
 #define HOST_BYTES 256u
 
 struct wish {
@@ -118,16 +117,12 @@ static char *listen_at(const struct place *p, const char *address, const char *e
 /* Another name of its socket, as a link. */
 static char *name_socket(const struct served *s, const char *path, const char *export_name, struct error *e)
 {
-	CLEANUP_FREE char *dir = realpath(".", NULL);
-	CLEANUP_FREE char *whole = NULL;
+	CLEANUP_FREE char *whole = place_absolute(path, e);
 	CLEANUP_FREE char *escaped = NULL;
 	char *uri;
 
-	if (!dir || asprintf(&whole, "%s%s%s", path[0] == '/' ? "" : dir, path[0] == '/' ? "" : "/", path) < 0) {
-		whole = NULL;
-		error_set(e, ENOMEM, "out of memory");
+	if (!whole)
 		return NULL;
-	}
 	if (strlen(whole) >= PROCESS_SOCKET_MAX) {
 		error_set(e, ENAMETOOLONG, "%s is too long: a socket's path has at most %d bytes", whole, PROCESS_SOCKET_MAX - 1);
 		return NULL;
@@ -203,17 +198,6 @@ static int print(const struct wish *w, const struct place *p, const struct serve
 
 /* --- as long as it is served */
 
-static void block(sigset_t *old)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, old);
-}
-
 /* Its process is there, and says so. */
 static bool is_let_go(const struct place *p)
 {
@@ -229,16 +213,8 @@ static bool is_let_go(const struct place *p)
 /* Until a signal, or until somebody else ended it; a process that died is started again meanwhile. */
 static void wait_for_end(const struct place *p)
 {
-	const struct timespec pause = { .tv_sec = LOOK_S };
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	while (sigtimedwait(&set, NULL, &pause) == -1)
-		if (errno == EAGAIN && is_let_go(p))
-			return;
+	while (!signals_came(LOOK_MS) && !is_let_go(p))
+		;
 }
 
 static char *start_lock(const struct place *p)
@@ -295,16 +271,15 @@ static int serve(const struct wish *w, const struct place *p, struct error *e)
 {
 	CLEANUP_FREE char *uri = NULL;
 	struct served s;
-	sigset_t old;
 	int r;
 
-	block(&old);
+	signals_hold();
 	if (begin(w, p, &s, &uri, e) == -1)
 		return -1;
 	r = print(w, p, &s, uri);
 	if (r == 0 && !w->is_detached)
 		wait_for_end(p);
-	sigprocmask(SIG_SETMASK, &old, NULL); /* a second Ctrl-C does not wait for the medium */
+	signals_release(); /* a second Ctrl-C does not wait for the medium */
 	if (r == -1 || !w->is_detached) {
 		remove_socket(w->socket, s.socket);
 		r = served_end(p, DOMAIN, e) == 0 ? r : -1;

@@ -16,6 +16,7 @@ struct cmd {
 #define CMD_USAGE (-1)
 
 /* In the order of their names. */
+extern const struct cmd cmd_copy;
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_epoch;
 extern const struct cmd cmd_fsck;

@@ -1,5 +1,6 @@
 sbin_PROGRAMS = sxm
 sxm_SOURCES = \
+	cmd/cmd-copy.c \
 	cmd/cmd-doctor.c \
 	cmd/cmd-epoch.c \
 	cmd/cmd-fsck.c \
@@ -15,7 +16,10 @@ sxm_SOURCES = \
 	cmd/place.c cmd/place.h cmd/place-use.c \
 	cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
 	cmd/say.c cmd/say.h \
-	cmd/served.c cmd/served.h
+	cmd/served.c cmd/served.h \
+	cmd/signals.c cmd/signals.h \
+	cmd/target.c cmd/target.h \
+	cmd/transfer.c cmd/transfer.h
 sxm_LDADD = libplugins.la libmigrate.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8

@@ -14,6 +14,7 @@
 #define STATUS_USAGE 2
 
 static const struct cmd *const commands[] = {
+	&cmd_copy,
 	&cmd_doctor,
 	&cmd_epoch,
 	&cmd_fsck,

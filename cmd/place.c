@@ -113,6 +113,21 @@ static int find_in_sr(struct place *p, const char *path, struct error *e)
 
 /* --- a file */
 
+char *place_absolute(const char *path, struct error *e)
+{
+	CLEANUP_FREE char *here = path[0] == '/' ? NULL : realpath(".", NULL);
+	CLEANUP_FREE char *whole = NULL;
+
+	if (path[0] == '/')
+		return uri_canonical(path, e);
+	if (!here || asprintf(&whole, "%s/%s", here, path) < 0) {
+		whole = NULL;
+		error_set(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	return uri_canonical(whole, e);
+}
+
 static int begins_like_qcow2(const char *path, bool *does, struct error *e)
 {
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -156,7 +171,7 @@ static int fill_file(struct place *p, const char *path, const struct stat *st, c
 	p->is_device = S_ISBLK(st->st_mode);
 	if (!p->is_device && !S_ISREG(st->st_mode))
 		return error_set(e, EINVAL, "%s is neither a file nor a block device", path);
-	p->real = p->is_device ? uri_canonical(path, e) : realpath(path, NULL);
+	p->real = p->is_device ? place_absolute(path, e) : realpath(path, NULL);
 	if (!p->real)
 		return p->is_device ? -1 : error_errno(e, errno, "look at %s", path);
 	if (choose_format(p, format, e) == -1)
@@ -187,15 +202,25 @@ static int find_path(struct place *p, const char *name, const char *format, stru
 	return r == 1 ? fill_file(p, path, &st, format, e) : r;
 }
 
+static int fill_export(struct place *p, const char *name, struct error *e)
+{
+	CLEANUP_FREE char *path = NULL;
+	char id[VDI_ID_MAX];
+
+	p->kind = PLACE_NBD;
+	p->format = "nbd";
+	p->nbd = strdup(name);
+	if (asprintf(&path, "/%s", name) < 0)
+		path = NULL;
+	if (!path || asprintf(&p->image, "%s/" NAMED "/%s.nbd", proc_run_dir(), vdi_id_of_path(path, id)) < 0)
+		p->image = NULL;
+	return p->nbd && p->image ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
 int place_find(struct place *p, const char *name, const char *format, struct error *e)
 {
 	*p = (struct place) { .name = name };
-	if (is_nbd_uri(name)) {
-		p->kind = PLACE_NBD;
-		p->uri = strdup(name);
-		return p->uri ? 0 : error_set(e, ENOMEM, "out of memory");
-	}
-	if (find_path(p, name, format, e) == 0) {
+	if ((is_nbd_uri(name) ? fill_export(p, name, e) : find_path(p, name, format, e)) == 0) {
 		p->uri = uri_of_path("sxm", p->image);
 		if (p->uri)
 			return 0;
@@ -211,6 +236,7 @@ void place_clear(struct place *p)
 	free(p->key);
 	free(p->real);
 	free(p->image);
+	free(p->nbd);
 	free(p->uri);
 	*p = (struct place) { 0 };
 }
@@ -219,7 +245,15 @@ void place_clear(struct place *p)
 
 static bool has_link(const struct place *p)
 {
-	return p->kind == PLACE_FILE && strcmp(p->image, p->real) != 0;
+	return p->kind == PLACE_NBD || (p->kind == PLACE_FILE && strcmp(p->image, p->real) != 0);
+}
+
+static int name_export(const struct place *p, struct error *e)
+{
+	if (strncmp(p->nbd, "nbd+unix://", strlen("nbd+unix://")) != 0)
+		return error_set(e, ENOTSUP, "%s cannot be read from: only what is on a socket of this host can, nbd+unix://",
+				 p->nbd);
+	return proc_swap_file(p->image, p->nbd, strlen(p->nbd), 0600, e);
 }
 
 int place_name(const struct place *p, struct error *e)
@@ -234,6 +268,8 @@ int place_name(const struct place *p, struct error *e)
 	}
 	if (proc_make_dir(dir, e) == -1)
 		return -1;
+	if (p->kind == PLACE_NBD)
+		return name_export(p, e);
 	if (symlink(p->real, p->image) == 0 || errno == EEXIST)
 		return 0;
 	return error_errno(e, errno, "make %s", p->image);
@@ -243,8 +279,9 @@ void place_unname(const struct place *p)
 {
 	char *slash;
 
-	if (!has_link(p) || unlink(p->image) == -1)
+	if (!has_link(p))
 		return;
+	unlink(p->image);
 	slash = strrchr(p->image, '/');
 	*slash = '\0';
 	rmdir(p->image);

@@ -23,8 +23,9 @@ struct place {
 	const char *format; /* of a volume or file: "raw", "qcow2", "nbd" */
 	char *dir, *key;    /* owned; VOLUME: the SR's directory */
 	char *real;         /* owned; VOLUME, FILE: the file or device itself */
-	char *image;        /* owned; the same by the name that a datapath is given */
-	char *uri;          /* owned; NBD: that; else "sxm://" and image, for the verbs */
+	char *image;        /* owned: the name that a datapath is given */
+	char *nbd;          /* owned; NBD: its URI */
+	char *uri;          /* owned: "sxm://" and image, for the verbs */
 	bool is_device;
 };
 
@@ -32,9 +33,12 @@ struct place {
  * is refused. -1 + e: ENOENT where nothing has that name; nothing to be cleared. */
 int place_find(struct place *p, const char *name, const char *format, struct error *e);
 void place_clear(struct place *p);
-/* The link, where there is to be one. */
+/* The link, where there is to be one; of an export, a file that names it to a datapath (ENOTSUP: it is on no local socket). */
 int place_name(const struct place *p, struct error *e);
 void place_unname(const struct place *p);
+
+/* Where that is, whether or not it is there: absolute, its directory resolved; heap. NULL + e. */
+char *place_absolute(const char *path, struct error *e);
 
 /* Of a volume or file: -1 + e, EBUSY: somebody here has it open or attached, as far as can be known; e says who. */
 int place_check_unused(const struct place *p, bool is_read_only, struct error *e);

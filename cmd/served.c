@@ -115,7 +115,7 @@ int served_end(const struct place *p, const char *domain, struct error *e)
 		r = call(datapath_detach, "Datapath.detach", p, domain, e);
 	else
 		call(datapath_detach, "Datapath.detach", p, domain, &second);
-	if (r == 0 && p->kind == PLACE_FILE)
+	if (r == 0 && p->kind != PLACE_VOLUME)
 		live_drop_owner(p->image);
 	place_unname(p);
 	return r;

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * signals - Ctrl-C between two steps, never inside one
+ */
+#ifndef SXM_CMD_SIGNALS_H
+#define SXM_CMD_SIGNALS_H
+
+#include <stdbool.h>
+
+/* SIGINT, SIGTERM and SIGHUP wait from now on. */
+void signals_hold(void);
+/* One of them came, within wait_ms. */
+bool signals_came(unsigned wait_ms);
+/* They are obeyed again: another one ends the command. */
+void signals_release(void);
+
+#endif

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * target - see target.h
+ *
+ *      NBD URI -> as it is
+ *      an SR   -> Volume.create           is_made: Volume.destroy undoes it
+ *      a path or volume that is there -> does nobody have it, is nothing in it?
+ *      a path that is not -> a sparse file, or a qcow2 image where it is called so     is_made: unlink undoes it
+ */
+#include "cmd/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cmd/find.h"
+#include "plugins/image.h"
+#include "plugins/qemu-img.h"
+#include "plugins/smapi.h"
+#include "plugins/uri.h"
+
+static char *text_of(const char *text)
+{
+	return (char *)(uintptr_t)text;
+}
+
+/* --- a new volume */
+
+/* The directory of the SR that name is, heap; NULL: it is none. */
+static char *sr_of(const char *name)
+{
+	struct error e;
+	CLEANUP_FREE char *dir = find_sr_dir(name, &e);
+	struct meta_sr m;
+
+	if (!dir || meta_sr_read(dir, &m, &e) == -1)
+		return NULL;
+	meta_sr_clear(&m);
+	return take_ptr(&dir);
+}
+
+static int make_volume(struct target *t, const char *dir, const struct target_wish *wish, struct error *e)
+{
+	struct smapi_call c = { .verb = "Volume.create" };
+	CLEANUP_FREE char *result = NULL;
+	struct failure f = { 0 };
+	struct types_volume v;
+	int r;
+
+	t->sr = uri_of_path("file", dir);
+	if (!t->sr)
+		return error_set(e, ENOMEM, "out of memory");
+	c.args = (struct smapi_args) { .dbg = text_of(""), .sr = t->sr, .name = text_of(wish->volume_name),
+				       .description = text_of(""), .size = wish->bytes };
+	if (volume_create(&c, &result, &f) == -1) {
+		*e = f.e;
+		return -1;
+	}
+	if (jsonspec_decode(&types_volume, result, strlen(result), &v, e) == -1)
+		return -1;
+	t->is_made = true;
+	r = asprintf(&t->made_name, "%s/%s", dir, v.key);
+	jsonspec_clear(&types_volume, &v);
+	if (r < 0) {
+		t->made_name = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	return place_find(&t->place, t->made_name, NULL, e);
+}
+
+/* --- a new file */
+
+static bool is_qcow2_named(const char *path)
+{
+	size_t bytes = strlen(path);
+
+	return bytes > 6 && strcmp(path + bytes - 6, ".qcow2") == 0;
+}
+
+static int make_raw(const char *path, int64_t bytes, struct error *e)
+{
+	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return error_errno(e, errno, "make %s", path);
+	if (ftruncate(fd, bytes) == 0)
+		return 0;
+	error_errno(e, errno, "make %s of %lld bytes", path, (long long)bytes);
+	unlink(path);
+	return -1;
+}
+
+static int make_file(struct target *t, const struct target_wish *wish, struct error *e)
+{
+	CLEANUP_FREE char *path = place_absolute(wish->name, e);
+	const bool is_qcow2 = is_qcow2_named(wish->name) && !(wish->format && strcmp(wish->format, "raw") == 0);
+
+	if (!path)
+		return -1;
+	if (wish->format && strcmp(wish->format, "qcow2") == 0 && !is_qcow2)
+		return error_set(e, EINVAL, "%s is to be a qcow2 image: call it *.qcow2", wish->name);
+	if ((is_qcow2 ? qemu_img_make(path, wish->bytes, e) : make_raw(path, wish->bytes, e)) == -1)
+		return -1;
+	t->is_made = true;
+	t->made_name = take_ptr(&path);
+	return place_find(&t->place, t->made_name, wish->format, e);
+}
+
+/* --- what is there */
+
+static int check_blank(const struct place *p, struct error *e)
+{
+	bool is_blank = false;
+	struct stat st;
+
+	if (p->kind == PLACE_VOLUME) {
+		const struct image i = image_of(p->dir, p->key, p->format);
+
+		if (i.ops->is_blank(&i, &is_blank, e) == -1)
+			return -1;
+	} else if (!p->is_device && strcmp(p->format, "raw") == 0) {
+		if (stat(p->real, &st) == -1)
+			return error_errno(e, errno, "look at %s", p->real);
+		is_blank = st.st_blocks == 0;
+	}
+	return is_blank ? 0 : error_set(e, EEXIST, "%s is there already, and may have something in it: --force overwrites it",
+					p->name);
+}
+
+static int check_writable(const struct place *p, struct error *e)
+{
+	struct meta_volume m;
+	bool is_writable;
+
+	if (p->kind != PLACE_VOLUME)
+		return 0;
+	if (meta_volume_read(p->dir, p->key, &m, e) == -1)
+		return -1;
+	is_writable = m.read_write;
+	meta_volume_clear(&m);
+	return is_writable ? 0 : error_set(e, EROFS, "volume %s is a snapshot, which does not change", p->key);
+}
+
+static int take_existing(struct target *t, const struct target_wish *wish, struct error *e)
+{
+	const struct place *p = &t->place;
+
+	if (p->kind == PLACE_NBD)
+		return 0;
+	if (wish->not_this && wish->not_this->real && p->real && strcmp(wish->not_this->real, p->real) == 0)
+		return error_set(e, EINVAL, "both are %s", p->real);
+	if (check_writable(p, e) == -1 || place_check_unused(p, false, e) == -1)
+		return -1;
+	return wish->may_overwrite ? 0 : check_blank(p, e);
+}
+
+int target_find(struct target *t, const struct target_wish *wish, struct error *e)
+{
+	CLEANUP_FREE char *dir = sr_of(wish->name);
+	struct stat st;
+	int r;
+
+	*t = (struct target) { 0 };
+	if (dir)
+		r = make_volume(t, dir, wish, e);
+	else if (place_find(&t->place, wish->name, wish->format, e) == 0)
+		r = take_existing(t, wish, e);
+	else if (e->err == ENOENT && lstat(wish->name, &st) == -1 && errno == ENOENT)
+		r = make_file(t, wish, e);
+	else
+		r = -1;
+	if (r == -1)
+		target_close(t, false);
+	return r;
+}
+
+static void unmake(const struct target *t)
+{
+	struct smapi_call c = { .verb = "Volume.destroy" };
+	const char *key = t->made_name ? strrchr(t->made_name, '/') : NULL;
+	CLEANUP_FREE char *result = NULL;
+	struct failure f = { 0 };
+
+	if (!key)
+		return;
+	if (!t->sr) {
+		unlink(t->made_name);
+		return;
+	}
+	c.args = (struct smapi_args) { .dbg = text_of(""), .sr = t->sr, .key = text_of(key + 1) };
+	if (volume_destroy(&c, &result, &f) == -1)
+		fprintf(stderr, "sxm: %s is not whole, and could not be removed: %s\n", t->made_name, f.e.text);
+}
+
+void target_close(struct target *t, bool is_whole)
+{
+	if (t->is_made && !is_whole)
+		unmake(t);
+	place_clear(&t->place);
+	free(t->made_name);
+	free(t->sr);
+	*t = (struct target) { 0 };
+}
