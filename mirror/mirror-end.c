@@ -195,6 +195,19 @@ void mirror_status(const struct layer *l, struct mirror_status *out)
 	snprintf(out->remote, sizeof(out->remote), "%s", m->uri);
 }
 
+#define NOT_COMPARED "; the two sides were not compared, and only who moves the guest keeps it from running on both"
+
+const char *mirror_barrier_means(const struct mirror_status *s)
+{
+	if (!s->is_connected || s->is_sxm)
+		return "";
+	if (s->can_flush)
+		return "the far side is no sxm: after the barrier it has acknowledged every write, and a flush after them"
+		       NOT_COMPARED;
+	return "the far side is no sxm and offers no flush: after the barrier it has acknowledged every write, and may lose "
+	       "with its host's power what is not on its medium yet" NOT_COMPARED;
+}
+
 const char *mirror_uri(const struct layer *l)
 {
 	return mirror_of(l)->uri;

@@ -504,6 +504,7 @@ void mirror_link_status(const struct mirror *m, struct mirror_status *out)
 {
 	out->links_lost = m->links_lost;
 	out->is_sxm = m->is_sxm;
+	out->can_flush = m->up.far.can_flush;
 	out->version = m->version;
 	out->is_up = m->is_up && !m->is_closing && !m->is_ending;
 	out->is_reaching = is_reaching(m);

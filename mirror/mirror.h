@@ -80,12 +80,15 @@ struct mirror_status {
 	uint64_t source_allocated_bytes; /* data extents at start */
 	unsigned links_lost;
 	bool is_sxm;           /* the far side, as it was last met */
+	bool can_flush;        /* likewise: it offers FLUSH */
 	unsigned version;      /* ... of x-sxm */
 	bool is_up;            /* there is a link */
 	bool is_reaching;      /* there is none, and one is being made */
 	bool is_remembering;   /* there is none until mirror_resume(); what is written is recorded. why: the reason */
 };
 void mirror_status(const struct layer *mirror, struct mirror_status *out);
+/* What a good barrier says of a far side that is no sxm, and what not: a sentence. "": it is one, or was not met yet. */
+const char *mirror_barrier_means(const struct mirror_status *status);
 
 /* In sync a guest hears when both sides have its write; from now on, or no longer. */
 void mirror_set_sync(struct layer *mirror, bool is_sync);

@@ -79,7 +79,7 @@ char *report_snapshot(const struct vdi_snapshot_result *r)
 /* --- operations */
 
 struct operation_report {
-	char *id, *state, *why, *remote, *pace_why;
+	char *id, *state, *why, *remote, *pace_why, *barrier;
 	bool is_copy, is_failed, is_complete, is_ended, is_stalled, is_sync, is_lagging, is_linked, is_pace_at_limit;
 	bool is_unfenced, is_given, is_verified, is_remembered;
 	double progress;
@@ -113,7 +113,7 @@ static const struct jsonspec_field operation_fields[] = {
 	REPORT("source_allocated_bytes", JS_INT64, allocated), REPORT("sync", JS_BOOL, is_sync),
 	REPORT("lagging", JS_BOOL, is_lagging), REPORT("linked", JS_BOOL, is_linked), REPORT("link", JS_INT64, link),
 	REPORT("links_lost", JS_INT64, links_lost), REPORT("marked_regions", JS_INT64, marked),
-	REPORT("unfenced", JS_BOOL, is_unfenced), REPORT("given", JS_BOOL, is_given),
+	REPORT("unfenced", JS_BOOL, is_unfenced), REPORT("barrier", JS_STRING, barrier), REPORT("given", JS_BOOL, is_given),
 	REPORT("link_verified", JS_BOOL, is_verified), REPORT("remembered", JS_BOOL, is_remembered),
 	REPORT("running_ms", JS_INT64, running_ms), REPORT("ready_ms", JS_INT64, ready_ms), { .name = NULL },
 };
@@ -155,6 +155,7 @@ static void fill(const struct vdi_operation_status *s, struct operation_report *
 		.is_linked = s->mirror.is_up && !s->is_ended, .link = number(c->generation), .links_lost = s->mirror.links_lost,
 		.marked = number(c->marked_regions),
 		.is_unfenced = s->mirror.is_connected && !s->mirror.is_sxm && !s->is_copy,
+		.barrier = borrow(s->is_copy ? "" : mirror_barrier_means(&s->mirror)),
 		.is_given = s->is_given, .is_verified = s->is_verified, .is_remembered = s->is_remembered,
 	};
 	fill_times(&s->mirror, out);

@@ -77,13 +77,17 @@ void handover_committed(struct vdi *v)
 {
 	struct job *j = v->job;
 	unsigned long long ms = (loop_now_ns() - j->started_ns) / NS_PER_MS;
+	struct mirror_status s;
+	const char *means;
 
 	if (v->step.err) {
 		log_warn("barrier of %s failed after %llu ms: %s", v->op->id, ms, v->step.text);
 		fail(v, &v->step);
 		return;
 	}
-	log_info("barrier of %s took %llu ms", v->op->id, ms);
+	mirror_status(v->op->mirror, &s);
+	means = mirror_barrier_means(&s);
+	log_info("barrier of %s took %llu ms%s%s", v->op->id, ms, *means ? "; " : "", means);
 	v->op->is_complete = true;
 	j->will_save = j->kind == JOB_DEACTIVATE;
 	stack_refuse(v);

@@ -5,6 +5,7 @@ that was written is there when the deactivation returns, nothing is asked that i
 where it fails the deactivation says so."""
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,19 +53,32 @@ def same(disk, far):
     return True
 
 
+def start_logging(disk):
+    """Its process anew, with a log to look at."""
+    disk.deactivate()
+    host.env["SXM_LOG"] = "stderr"
+    done = host.run("datapath/sxm/Datapath.attach", json.dumps({"uri": disk.uri, "domain": disk.domain, "dbg": ""}))
+    assert done.returncode == 0, done
+    del host.env["SXM_LOG"]
+    disk.activate()
+    return disk
+
+
 def test_all_is_there_when_the_deactivation_returns(size, *more):
-    disk = ActiveDisk(host, sr, SIZE).start()
+    disk = start_logging(ActiveDisk(host, sr, SIZE)).start()
     far = Far(f"far{size}", size, *more)
     _, stat = mirror(disk, far)
     assert stat["complete"], stat
     status = host.control(disk.key, "status")["ok"]
-    assert status["operations"][0]["unfenced"], status
+    assert status["operations"][0]["unfenced"] and "offers no flush" in status["operations"][0]["barrier"], status
     began = disk.bytes_logged()
     until_true("the guest goes on", lambda: disk.bytes_logged() > began + 200 * 24)
     out = disk.stop()
     began = time.monotonic()
     disk.deactivate()
     took = (time.monotonic() - began) * 1000
+    log = "".join(open(entry.path).read() for entry in os.scandir(host.run_dir) if entry.name.endswith(".log"))
+    assert re.search(r"barrier of \S+ took [0-9]+ ms; the far side is no sxm and offers no flush", log), log
     count = far.end()
     assert same(disk, far), out
     assert not count["wrong"] and count["connections"] == 1 and count["largest"] <= 2 * MIB, count

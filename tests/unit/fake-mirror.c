@@ -308,6 +308,12 @@ void mirror_status(const struct layer *mirror, struct mirror_status *out)
 	*out = fake.status;
 }
 
+const char *mirror_barrier_means(const struct mirror_status *status)
+{
+	(void)status;
+	return "";
+}
+
 void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg)
 {
 	fake_trace("finish");
