@@ -100,9 +100,10 @@ def guest_prompt(player, line, scope):
 
 def read_back(player, line, scope, disk, volume, logs):
     """Through dom0: attached, active for reading, verified, let go."""
+    guest = disk.guest or disk.of.guest
     if "backend" in volume:
         for log, moment in logs:
-            disk.guest.verify(nbd_uri(volume["backend"]), log, moment)
+            guest.verify(nbd_uri(volume["backend"]), log, moment)
         return
     host = player.host(line)
     domain = {"domain": "u0_check"}
@@ -113,7 +114,7 @@ def read_back(player, line, scope, disk, volume, logs):
         path, export = nbd_of(answer)
         uri = nbd_uri({"host": host, "socket": path, "export": export})
         for log, moment in logs:
-            (disk.guest or disk.of.guest).verify(uri, log, moment)
+            guest.verify(uri, log, moment)
     finally:
         player.of_volume(host, "Datapath.deactivate", volume, domain, scope, line)
         player.of_volume(host, "Datapath.detach", volume, domain, scope, line)
@@ -152,15 +153,16 @@ def snapshot_verify(player, line, scope):
 # --- dom0
 
 def sparse_dd(player, line, scope):
-    """A copy by what base:allocation says is there: to=: a backend of this host, or mir=, on=, volume=, export=: through xapi."""
-    source, to, mir, there, volume, export = texts(player, line, scope, "from", "to", "mir", "on", "volume", "export")
+    """A copy by what base:allocation says is there: to=: a backend of this host, or mir=, on=, volume=, export=: through xapi.
+    base=: a backend that has what the target has already: what differs is written, zeros too."""
+    source, to, mir, there, volume, export, base = texts(player, line, scope, "from", "to", "mir", "on", "volume", "export", "base")
     if to:
         target = dom0.client(to)
     else:
         here, host, record = player.host(line), player.roles[there], player.volume(volume, scope, line)
         player.relays[host].targets[mir] = Target(player, host, record, mir, scope, line)
         target = Client(player.relays[here].put_or_fail(player.relays[host], import_path(mir, record)), export)
-    copied = dom0.sparse_dd(source, target)
+    copied = dom0.sparse_dd(source, target, base)
     player.remark(f"      sparse_dd: {copied} bytes")
     return copied
 

@@ -29,9 +29,25 @@ def copy_data(source, write):
     return copied
 
 
-def sparse_dd(source_backend, target):
+def copy_changes(source, base, write):
+    """The same with all in which it differs from the base."""
+    copied = 0
+    for at in range(0, source.size, PIECE):
+        length = min(PIECE, source.size - at)
+        data = source.read(at, length)
+        if data != base.read(at, length):
+            write(at, data)
+            copied += length
+    base.close()
+    return copied
+
+
+def sparse_dd(source_backend, target, base_backend=None):
     source = client(source_backend, True)
-    copied = copy_data(source, target.write)
+    if base_backend:
+        copied = copy_changes(source, client(base_backend), target.write)
+    else:
+        copied = copy_data(source, target.write)
     source.close()
     target.close()
     return copied

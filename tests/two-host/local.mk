@@ -13,9 +13,10 @@ dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host
 	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/rrd.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/tapdisk.py \
 	tests/two-host/verbs.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
 dist_stagesequences_DATA = \
-	tests/two-host/sequences/d-in.seq tests/two-host/sequences/d-in-cancel.seq tests/two-host/sequences/d-in-mirror.seq \
-	tests/two-host/sequences/d-in-start.seq tests/two-host/sequences/d-in-stays.seq tests/two-host/sequences/d-in-switch.seq \
-	tests/two-host/sequences/d-out.seq tests/two-host/sequences/f14.seq tests/two-host/sequences/f14-late.seq \
+	tests/two-host/sequences/d-in.seq tests/two-host/sequences/d-in-cancel.seq tests/two-host/sequences/d-in-copy.seq tests/two-host/sequences/d-in-mirror.seq \
+	tests/two-host/sequences/d-in-snapshots.seq tests/two-host/sequences/d-in-start.seq tests/two-host/sequences/d-in-stays.seq tests/two-host/sequences/d-in-switch.seq \
+	tests/two-host/sequences/d-out.seq tests/two-host/sequences/d-out-copy.seq tests/two-host/sequences/d-out-move.seq \
+	tests/two-host/sequences/d-out-snapshots.seq tests/two-host/sequences/f14.seq tests/two-host/sequences/f14-late.seq \
 	tests/two-host/sequences/cbt-backup.seq tests/two-host/sequences/copy.seq tests/two-host/sequences/daemons-die.seq \
 	tests/two-host/sequences/dies-here.seq tests/two-host/sequences/dies-there.seq tests/two-host/sequences/doctor.seq \
 	tests/two-host/sequences/f1-lost.seq tests/two-host/sequences/f1.seq tests/two-host/sequences/f10.seq \

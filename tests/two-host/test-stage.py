@@ -9,7 +9,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from rows import QCOW2, STAGE, XFS, play  # noqa: E402
+from rows import QCOW2, RAW, STAGE, XFS, play  # noqa: E402
 
 SHORT = [
     ["--disks", "2", "life"],
@@ -20,7 +20,9 @@ SHORT = [
     ["vdi-pool-migrate"],
     ["vdi-copy"],
     ["d-in"],
+    [*QCOW2, "d-in-snapshots"],
     ["d-out"],
+    [*QCOW2, "--snapshots", "1", "d-out-snapshots"],
     [*QCOW2, "snapshot"],
     [*QCOW2, "cbt-backup"],
 ]
@@ -61,6 +63,10 @@ def long_rows():
         yield [*(XFS if form == "raw" and snapshots != "0" else []), "--format", form, "--disks", disks, "--snapshots", snapshots, name]
     for name, form, disks in itertools.product(("pool-migrate", "local-migrate", "d-in", "d-out"), ("raw", "qcow2"), ("1", "4")):
         yield ["--format", form, "--disks", disks, name]
+    for form in (RAW, QCOW2):  # sixteen mirrors at once, each under a guest's writes
+        yield [*form, "--disks", "16", "--size", "16M", "--iops", "100", "migrate-send"]
+    for name, form, disks in itertools.product(("d-in-snapshots", "d-out-snapshots"), (XFS, QCOW2), ("1", "4")):
+        yield [*form, "--disks", disks, *(["--snapshots", "2"] if name == "d-out-snapshots" else []), name]
     for disks in ("1", "4"):
         yield [*XFS, "--disks", disks, "cbt-backup"]
         yield [*QCOW2, "--disks", disks, "snapshot"]
