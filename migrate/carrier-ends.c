@@ -83,9 +83,8 @@ static int say_why(const struct carrier_said *said, const char *name, struct err
 	switch (said->end) {
 	case CARRIER_END_EXIT:
 		if (said->status == 127)
-			return error_set(e, ENOENT,
-					 "there is no sxm on %s, or its PATH does not lead to it: install it there%s%s", name,
-					 colon, said->line);
+			return error_set(e, ENOENT, "there is no sxm on %s, or its PATH does not lead to it: install it "
+					 "there%s%s", name, colon, said->line);
 		if (said->status == 126)
 			return error_set(e, EACCES, "%s cannot run its sxm%s%s", name, colon, said->line);
 		if (said->status == 0)

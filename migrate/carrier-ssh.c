@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -48,7 +49,8 @@ struct ssh_carrier {
 	char *config_file; /* owned; NULL: ssh's own */
 	char *user;        /* owned; NULL: the command line did not say */
 	unsigned port;     /* 0: the same */
-	char dir[SOCKET_MAX], socket[SOCKET_MAX + 4];
+	char dir[SOCKET_MAX];        /* "": none was made */
+	char socket[SOCKET_MAX + 4];
 	pid_t *warden;     /* owned */
 	size_t warden_count;
 	bool is_doubtful;  /* what its files say is not known in full: the strictest is taken for said */
@@ -241,21 +243,19 @@ static void stop_master(struct ssh_carrier *s)
 
 /* --- open, channel, free */
 
-/* Where nobody else can reach the socket. */
-static int make_dir(struct ssh_carrier *s, struct error *e)
+/* Where nobody else can reach it: in SXM_RUN_DIR, or in a directory of its own. ssh makes it, and removes it when it ends. */
+static int name_socket(struct ssh_carrier *s, struct error *e)
 {
-	struct error why = { 0 };
-	int n = -1;
+	static unsigned number;
+	int n = snprintf(s->socket, sizeof(s->socket), "%s/ssh-%ld-%u", proc_run_dir(), (long)getpid(), number++);
 
-	if (proc_make_dir(proc_run_dir(), &why) == 0)
-		n = snprintf(s->dir, sizeof(s->dir), "%s/ssh-XXXXXX", proc_run_dir());
-	if (n < 0 || (size_t)n >= sizeof(s->dir) || !mkdtemp(s->dir)) {
-		strcpy(s->dir, "/tmp/sxm-ssh-XXXXXX");
-		if (!mkdtemp(s->dir)) {
-			error_errno(e, errno, "make the directory %s", s->dir);
-			*s->dir = '\0';
-			return -1;
-		}
+	if (n > 0 && (unsigned)n < SOCKET_MAX && proc_make_dir(proc_run_dir(), NULL) == 0)
+		return 0;
+	strcpy(s->dir, "/tmp/sxm-ssh-XXXXXX");
+	if (!mkdtemp(s->dir)) {
+		error_errno(e, errno, "make the directory %s", s->dir);
+		*s->dir = '\0';
+		return -1;
 	}
 	snprintf(s->socket, sizeof(s->socket), "%s/s", s->dir);
 	return 0;
@@ -265,11 +265,12 @@ static void free_ssh(struct carrier *c)
 {
 	struct ssh_carrier *s = container_of(c, struct ssh_carrier, carrier);
 
-	if (*s->dir) {
+	if (*s->socket) {
 		stop_master(s);
 		unlink(s->socket);
-		rmdir(s->dir);
 	}
+	if (*s->dir)
+		rmdir(s->dir);
 	for (size_t i = 0; i < s->warden_count; i++)
 		kill(s->warden[i], SIGTERM);
 	while (s->warden_count)
@@ -296,7 +297,24 @@ static int set_up(struct ssh_carrier *s, const struct carrier_spec *spec, struct
 	s->user = spec->user ? strdup(spec->user) : NULL;
 	if (!s->carrier.name || (spec->config && !s->config_file) || (spec->user && !s->user))
 		return error_set(e, ENOMEM, "out of memory");
-	return make_dir(s, e);
+	return name_socket(s, e);
+}
+
+/* Is there an ssh in PATH? */
+static bool is_ssh_usable(void)
+{
+	const char *at = getenv("PATH");
+
+	while (at && *at) {
+		size_t bytes = strcspn(at, ":");
+		char path[PATH_MAX];
+		int n = snprintf(path, sizeof(path), "%.*s/ssh", (int)bytes, at);
+
+		if (n > 0 && (size_t)n < sizeof(path) && access(path, X_OK) == 0)
+			return true;
+		at += bytes + (at[bytes] == ':');
+	}
+	return false;
 }
 
 static struct carrier *open_ssh(const struct carrier_spec *spec, struct error *e)
@@ -369,5 +387,6 @@ static int why_ssh(struct carrier *c, int channel, struct error *e)
 }
 
 const struct carrier_ops carrier_ssh = {
-	.kind = "ssh", .open = open_ssh, .channel = channel_ssh, .why = why_ssh, .is_alive = is_ssh_alive, .free = free_ssh,
+	.kind = "ssh", .is_usable = is_ssh_usable, .open = open_ssh, .channel = channel_ssh, .why = why_ssh,
+	.is_alive = is_ssh_alive, .free = free_ssh,
 };

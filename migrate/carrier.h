@@ -37,6 +37,7 @@ struct carrier_spec {
 struct carrier;
 struct carrier_ops {
 	const char *kind;
+	bool (*is_usable)(void); /* NULL: always. Asked where no kind is named */
 	/* NULL + e: EACCES not let in, EKEYREJECTED another host, ENOENT no such program; or why it was not reached. */
 	struct carrier *(*open)(const struct carrier_spec *spec, struct error *e);
 	int (*channel)(struct carrier *c, struct error *e);

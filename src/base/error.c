@@ -32,7 +32,8 @@ static const struct {
 	{ ECONNREFUSED, "ECONNREFUSED" }, { EHOSTUNREACH, "EHOSTUNREACH" }, { EALREADY, "EALREADY" },
 	{ EINPROGRESS, "EINPROGRESS" }, { ESTALE, "ESTALE" },   { EDQUOT, "EDQUOT" },
 	{ ECANCELED, "ECANCELED" }, { ENOLINK, "ENOLINK" },     { ENOTSOCK, "ENOTSOCK" },
-	{ EREMOTE, "EREMOTE" },
+	{ EREMOTE, "EREMOTE" },     { EKEYREJECTED, "EKEYREJECTED" }, { ENOEXEC, "ENOEXEC" },
+	{ ELOOP, "ELOOP" },         { ENXIO, "ENXIO" },
 };
 
 /* A sentence is one line, whatever its parts were. */
