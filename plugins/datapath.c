@@ -34,6 +34,7 @@
 #define GIVE_BACK_PAUSE_MS 20u
 #define OWNER_MAX_BYTES 4096u
 #define MERGE_MS 60000u
+#define EXPECT_WAIT_MS 1000u
 
 struct domain_args {
 	char *domain;
@@ -494,6 +495,17 @@ int datapath_merge(const char *image, struct error *e)
 		return -1;
 	ok = process_call(&p, "merge", NULL, PROCESS_START, MERGE_MS, e);
 	return ok ? 0 : error_prefix(e, "what was mirrored to %s", image);
+}
+
+void datapath_expect(const char *image)
+{
+	struct error e;
+	CLEANUP_FREE char *canonical = uri_canonical(image, &e);
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+
+	if (canonical && process_by_path(&p, canonical, &e) == 0)
+		ok = process_ask(&p, "expect", NULL, EXPECT_WAIT_MS, &e);
 }
 
 int datapath_check_whole(const char *path, struct error *e)

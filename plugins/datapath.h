@@ -25,6 +25,8 @@ int datapath_resize(const char *image, int64_t bytes, struct error *e);
 /* The image has all of the disk then: what was mirrored to it as a leaf, and composed, is merged into it, which may take a while.
  * EPERM: it is a leaf that is not composed. Most images have nothing of the kind, and it is good at once. */
 int datapath_merge(const char *image, struct error *e);
+/* It was composed: its process, where there is one, opens it for the guest that waits, and this waits for nothing. */
+void datapath_expect(const char *image);
 
 /* -1 + f: somebody has it attached, or a mirror of it is not settled. */
 int datapath_check_idle(const char *path, struct failure *f);

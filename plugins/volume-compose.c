@@ -101,6 +101,17 @@ static int compose_by_name(const struct image *child, const struct image *parent
 	return is_blank ? take_place(child, parent, e) : 1;
 }
 
+/* Before the records are written: a qcow2 image takes its time to open. */
+static void expect_guest(const struct image *child)
+{
+	CLEANUP_FREE char *path = image_path(child);
+	enum overlay_state state;
+	struct error e;
+
+	if (path && overlay_state(path, &state, &e) == 0 && state == OVERLAY_COMPOSED)
+		datapath_expect(path);
+}
+
 static int compose(const struct image *child, const struct image *parent, struct failure *f)
 {
 	struct error e;
@@ -110,8 +121,10 @@ static int compose(const struct image *child, const struct image *parent, struct
 		return say_why_not(child, f);
 	if (r == 1)
 		r = child->ops->compose(child, parent, &e);
-	if (r == 0)
+	if (r == 0) {
+		expect_guest(child);
 		return 0;
+	}
 	error_prefix(&e, "compose volume %s with %s", child->key, parent->key);
 	return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
 }

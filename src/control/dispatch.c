@@ -251,6 +251,13 @@ static void on_merge(struct call *c)
 	vdi_merge(c->d->vdi, dispatch_done, c);
 }
 
+/* Whoever says it waits for nothing. */
+static void on_expect(struct call *c)
+{
+	vdi_expect(c->d->vdi);
+	dispatch_done(c, NULL);
+}
+
 static char *listen_ok(struct call *c)
 {
 	char *text;
@@ -364,6 +371,7 @@ static const struct verb verbs[] = {
 	{ "figures", &figures_args, on_figures, empty },
 	{ "import", &domain_args, on_import, import_ok },
 	{ "merge", &no_args, on_merge, empty },
+	{ "expect", &no_args, on_expect, empty },
 	{ "mirror.start", &start_args, dispatch_mirror_start, dispatch_mirror_start_ok },
 	{ "mirror.mode", &mode_args, dispatch_mirror_mode, empty },
 	{ "mirror.stat", &stat_args, dispatch_mirror_stat, dispatch_mirror_stat_ok },

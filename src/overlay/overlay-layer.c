@@ -128,7 +128,7 @@ static void begin(struct overlay *o, struct req *r)
 
 static bool may_merge(const struct overlay *o)
 {
-	return o->mode == OVERLAY_MERGING && !o->is_read_only && !o->is_resting && !o->is_waiting;
+	return o->mode == OVERLAY_MERGING && !o->is_read_only && !o->is_held && !o->is_resting && !o->is_waiting;
 }
 
 static void take_turn(struct loop_task *t)
@@ -292,6 +292,19 @@ int overlay_seal(struct layer *l, struct error *e)
 	return overlay_file_seal(overlay_of(l)->file, e);
 }
 
+void overlay_go(struct layer *l)
+{
+	struct overlay *o = overlay_of(l);
+
+	o->is_held = false;
+	overlay_look(o);
+}
+
+bool overlay_is_held(const struct layer *l)
+{
+	return overlay_of(l)->is_held;
+}
+
 void overlay_rest(struct layer *l, void (*done)(void *arg), void *arg)
 {
 	struct overlay *o = overlay_of(l);
@@ -352,6 +365,7 @@ struct layer *overlay_new(const struct overlay_spec *spec)
 	o->data = spec->data;
 	o->file = spec->file;
 	o->mode = spec->mode;
+	o->is_held = spec->is_held;
 	o->is_read_only = g.is_read_only;
 	o->on_merged = spec->on_merged;
 	o->arg = spec->arg;

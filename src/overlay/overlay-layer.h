@@ -7,7 +7,7 @@
  *
  *      COLLECTING   writes go to the data, whole sectors only; ZERO and TRIM are not offered
  *      SEALED       nothing is written any more
- *      MERGING      what is here goes to the disk, piece by piece, while all may be read and written
+ *      MERGING      what is here goes to the disk, piece by piece, while all may be read and written; held: not yet
  *      MERGED       it forwards, and its files are gone
  *
  * What is here is read from here. A FLUSH flushes both.
@@ -26,7 +26,8 @@ struct overlay_spec {
 	struct layer *data;        /* taken, also when it fails */
 	struct overlay_file *file; /* likewise */
 	const char *image;         /* copied: whose files go when all is merged */
-	enum overlay_mode mode;    /* COLLECTING; MERGING: at once, unless below is read-only */
+	enum overlay_mode mode;    /* COLLECTING; MERGING: at once, unless below is read-only, or it is held */
+	bool is_held;
 	void (*on_merged)(void *arg); /* once, from the loop; may be NULL */
 	void *arg;
 };
@@ -39,6 +40,9 @@ struct layer *overlay_data(const struct layer *l);
 /* COLLECTING, nothing in flight, flushed: nobody writes any more. The second is for a pool thread. */
 void overlay_stop_collecting(struct layer *l);
 int overlay_seal(struct layer *l, struct error *e);
+/* One that is held merges from now on; any may be asked. */
+void overlay_go(struct layer *l);
+bool overlay_is_held(const struct layer *l);
 /* Merging begins nothing new; done() when nothing of it is under way. For good: before it is closed. */
 void overlay_rest(struct layer *l, void (*done)(void *arg), void *arg);
 

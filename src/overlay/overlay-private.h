@@ -48,6 +48,7 @@ struct overlay {
 	struct loop_timer *again;      /* owned */
 	bool is_waiting;               /* for it */
 
+	bool is_held;                  /* nothing is merged yet */
 	bool is_resting;
 	void (*rested)(void *arg);
 	void *rested_arg;

@@ -6,8 +6,21 @@
  *                    connection is passed (nbdsrv/receive.c)
  *      deactivation  clients cut -> data flushed -> the overlay sealed: the leaf is whole, and is not a disk yet
  *      Volume.compose   gives the leaf's name to the image of its parent (plugins/): from then on it is one
+ *      JOB_EXPECT    ... and says so: the image is opened, and nothing is merged yet
  *      next opening  the overlay is found, and merged into the disk while guests use it
  *      JOB_MERGED    the overlay out
+ *
+ * A guest waits from the deactivation until it is served. So the process stays for that, though nobody has the disk attached, and
+ * the image is opened while the orchestrator is at other verbs:
+ *
+ *      NOBODY --sealed--> COMPOSE, image closed --JOB_EXPECT--> GUEST, image open --activated, or merge asked--> NOBODY
+ *                            '-- 10 s: the process ends            '-- 10 s: closed, not merged; the process ends
+ *
+ * Between seal and JOB_EXPECT nothing of image or overlay is kept: both are read when it is opened, under the image's lock,
+ * which Volume.compose has let go of by then.  So what is opened is what has the name, and it makes no difference who is killed:
+ * a verb after its rename (nobody says "expect": the activation opens it), this process before it has heard of it (the verb
+ * finds nobody, the next attach starts one) or with the image open (the lock ends with its I/O; nothing was merged, nothing
+ * written).  A second Volume.compose finds it composed, and says "expect" once more, which changes nothing.
  *
  * tapdisk writes and never flushes; a write is promised to last when the deactivation has returned.
  * A leaf that is not composed starts no guest: it has only what was mirrored.  One whose process died in the middle never will be
@@ -27,6 +40,8 @@
 #include "block/gate.h"
 #include "vdi/vdi-private.h"
 
+#define AGAIN_MS 1000u
+
 struct layer *import_base(const struct vdi *v)
 {
 	return v->import.overlay ? v->import.overlay : v->disk;
@@ -34,7 +49,8 @@ struct layer *import_base(const struct vdi *v)
 
 bool import_is_merging(const struct vdi *v)
 {
-	return v->import.overlay && !v->is_read_only && overlay_mode(v->import.overlay) == OVERLAY_MERGING;
+	return v->import.overlay && !v->is_read_only && overlay_mode(v->import.overlay) == OVERLAY_MERGING &&
+	       !overlay_is_held(v->import.overlay);
 }
 
 bool import_is_collecting(const struct vdi *v)
@@ -83,6 +99,7 @@ static int put_overlay(struct vdi *v, enum overlay_mode mode, struct error *e)
 {
 	struct overlay_spec spec = {
 		.loop = v->loop, .below = v->disk, .image = v->path, .mode = mode, .on_merged = on_merged, .arg = v,
+		.is_held = mode == OVERLAY_MERGING && v->import.expects == IMPORT_GUEST,
 	};
 
 	spec.data = disk_layer(v->loop, take_ptr(&v->import.data), e);
@@ -277,7 +294,87 @@ void vdi_import(struct vdi *v, const char *domain, char *socket, size_t bytes, v
 	}
 }
 
+/* --- who is expected */
+
+static void on_patience(void *arg)
+{
+	struct vdi *v = arg;
+
+	if (!job_add(v, JOB_EXPECT, "", NULL, NULL)) /* is_wanted: false */
+		loop_timer_set(v->import.patience, AGAIN_MS);
+}
+
+/* Where there is no timer nobody is waited for. */
+static void expect(struct vdi *v, enum import_expects whom)
+{
+	if (!v->import.patience)
+		v->import.patience = loop_timer_new(v->loop, on_patience, v);
+	v->import.expects = v->import.patience ? whom : IMPORT_NOBODY;
+	if (v->import.patience)
+		loop_timer_set(v->import.patience, v->import.expect_ms);
+}
+
+void import_met(struct vdi *v)
+{
+	if (v->import.patience)
+		loop_timer_clear(v->import.patience);
+	v->import.expects = IMPORT_NOBODY;
+}
+
+void import_go(struct vdi *v)
+{
+	if (v->import.overlay)
+		overlay_go(v->import.overlay);
+}
+
+/* Somebody else had it open, and goes on. */
+static void unexpected(struct vdi *v)
+{
+	if (v->gate)
+		import_go(v);
+	job_end(v);
+}
+
+static void opened_ahead(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("%s is not opened before it is activated: %s", v->path, v->step.text);
+	if (!v->step.err && v->import.overlay && overlay_is_held(v->import.overlay) && !vdi_has_active(v)) {
+		log_info("%s was composed, and is open for the guest to come", v->path);
+		job_end(v);
+		return;
+	}
+	import_met(v);
+	stack_release(v, unexpected);
+}
+
+void import_begin_expect(struct vdi *v)
+{
+	if (!v->job->is_wanted) {
+		import_met(v);
+		stack_release(v, unexpected);
+		return;
+	}
+	expect(v, IMPORT_GUEST); /* so the overlay is held */
+	stack_open(v, false, opened_ahead);
+}
+
+void vdi_expect(struct vdi *v)
+{
+	struct job *j = job_add(v, JOB_EXPECT, "", NULL, NULL);
+
+	if (j)
+		j->is_wanted = true;
+}
+
 /* --- the end of it */
+
+static void sealed(struct vdi *v)
+{
+	if (!v->step.err)
+		expect(v, IMPORT_COMPOSE);
+	take_ptr(&v->import.sealed)(v);
+}
 
 static void seal(struct vdi *v)
 {
@@ -299,7 +396,8 @@ void import_seal(struct vdi *v, step_fn *next)
 	}
 	log_info("%s: %llu bytes were mirrored to it", v->path, (unsigned long long)overlay_bytes(v->import.overlay));
 	overlay_stop_collecting(v->import.overlay);
-	stack_work(v, seal, next);
+	v->import.sealed = next;
+	stack_work(v, seal, sealed);
 }
 
 /* --- JOB_MERGED */
@@ -358,6 +456,7 @@ static void opened(struct vdi *v)
 	struct job *j = v->job;
 
 	j->error = v->step;
+	import_go(v);
 	if (!j->error.err && v->import.is_leaf)
 		import_check_merged(v, &j->error);
 	if (!j->error.err && import_is_merging(v))
@@ -367,6 +466,7 @@ static void opened(struct vdi *v)
 
 void import_begin_merge(struct vdi *v)
 {
+	import_met(v);
 	stack_open(v, false, opened);
 }
 

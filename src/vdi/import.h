@@ -19,11 +19,21 @@ struct job_waiter {
 	TAILQ_ENTRY(job_waiter) link;
 };
 
+/* Who will be there soon, so that the process stays for him, for a while. */
+enum import_expects {
+	IMPORT_NOBODY,
+	IMPORT_COMPOSE,            /* what was mirrored is sealed, and the image is closed */
+	IMPORT_GUEST,              /* the image was composed and is open, and nothing is merged yet */
+};
+
 struct import {
+	enum import_expects expects;
+	struct loop_timer *patience; /* owned */
+	unsigned expect_ms;
 	struct layer *overlay;     /* owned; over the disk. NULL: there is none, or it is merged */
 	bool is_leaf;              /* its overlay is of another process, and it is not composed */
 	TAILQ_HEAD(, job_waiter) merge_waiters;
-	step_fn *closed;           /* import_close()'s */
+	step_fn *closed, *sealed;  /* import_close()'s, import_seal()'s */
 	/* between work on a pool thread and the loop */
 	struct overlay_file *file; /* owned */
 	struct disk_file *data;    /* owned */
@@ -42,7 +52,10 @@ void import_seal(struct vdi *v, step_fn *next);   /* a step: v->job->d, perhaps 
 /* Whether the domain may not have it yet: + e. */
 bool import_refuses(const struct vdi *v, const char *domain, struct error *e);
 int import_check_merged(const struct vdi *v, struct error *e); /* the image has everything; -1 + e: EAGAIN, EPERM */
+void import_met(struct vdi *v);         /* whoever is expected is here, or need not be waited for: the running job has the disk */
+void import_go(struct vdi *v);          /* ... and it is served: merging may begin */
 void import_begin(struct vdi *v);       /* JOB_IMPORT */
+void import_begin_expect(struct vdi *v); /* JOB_EXPECT */
 void import_begin_merge(struct vdi *v); /* JOB_MERGE */
 void import_begin_end(struct vdi *v);   /* JOB_MERGED */
 

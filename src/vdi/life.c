@@ -66,6 +66,7 @@ struct vdi *vdi_new(const struct vdi_spec *spec, struct error *e)
 	far_init(v);
 	v->envoy_ms = spec->envoy_ms ? spec->envoy_ms : VDI_ENVOY_MS;
 	v->far.linger_ms = spec->linger_ms ? spec->linger_ms : VDI_LINGER_MS;
+	v->import.expect_ms = spec->expect_ms ? spec->expect_ms : VDI_EXPECT_MS;
 	if (fill(v, spec, e) == 0)
 		return v;
 	vdi_free(v);
@@ -85,6 +86,7 @@ void vdi_free(struct vdi *v)
 	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
 	loop_timer_free(v->figures_timer);
+	loop_timer_free(v->import.patience);
 	loop_timer_free(v->far.linger);
 	far_log_forget(v, true);
 	tenancy_fini(v);

@@ -406,7 +406,7 @@ void stack_release(struct vdi *v, step_fn *next)
 			next(v);
 			return;
 		}
-	if (v->op || !v->gate || import_is_merging(v))
+	if (v->op || !v->gate || import_is_merging(v) || v->import.expects == IMPORT_GUEST)
 		next(v);
 	else
 		stack_close(v, next);

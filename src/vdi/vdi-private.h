@@ -37,6 +37,7 @@
 #define VDI_VERIFICATIONS_KEPT 4u      /* the living one among them */
 #define VDI_OWED_S (24 * 60 * 60)      /* how long a dead mirror may still raise */
 #define VDI_LINGER_MS 300000u          /* vdi_spec.linger_ms, where it is not given */
+#define VDI_EXPECT_MS 10000u           /* vdi_spec.expect_ms, likewise */
 #define VDI_ENVOY_MS 10000u            /* vdi_spec.envoy_ms, likewise */
 
 struct listener {
@@ -180,6 +181,7 @@ enum job_kind {
 	JOB_IMPORT,     /* it is the leaf of a mirror from SMAPIv1, whose connections are passed here */
 	JOB_MERGE,      /* somebody waits until what was mirrored so is merged into it */
 	JOB_MERGED,     /* it is */
+	JOB_EXPECT,     /* it was composed, and will be activated soon: it is opened; or that is not waited for any more */
 	JOB_FIGURES,    /* a domain's figures are for xcp-rrdd from now on */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
@@ -272,7 +274,7 @@ struct job {
 	struct pause *pause;   /* owned: PAUSE */
 	uint64_t bytes;        /* RESIZE */
 
-	/* JOB_TRACK */
+	/* JOB_TRACK, JOB_EXPECT */
 	bool is_wanted, is_final; /* final: source_log()'s */
 	char *save;            /* owned: only save it there */
 	struct layer *untracked; /* owned: taken out, and to be drained */

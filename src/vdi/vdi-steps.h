@@ -67,6 +67,7 @@ struct domain *vdi_find(const struct vdi *v, const char *name);
 void vdi_remove_domain(struct vdi *v, struct domain *d);
 /* Whether somebody other than `but` (NULL: anybody) has it active for writing; is_guest_only: guests of the operation. */
 bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest_only);
+bool vdi_has_active(const struct vdi *v);
 bool vdi_counts_as_guest(const struct vdi *v, const struct domain *d);
 
 /* --- far-ask.c */

@@ -90,9 +90,19 @@ bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest
 	return false;
 }
 
+bool vdi_has_active(const struct vdi *v)
+{
+	const struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->is_active)
+			return true;
+	return false;
+}
+
 bool vdi_is_empty(const struct vdi *v)
 {
-	return TAILQ_EMPTY(&v->domains) && !v->op && !import_is_merging(v) && !v->verification && !v->job &&
+	return TAILQ_EMPTY(&v->domains) && !v->op && !import_is_merging(v) && !v->import.expects && !v->verification && !v->job &&
 	       TAILQ_EMPTY(&v->jobs) && !v->budget.is_asking && v->budget.fd < 0;
 }
 
@@ -184,6 +194,7 @@ static void activated(struct vdi *v)
 		return;
 	}
 	end_far(v);
+	import_go(v);
 	job_end(v);
 }
 
@@ -329,6 +340,7 @@ void vdi_begin_activate(struct vdi *v)
 {
 	struct job *j = v->job;
 
+	import_met(v);
 	j->d = vdi_add_domain(v, j->domain, &j->error);
 	if (!j->d || (j->d->is_active && j->d->server && (j->is_read_only || !j->d->is_read_only))) {
 		job_end(v);

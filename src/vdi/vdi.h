@@ -30,6 +30,7 @@ struct vdi_spec {
 	const char *run_dir;    /* copied; SXM_RUN_DIR/<id>, exists */
 	unsigned linger_ms;     /* how long a source whose link is lost may come back to a disk nobody uses; 0: 5 minutes */
 	unsigned envoy_ms;      /* how long a far side that is not there is asked for a disk that it was given; 0: 10 s */
+	unsigned expect_ms;     /* how long a disk that was mirrored from SMAPIv1 is kept ready for who comes next; 0: 10 s */
 	void (*on_lost)(void *arg);  /* the disk's lease is another host's: the process must end, and touch none of its files */
 	void (*on_closed)(void *arg); /* closed for a moment, it cannot be opened again: the process must end */
 	void (*on_empty)(void *arg); /* nothing attached, nothing running: the process may end */
@@ -73,6 +74,8 @@ void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *
 void vdi_import(struct vdi *v, const char *domain, char *socket, size_t bytes, vdi_done_fn *done, void *arg);
 /* done() when the image alone has all of the disk: what was mirrored so, and composed, is merged into it. EPERM: not composed. */
 void vdi_merge(struct vdi *v, vdi_done_fn *done, void *arg);
+/* The image was composed, and somebody will activate it soon: it is opened for him. */
+void vdi_expect(struct vdi *v);
 /* Makes the file `path`, in the image's directory: the disk as it is at one moment, durable; it shares the blocks. What was
  * there is replaced. EOPNOTSUPP: the file system has no shared blocks. EPERM: it is not complete.
  * volume: the key of the snapshot. Where changes are tracked, those up to this moment go into <volume>.cbt beside the image, also

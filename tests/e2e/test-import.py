@@ -111,8 +111,9 @@ class Move:
         let_go(uri, "CP1")
         host.call("Volume.set", sr=self.sr, key=self.parent["key"], k="content_id", v="c")
 
-    def finalise(self):
-        """The verbs of the destination in the time in which the guest waits; what each took, in ms."""
+    def finalise(self, kill_after=None):
+        """The verbs of the destination in the time in which the guest waits; what each took, in ms. kill_after: which of them its process outlives
+        by little."""
         took = {}
         for verb, args in (("Datapath.deactivate", {"uri": self.uri, "domain": "MIR1"}), ("Datapath.detach", {"uri": self.uri, "domain": "MIR1"}),
                            ("Volume.compose", {"sr": self.sr, "key": self.leaf, "key2": self.parent["key"]}),
@@ -121,7 +122,12 @@ class Move:
             began = time.monotonic()
             host.call(verb, **args)
             took[verb] = (time.monotonic() - began) * 1000
+            if verb == kill_after:
+                os.kill(self.pid(), signal.SIGKILL)
         return took
+
+    def pid(self):
+        return host.control(self.leaf, "hello")["ok"]["pid"]
 
     def check(self, client, what):
         for at in range(0, self.size, MIB):
@@ -147,11 +153,13 @@ def whole_move(kind, sr, seed, writes=200, kill=False):
     m.writer.burst(writes)
     host.refused("compose", "Datapath.activate", uri=m.uri, domain="7")
     m.client.drain()
+    pid = m.pid()
     took = m.finalise()
     image = m.uri.removeprefix("sxm://")
     keys = [v["key"] for v in host.call("SR.ls", sr=sr)]
     assert m.leaf in keys and m.parent["key"] not in keys and m.dummy not in keys, keys
     guest = Socket(activate(m.uri, "7"), m.size)
+    assert m.pid() == pid, "another process serves the guest than the one that was mirrored to"
     m.client = guest.client
     m.writer.client = guest.client
     m.writer.burst(100)  # while it is merged
@@ -178,6 +186,38 @@ def whole_move(kind, sr, seed, writes=200, kill=False):
     os.close(m.here)
     os.unlink(m.path)
     return took
+
+
+def killed_move(kind, sr, seed, kill_after):
+    """The process that stays for the guest dies before it has heard that the leaf is composed, or with the image open."""
+    m = Move(sr, seed, 4 * MIB)
+    m.begin()
+    m.snapshot()
+    m.copy()
+    m.writer.burst(50)
+    m.client.drain()
+    m.finalise(kill_after)
+    guest = Socket(activate(m.uri, "7"), m.size)
+    m.check(guest, f"{kind}: killed after {kill_after}")
+    until_true("all is merged", lambda: is_merged(m.uri.removeprefix("sxm://")), 30)
+    m.check(guest, f"{kind}: killed after {kill_after}, merged")
+    guest.close()
+    let_go(m.uri, "7")
+    host.call("Volume.destroy", sr=sr, key=m.leaf)
+
+
+def composed_and_nobody_comes(sr):
+    """Composed twice, as its answer was lost, and then destroyed instead of started: nobody waits for the guest."""
+    m = Move(sr, 97, MIB)
+    m.begin()
+    m.snapshot()
+    m.copy()
+    m.writer.burst(10)
+    m.client.drain()
+    m.finalise()
+    until_true("it is open", lambda: host.control(m.leaf, "status")["ok"]["open"])
+    host.refused("", "Volume.compose", sr=sr, key=m.leaf, key2=m.parent["key"])
+    host.call("Volume.destroy", sr=sr, key=m.leaf)
 
 
 def guest_socket(uri):
@@ -208,6 +248,9 @@ def test_moves():
         runs = [whole_move(kind, sr, 10 * number + i, kill=i == 0) for i in range(10 if IS_LONG else 1)]
         for verb in runs[0]:
             say(f"{kind}: {verb} median {statistics.median(r[verb] for r in runs):.1f} ms, longest {max(r[verb] for r in runs):.1f} ms")
+        for i, kill_after in enumerate(("Datapath.detach", "Volume.compose", "Volume.unset")):
+            killed_move(kind, sr, 500 + 10 * number + i, kill_after)
+        composed_and_nobody_comes(sr)
 
 
 def test_wrong_order(sr):

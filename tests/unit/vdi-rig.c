@@ -17,7 +17,7 @@ char rig_dir[] = "/tmp/sxm-vdi-XXXXXX";
 static char image[64];
 static struct loop *loop;
 struct vdi *rig_vdi;
-unsigned rig_emptied, rig_lost, rig_linger_ms, rig_envoy_ms;
+unsigned rig_emptied, rig_lost, rig_linger_ms, rig_envoy_ms, rig_expect_ms;
 static struct loop_timer *deadline;
 
 static void on_empty(void *arg)
@@ -114,7 +114,7 @@ int rig_detach(const char *domain)
 static int begin(void)
 {
 	const struct vdi_spec spec = { .loop = loop, .id = "disk", .path = image, .run_dir = rig_dir, .on_empty = on_empty, .on_lost = on_lost,
-				       .linger_ms = rig_linger_ms, .envoy_ms = rig_envoy_ms };
+				       .linger_ms = rig_linger_ms, .envoy_ms = rig_envoy_ms, .expect_ms = rig_expect_ms };
 	struct error e = { 0 };
 	struct answer a = { 0 };
 
@@ -152,7 +152,7 @@ int rig_set_up(void **state)
 	req_init(loop);
 	deadline = loop_timer_new(loop, on_deadline, NULL);
 	fake_reset(loop);
-	rig_emptied = rig_lost = rig_linger_ms = rig_envoy_ms = 0;
+	rig_emptied = rig_lost = rig_linger_ms = rig_envoy_ms = rig_expect_ms = 0;
 	rig_begin();
 	return 0;
 }

@@ -22,7 +22,7 @@ struct answer {
 
 extern char rig_dir[];
 extern struct vdi *rig_vdi;
-extern unsigned rig_linger_ms, rig_envoy_ms; /* of the next vdi; 0 after each test */
+extern unsigned rig_linger_ms, rig_envoy_ms, rig_expect_ms; /* of the next vdi; 0 after each test */
 extern unsigned rig_emptied, rig_lost; /* how often on_empty(), on_lost() came */
 
 int rig_group(const char *name, const struct CMUnitTest *tests, size_t count);
