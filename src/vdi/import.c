@@ -209,6 +209,20 @@ static void receive(struct vdi *v)
 	job_end(v);
 }
 
+/* Nothing was mirrored yet: without its files it is the disk that it was. */
+static void unmake(struct vdi *v)
+{
+	if (tenancy_check(&v->tenancy, &v->step) == 0)
+		overlay_remove(v->path, &v->step);
+}
+
+static void unmade(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("%s starts no guest, and is to be made anew: %s", v->path, v->step.text);
+	job_end(v);
+}
+
 static void quiet(struct vdi *v)
 {
 	if (put_overlay(v, OVERLAY_COLLECTING, &v->job->error) == 0)
@@ -216,7 +230,7 @@ static void quiet(struct vdi *v)
 	stack_wake(v);
 	error_clear(&v->step);
 	if (v->job->error.err)
-		job_end(v);
+		stack_work(v, unmake, unmade);
 	else
 		receive(v);
 }

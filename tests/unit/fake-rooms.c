@@ -99,11 +99,15 @@ static const struct layer_ops disk_ops = { .name = "fake disk", .submit = submit
 
 struct layer *disk_layer(struct loop *l, struct disk_file *f, struct error *e)
 {
-	struct layer *d = calloc(1, sizeof(*d));
+	struct layer *d = fake.layer_err ? NULL : calloc(1, sizeof(*d));
 	const struct geometry g = { .size_bytes = fake.size_bytes ? fake.size_bytes : MiB, .block_bytes = 4096, .is_read_only = f->is_read_only };
 
 	(void)l;
-	(void)e;
+	if (!d) {
+		free(f);
+		error_set(e, fake.layer_err, "the fake makes no layer");
+		return NULL;
+	}
 	fake_trace(f->is_read_only ? "open:ro" : "open:rw");
 	layer_init(d, &disk_ops, NULL, &g);
 	free(f);

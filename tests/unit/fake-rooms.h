@@ -18,6 +18,7 @@ struct fake {
 	char trace[4096];
 	struct loop *loop;
 	int open_err, flush_err, listen_err;
+	int layer_err; /* of an image that was opened */
 	unsigned clones, clone_err_at; /* so many were asked for; from that one on they end with clone_err; 0: none does. On pool threads */
 	int clone_err;
 	uint64_t clone_granules; /* how much one does, at most */

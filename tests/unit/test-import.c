@@ -185,6 +185,18 @@ static void it_is_stopped_while_it_waits(void **s)
 	assert_int_equal(state(), OVERLAY_COMPOSED);
 }
 
+static void without_memory_in_its_midst_the_leaf_is_the_disk_it_was(void **s)
+{
+	(void)s;
+	assert_int_equal(rig_activate("MIR1", false), 0);
+	fake.layer_err = ENOMEM;
+	assert_int_equal(import(), ENOMEM);
+	fake.layer_err = 0;
+	assert_int_equal(state(), OVERLAY_NONE);
+	assert_int_equal(import(), 0); /* asked again */
+	assert_int_equal(state(), OVERLAY_OPEN);
+}
+
 #define IMPORT_TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 #define IMPATIENT_TEST(name) cmocka_unit_test_setup_teardown(name, begin_impatient, end)
 
@@ -199,6 +211,7 @@ int main(void)
 		IMPORT_TEST(what_cannot_be_opened_is_not_waited_for),
 		IMPORT_TEST(a_leaf_that_is_not_composed_is_not_kept_open),
 		IMPORT_TEST(it_is_stopped_while_it_waits),
+		IMPORT_TEST(without_memory_in_its_midst_the_leaf_is_the_disk_it_was),
 	};
 
 	return rig_group("import", tests, sizeof(tests) / sizeof(tests[0]));
