@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -350,6 +351,40 @@ static bool has_image(const char *dir, const char *key)
 	return has_data;
 }
 
+/* Has another volume's image that inode? */
+static bool is_another_s(const struct image *i, const struct stat *st)
+{
+	DIR *d = opendir(i->dir);
+	struct dirent *entry;
+	bool is = false;
+
+	while (d && !is && (entry = readdir(d))) {
+		char key[META_KEY_MAX + 1];
+		struct image other;
+		struct stat found;
+
+		is = split_image(i->dir, entry->d_name, "", key, &other) && strcmp(key, i->key) != 0 &&
+		     fstatat(dirfd(d), entry->d_name, &found, AT_SYMLINK_NOFOLLOW) == 0 && found.st_ino == st->st_ino &&
+		     has_image(i->dir, key);
+	}
+	if (d)
+		closedir(d);
+	return is;
+}
+
+/* Its image took another volume's place (volume-compose.c), and whoever did that was killed. */
+static void remove_composed(const struct image *i)
+{
+	CLEANUP_FREE char *record = meta_volume_path(i->dir, i->key);
+	struct error e;
+
+	log_warn("volume %s in %s is removed: another one was composed with it, and whoever did that was killed", i->key, i->dir);
+	if (!record || (unlink(record) == -1 && errno != ENOENT))
+		log_warn("remove the record of volume %s: %s", i->key, strerror(errno));
+	else if (image_unlink(i, &e) == -1)
+		log_warn("%s", e.text);
+}
+
 /* The image it is another name of, or was: that one goes, too, with what lies beside it, when no record says that it is there. */
 static void sweep_image(const struct image *i, const char *passing)
 {
@@ -365,6 +400,10 @@ static void sweep_image(const struct image *i, const char *passing)
 		log_warn("%s has no record: whoever made or destroyed it was killed; it is removed", image);
 		if (image_unlink(i, &e) == -1)
 			log_warn("%s", e.text);
+		return;
+	}
+	if (is_gone && lstat(passing, &a) == 0 && is_another_s(i, &a)) {
+		remove_composed(i);
 		return;
 	}
 	log_info("%s is removed", passing);

@@ -11,14 +11,17 @@
  *      a leaf that was mirrored to (Datapath.import_activate) has what was written in its overlay, and nothing in its image:
  *              parent's image takes its name, and is what the overlay is merged into when the disk is used (overlay/)
  *      nothing was written to it at all:            parent's image takes its name
- *      a qcow2 leaf that was written to directly:   it stands on parent from then on. To the cluster: where less than one was
- *              written the rest of it is what the leaf stood on
+ *      a qcow2 leaf that was written to directly:   it stands on parent from then on. To 4 KiB (where qemu-img is older than
+ *              5.2, 64): where less than that was written the rest of it is what the leaf stood on
  *      a raw leaf that was written to directly:     refused, as nobody knows where
  *
- * Stopped in between, it is done or not, and may be asked for again: the name is taken in one step.
+ * Stopped in between, it is done or not, and may be asked for again: the name is taken in one step.  From before that step until
+ * parent's record is gone its image has a passing name as well (image.h), by which the next call, and the next SR.attach
+ * (meta.c), know what became of it.  Child's content_id is a new one before its content is.
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -48,6 +51,13 @@ static int renew_record(const struct image *i, struct failure *f)
 
 /* --- parent's image takes child's name */
 
+static bool is_missing(const struct image *i)
+{
+	CLEANUP_FREE char *path = image_path(i);
+
+	return path && access(path, F_OK) == -1 && errno == ENOENT;
+}
+
 static int fit_parent(const struct image *child, const struct image *parent, struct error *e)
 {
 	struct image_info upper, lower;
@@ -66,7 +76,25 @@ static int take_place(const struct image *child, const struct image *parent, str
 	CLEANUP_LOCK int upper = fit_parent(child, parent, e) == -1 ? -1 : image_claim(child, e);
 	CLEANUP_LOCK int lower = upper < 0 ? -1 : image_claim(parent, e);
 
-	return lower < 0 ? -1 : image_take_place(child, parent, e);
+	if (lower < 0)
+		return -1;
+	image_retire(parent);
+	if (image_take_place(child, parent, e) == 0)
+		return 0;
+	if (!is_missing(parent))
+		image_settle(parent);
+	return -1;
+}
+
+/* By a call that was killed then, or could not make it durable: it has another name of parent's. */
+static bool was_taken(const struct image *child, const struct image *parent)
+{
+	CLEANUP_FREE char *path = image_path(child);
+	CLEANUP_FREE char *passing = image_passing_path(parent);
+	struct stat a, b;
+
+	return path && passing && is_missing(parent) && lstat(path, &a) == 0 && lstat(passing, &b) == 0 && a.st_ino == b.st_ino &&
+	       a.st_dev == b.st_dev;
 }
 
 static int check_parent(const struct image *parent, struct error *e)
@@ -76,20 +104,21 @@ static int check_parent(const struct image *parent, struct error *e)
 	return path ? datapath_merge(path, e) : error_set(e, ENOMEM, "out of memory");
 }
 
-/* 1: not in this way. */
-static int compose_by_name(const struct image *child, const struct image *parent, struct error *e)
+enum way { IS_DONE, BY_NAME, BY_BASE };
+
+static int choose_way(const struct image *child, const struct image *parent, enum way *way, struct error *e)
 {
 	CLEANUP_FREE char *path = image_path(child);
-	CLEANUP_FREE char *below = image_path(parent);
 	enum overlay_state state;
 	bool is_blank = false;
 
-	if (!path || !below)
+	if (!path)
 		return error_set(e, ENOMEM, "out of memory");
 	if (overlay_state(path, &state, e) == -1)
 		return -1;
-	if (state == OVERLAY_COMPOSED && access(below, F_OK) == -1)
-		return 0; /* by a call that was killed then */
+	*way = IS_DONE;
+	if (was_taken(child, parent) || (state == OVERLAY_COMPOSED && is_missing(parent)))
+		return 0;
 	if (state == OVERLAY_COMPOSED)
 		return error_set(e, EBUSY, "it was composed before, and that is not merged yet");
 	if (state == OVERLAY_OPEN)
@@ -98,7 +127,8 @@ static int compose_by_name(const struct image *child, const struct image *parent
 		return -1;
 	if (!is_blank && state == OVERLAY_SEALED)
 		return error_set(e, EINVAL, "it was written to directly, besides what was mirrored to it");
-	return is_blank ? take_place(child, parent, e) : 1;
+	*way = is_blank ? BY_NAME : BY_BASE;
+	return 0;
 }
 
 /* Before the records are written: a qcow2 image takes its time to open. */
@@ -115,11 +145,16 @@ static void expect_guest(const struct image *child)
 static int compose(const struct image *child, const struct image *parent, struct failure *f)
 {
 	struct error e;
-	int r = compose_by_name(child, parent, &e);
+	enum way way = IS_DONE;
+	int r = choose_way(child, parent, &way, &e);
 
-	if (r == 1 && !child->ops->compose)
+	if (r == 0 && way == BY_BASE && !child->ops->compose)
 		return say_why_not(child, f);
-	if (r == 1)
+	if (r == 0 && way != IS_DONE && renew_record(child, f) == -1)
+		return -1;
+	if (r == 0 && way == BY_NAME)
+		r = take_place(child, parent, &e);
+	else if (r == 0 && way == BY_BASE)
 		r = child->ops->compose(child, parent, &e);
 	if (r == 0) {
 		expect_guest(child);
@@ -145,7 +180,7 @@ static int compose_locked(const struct image *child, const struct image *parent,
 		return -1;
 	if (check_parent(parent, &e) == -1)
 		return failure_from(f, FAILURE_VDI_UNAVAILABLE, &e);
-	if (compose(child, parent, f) == -1 || renew_record(child, f) == -1 || volume_remove(parent, record, f) == -1)
+	if (compose(child, parent, f) == -1 || volume_remove(parent, record, f) == -1)
 		return -1;
 	if (parent->ops->collect)
 		parent->ops->collect(parent->dir);

@@ -239,10 +239,9 @@ int volume_create(struct smapi_call *call, char **result, struct failure *f)
 /* In the order in which they may go: who is stopped in between leaves no volume without its data. */
 int volume_remove(const struct image *i, const char *record, struct failure *f)
 {
-	CLEANUP_LOCK int claim = -1;
 	struct error e;
+	CLEANUP_LOCK int claim = image_claim(i, &e);
 
-	claim = image_claim(i, &e);
 	if (claim < 0 && e.err == EBUSY)
 		return failure_set(f, FAILURE_VDI_IN_USE, EBUSY,
 				   "volume %s is in use, here or on another host; deactivate it there first", i->key);
@@ -251,7 +250,8 @@ int volume_remove(const struct image *i, const char *record, struct failure *f)
 	image_retire(i);
 	if (record && unlink(record) == -1 && errno != ENOENT) {
 		failure_set(f, FAILURE_VDI_DELETE, errno, "remove %s: %s", record, strerror(errno));
-		image_settle(i);
+		if (claim >= 0)
+			image_settle(i);
 		return -1;
 	}
 	return image_unlink(i, &e) == 0 ? 0 : failure_from(f, FAILURE_VDI_DELETE, &e);
