@@ -12,7 +12,8 @@
  *              parent's image takes its name, and is what the overlay is merged into when the disk is used (overlay/)
  *      nothing was written to it at all:            parent's image takes its name
  *      a qcow2 leaf that was written to directly:   it stands on parent from then on. To 4 KiB (where qemu-img is older than
- *              5.2, 64): where less than that was written the rest of it is what the leaf stood on
+ *              5.2, 64): where less than that was written the rest of it is what the leaf stood on. Who mirrors in sectors comes
+ *              by Datapath.import_activate, and sxm's own mirror writes whole 4 KiB
  *      a raw leaf that was written to directly:     refused, as nobody knows where
  *
  * Stopped in between, it is done or not, and may be asked for again: the name is taken in one step.  From before that step until
