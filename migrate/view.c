@@ -282,6 +282,13 @@ struct move_disk *view_add_disk(struct move_view *v, const char *name, struct er
 	return d;
 }
 
+void view_remove_disk(struct move_view *v, unsigned i)
+{
+	free(v->disk[i].past);
+	v->disks--;
+	memmove(&v->disk[i], &v->disk[i + 1], (v->disks - i) * sizeof(v->disk[0]));
+}
+
 void view_clear(struct move_view *v)
 {
 	for (unsigned i = 0; i < v->disks; i++)

@@ -88,6 +88,7 @@ struct move_view {
 void view_set_id(struct move_view *v, const char *id);
 /* The new disk; moves v->disk. NULL + e: out of memory, or VIEW_DISKS_MAX are there. */
 struct move_disk *view_add_disk(struct move_view *v, const char *name, struct error *e);
+void view_remove_disk(struct move_view *v, unsigned i); /* those after it move up */
 void view_clear(struct move_view *v);
 
 /* text: the "ok" of the control verb `status`. operation: which one of it; NULL or "": the newest that is no copy, or else the

@@ -31,3 +31,8 @@ tests_lib_crash_SOURCES = tests/lib/crash.c
 check_PROGRAMS += tests/lib/carrier-try
 tests_lib_carrier_try_SOURCES = tests/lib/carrier-try.c
 tests_lib_carrier_try_LDADD = libmigrate.la
+# Shows a move, for tests on a terminal.
+check_PROGRAMS += tests/lib/progress-try
+tests_lib_progress_try_SOURCES = tests/lib/progress-try.c
+tests_lib_progress_try_LDADD = libview.la
+EXTRA_DIST += tests/lib/terminal.py
