@@ -24,5 +24,6 @@ extern const struct cmd cmd_ls;
 extern const struct cmd cmd_relay;
 extern const struct cmd cmd_serve;
 extern const struct cmd cmd_snapshot;
+extern const struct cmd cmd_status;
 
 #endif

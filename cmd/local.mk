@@ -8,11 +8,13 @@ sxm_SOURCES = \
 	cmd/cmd-relay.c \
 	cmd/cmd-serve.c \
 	cmd/cmd-snapshot.c \
+	cmd/cmd-status.c \
 	cmd/cmd.h \
 	cmd/find.c cmd/find.h \
 	cmd/listing.c cmd/listing.h \
 	cmd/live.c cmd/live.h \
 	cmd/main-sxm.c \
+	cmd/mirrors.c cmd/mirrors.h \
 	cmd/place.c cmd/place.h cmd/place-use.c \
 	cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
 	cmd/say.c cmd/say.h \

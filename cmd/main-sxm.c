@@ -22,6 +22,7 @@ static const struct cmd *const commands[] = {
 	&cmd_relay,
 	&cmd_serve,
 	&cmd_snapshot,
+	&cmd_status,
 };
 
 static int explain(FILE *to)
