@@ -227,6 +227,12 @@ static void leave(struct worker *w, const struct merge *p, const struct error *e
 	strcpy(w->left_upper[w->left++], p->upper);
 }
 
+/* A file that is none of ours, or damaged: until somebody repairs that, nothing is known of what stands on what. */
+static bool is_for_good(int err)
+{
+	return err == EINVAL || err == EOPNOTSUPP || err == EPERM || err == ELOOP || err == ENAMETOOLONG;
+}
+
 static enum outcome work(struct worker *w)
 {
 	struct merge p;
@@ -237,7 +243,7 @@ static enum outcome work(struct worker *w)
 
 		if (r == -1) {
 			log_error("%s: %s", w->dir, e.text);
-			return HOPELESS; /* until somebody repairs it */
+			return is_for_good(e.err) ? HOPELESS : LEFT;
 		}
 		if (r)
 			break;

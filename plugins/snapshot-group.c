@@ -376,6 +376,10 @@ static void remove_all(struct work *w)
 	}
 	if (w->is_begun)
 		joint_abandon(w->dirs, w->places, w->group->id);
+	/* Where leaves had new names already, there is a base too many under each. */
+	for (size_t i = 0; i < w->items; i++)
+		if (w->item[i].taking.from.ops->collect)
+			w->item[i].taking.from.ops->collect(w->item[i].place->sr.dir);
 }
 
 static int take_and_publish(struct work *w, struct error *e)

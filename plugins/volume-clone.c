@@ -133,6 +133,8 @@ static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is
 	else
 		r = finish(&t, &m, is_snapshot, &e);
 	meta_volume_clear(&m);
+	if (r == -1 && t.from.ops->collect) /* what it was to stand on may be a base too many */
+		t.from.ops->collect(sr->dir);
 	return r == 0 ? 0 : failure_from(f, is_snapshot ? FAILURE_VDI_SNAPSHOT : FAILURE_VDI_CLONE, &e);
 }
 

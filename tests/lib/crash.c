@@ -16,7 +16,8 @@
  * away still works, as it does on a real one.
  *
  * Exit status: the command's; 137 when it was killed here; 125 when crash itself failed.
- * A datapath (sxm-datapath) is let go: it outlives the verb that starts it.
+ * A datapath (sxm-datapath) is let go: it outlives the verb that starts it. So is, where the file system is full, who merges in
+ * the background (--coalesce): he waits for room.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -343,13 +344,27 @@ static bool is_datapath(pid_t pid)
 	return slash && strcmp(slash + 1, "sxm-datapath") == 0;
 }
 
+static bool is_background(pid_t pid)
+{
+	char path[64], words[PATH_MAX] = "";
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, words, sizeof(words) - 1);
+	if (fd >= 0)
+		close(fd);
+	return n > 0 && (size_t)n > strlen(words) + 1 && strcmp(words + strlen(words) + 1, "--coalesce") == 0;
+}
+
 /* It has stopped; on it goes. */
 static void go_on(struct task *t, int status)
 {
 	struct __ptrace_syscall_info info;
 	int signal_number = WSTOPSIG(status), event = status >> 16;
 
-	if (event == PTRACE_EVENT_EXEC && is_datapath(t->pid)) {
+	if (event == PTRACE_EVENT_EXEC && (is_datapath(t->pid) || (crash.is_full && is_background(t->pid)))) {
 		ptrace(PTRACE_DETACH, t->pid, NULL, NULL);
 		t->pid = 0;
 		return;
