@@ -252,7 +252,7 @@ class Guest:
         for line in self.said().splitlines():
             if line.startswith("slow "):
                 words = dict(w.split("=") for w in line.split()[1:3])
-                yield float(words["at"]) - int(words["ms"]) / 1000, float(words["at"])
+                yield float(words["at"]) - float(words["ms"]) / 1000, float(words["at"])
 
     def verify(self, uri):
         done = subprocess.run([GUEST, "verify", "--uri", uri, "--log", self.log], capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@
  *
  * With --uri-file the URI is read from that file each time, and tried each 20 ms (--again) until somebody serves it (without one,
  * for ever): a guest whose driver reconnects. Who moves it writes another URI into the file. --slow: a line "slow at=SECONDS
- * ms=N" for each operation that took longer, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
+ * ms=N.NNN" for each operation that took as long, counted from its first issue; at: CLOCK_MONOTONIC when it was answered.
  * --gaps: a line "gap from=SECONDS to=SECONDS" (CLOCK_MONOTONIC) for each connection but the first: the last acknowledgement
  * before it, the first on it.
  *
@@ -72,7 +72,7 @@ struct writer {
 	struct range region;
 	uint64_t seed, iops, count, flush_every, slow_ms;
 	unsigned depth, zero_percent, again_ms, patience_ms;
-	bool may_overlap, has_gaps, is_flushed; /* is_flushed: verify only what a flush covered */
+	bool may_overlap, has_gaps, is_slow_told, is_flushed; /* is_flushed: verify only what a flush covered */
 	uint64_t moment;          /* verify a copy: it was taken after so many bytes of the log; 0: it is the disk itself */
 
 	struct nbd_handle *nbd;   /* owned */
@@ -215,11 +215,11 @@ static bool send_slot(struct writer *w, struct slot *s)
 
 static void tell_slow(const struct writer *w, const struct slot *s, uint64_t now)
 {
-	const uint64_t ms = (now - s->first_ns) / NS_PER_MS;
+	const double ms = (double)(now - s->first_ns) / 1e6;
 
-	if (!w->slow_ms || ms < w->slow_ms)
+	if (!w->is_slow_told || ms < (double)w->slow_ms)
 		return;
-	printf("slow at=%.3f ms=%" PRIu64 " %s\n", (double)now / 1e9, ms, s->sequence ? "write" : "flush");
+	printf("slow at=%.3f ms=%.3f %s\n", (double)now / 1e9, ms, s->sequence ? "write" : "flush");
 	fflush(stdout);
 }
 
@@ -554,7 +554,7 @@ static void take_option(struct writer *w, int option, char *value)
 	case 'z': w->zero_percent = (unsigned)number(value, 0, 100); break;
 	case 'f': w->flush_every = number(value, 1, INT64_MAX); break;
 	case 'o': w->may_overlap = true; break;
-	case 'S': w->slow_ms = number(value, 1, INT32_MAX); break;
+	case 'S': w->slow_ms = number(value, 0, INT32_MAX), w->is_slow_told = true; break;
 	case 'a': w->again_ms = (unsigned)number(value, 1, 1000); break;
 	case 'g': w->has_gaps = true; break;
 	case 'p': w->patience_ms = (unsigned)number(value, 1, 3600) * 1000; break;
