@@ -5,7 +5,7 @@
 #       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
 #       base <- { control/client, cbt/cbt-log, overlay/overlay-file } <- plugins <- cmd
 #       base <- control/client <- migrate <- cmd
-#       base <- qcow2 <- { disk, plugins }
+#       base <- qcow2 <- { disk, plugins, cmd }
 set -euo pipefail
 cd "${SXM_SRCDIR:?start me with ./run}"
 broken=0
@@ -31,7 +31,7 @@ allowed() {
 	src/main-datapath.c)   echo keeper.h control vdi block loop base ;;
 	plugins/*)             echo plugins control cbt overlay qcow2 base ;;
 	migrate/*)             echo migrate control base ;;
-	cmd/*)                 echo cmd migrate plugins base ;;
+	cmd/*)                 echo cmd qcow2 migrate plugins base ;;
 	src/cbt/cbt-log*)      echo cbt base ;;
 	src/cbt/*)             echo cbt block loop base ;;
 	src/overlay/overlay-file*) echo overlay base ;;
