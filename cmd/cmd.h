@@ -19,7 +19,9 @@ struct cmd {
 extern const struct cmd cmd_copy;
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_epoch;
+extern const struct cmd cmd_export;
 extern const struct cmd cmd_fsck;
+extern const struct cmd cmd_import;
 extern const struct cmd cmd_ls;
 extern const struct cmd cmd_relay;
 extern const struct cmd cmd_serve;

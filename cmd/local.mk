@@ -3,7 +3,9 @@ sxm_SOURCES = \
 	cmd/cmd-copy.c \
 	cmd/cmd-doctor.c \
 	cmd/cmd-epoch.c \
+	cmd/cmd-export.c \
 	cmd/cmd-fsck.c \
+	cmd/cmd-import.c \
 	cmd/cmd-ls.c \
 	cmd/cmd-relay.c \
 	cmd/cmd-serve.c \
@@ -11,15 +13,19 @@ sxm_SOURCES = \
 	cmd/cmd-status.c \
 	cmd/cmd.h \
 	cmd/find.c cmd/find.h \
+	cmd/incoming.c cmd/incoming.h \
 	cmd/listing.c cmd/listing.h \
 	cmd/live.c cmd/live.h \
 	cmd/main-sxm.c \
 	cmd/mirrors.c cmd/mirrors.h \
+	cmd/nbd-out.c cmd/nbd-out.h \
+	cmd/outgoing.c cmd/outgoing.h \
 	cmd/place.c cmd/place.h cmd/place-use.c \
 	cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
 	cmd/say.c cmd/say.h \
 	cmd/served.c cmd/served.h \
 	cmd/signals.c cmd/signals.h \
+	cmd/stream-in.c cmd/stream-in.h \
 	cmd/target.c cmd/target.h \
 	cmd/transfer.c cmd/transfer.h
 sxm_LDADD = libplugins.la libmigrate.la

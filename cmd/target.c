@@ -44,23 +44,43 @@ static char *sr_of(const char *name)
 	return take_ptr(&dir);
 }
 
-static int make_volume(struct target *t, const char *dir, const struct target_wish *wish, struct error *e)
+static int call(smapi_fn *fn, const char *verb, struct smapi_args *args, char **result, struct error *e)
 {
-	struct smapi_call c = { .verb = "Volume.create" };
+	struct smapi_call c = { .verb = verb };
+	struct failure f = { 0 };
+
+	args->dbg = text_of("");
+	c.args = *args;
+	if (fn(&c, result, &f) == 0)
+		return 0;
+	*e = f.e;
+	return -1;
+}
+
+/* The verb may keep the name. */
+static int call_set_name(const struct target *t, const char *volume_name, struct error *e)
+{
+	struct smapi_call c = { .verb = "Volume.set_name" };
 	CLEANUP_FREE char *result = NULL;
 	struct failure f = { 0 };
+	int r;
+
+	c.args = (struct smapi_args) { .dbg = text_of(""), .sr = t->sr, .key = t->place.key, .new_name = strdup(volume_name) };
+	if (!c.args.new_name)
+		return error_set(e, ENOMEM, "out of memory");
+	r = volume_set_name(&c, &result, &f);
+	free(c.args.new_name);
+	if (r == -1)
+		*e = f.e;
+	return r;
+}
+
+/* result: of a verb that made a volume of t->sr, in dir. */
+static int take_made(struct target *t, const char *dir, const char *result, struct error *e)
+{
 	struct types_volume v;
 	int r;
 
-	t->sr = uri_of_path("file", dir);
-	if (!t->sr)
-		return error_set(e, ENOMEM, "out of memory");
-	c.args = (struct smapi_args) { .dbg = text_of(""), .sr = t->sr, .name = text_of(wish->volume_name),
-				       .description = text_of(""), .size = wish->bytes };
-	if (volume_create(&c, &result, &f) == -1) {
-		*e = f.e;
-		return -1;
-	}
 	if (jsonspec_decode(&types_volume, result, strlen(result), &v, e) == -1)
 		return -1;
 	t->is_made = true;
@@ -71,6 +91,61 @@ static int make_volume(struct target *t, const char *dir, const struct target_wi
 		return error_set(e, ENOMEM, "out of memory");
 	}
 	return place_find(&t->place, t->made_name, NULL, e);
+}
+
+static int make_volume(struct target *t, const char *dir, const struct target_wish *wish, struct error *e)
+{
+	CLEANUP_FREE char *result = NULL;
+	struct smapi_args a;
+
+	t->sr = uri_of_path("file", dir);
+	if (!t->sr)
+		return error_set(e, ENOMEM, "out of memory");
+	a = (struct smapi_args) { .sr = t->sr, .name = text_of(wish->volume_name), .description = text_of(""),
+				  .size = wish->bytes };
+	return call(volume_create, "Volume.create", &a, &result, e) == 0 ? take_made(t, dir, result, e) : -1;
+}
+
+static int clone(struct target *t, const char *dir, const char *base_key, struct error *e)
+{
+	CLEANUP_FREE char *result = NULL;
+	struct smapi_args a = { .sr = t->sr, .key = text_of(base_key), .dest_sr = t->sr };
+
+	if (call(volume_clone, "Volume.clone", &a, &result, e) == -1 &&
+	    (e->err != EOPNOTSUPP || call(volume_copy, "Volume.copy", &a, &result, e) == -1))
+		return -1;
+	return take_made(t, dir, result, e);
+}
+
+int target_clone(struct target *t, const char *dir, const char *base_key, const char *volume_name, int64_t bytes, struct error *e)
+{
+	CLEANUP_FREE char *result = NULL;
+	struct smapi_args a;
+	int r;
+
+	*t = (struct target) { .sr = uri_of_path("file", dir) };
+	if (!t->sr)
+		return error_set(e, ENOMEM, "out of memory");
+	r = clone(t, dir, base_key, e);
+	if (r == 0)
+		r = target_settle(t, volume_name, NULL, NULL, e);
+	if (r == 0) {
+		a = (struct smapi_args) { .sr = t->sr, .key = t->place.key, .new_size = bytes };
+		r = call(volume_resize, "Volume.resize", &a, &result, e);
+	}
+	if (r == -1)
+		target_close(t, false);
+	return r;
+}
+
+int target_settle(const struct target *t, const char *volume_name, const char *k, const char *v, struct error *e)
+{
+	CLEANUP_FREE char *result = NULL;
+	struct smapi_args a = { .sr = t->sr, .key = t->place.key, .k = text_of(k), .v = text_of(v) };
+
+	if (k && call(volume_set, "Volume.set", &a, &result, e) == -1)
+		return -1;
+	return call_set_name(t, volume_name, e);
 }
 
 /* --- a new file */

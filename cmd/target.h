@@ -27,6 +27,11 @@ struct target_wish {
 
 /* -1 + e: nothing was made. EEXIST: there is something in it. */
 int target_find(struct target *t, const struct target_wish *wish, struct error *e);
+/* A new volume: a clone of that one where the SR can clone, else a copy of it; enlarged to so many bytes. */
+int target_clone(struct target *t, const char *dir, const char *base_key, const char *volume_name, int64_t bytes,
+		 struct error *e);
+/* Of a volume that was made: what Volume.set_name and Volume.set do; k NULL: nothing is set. */
+int target_settle(const struct target *t, const char *volume_name, const char *k, const char *v, struct error *e);
 /* is_whole: else what was made goes. What is in t is freed. */
 void target_close(struct target *t, bool is_whole);
 

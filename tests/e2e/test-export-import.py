@@ -1,0 +1,242 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""sxm export and import: a disk through a pipe, whole or what changed in it since a snapshot, raw or as a qcow2 image that qemu reads,
+comes out as the same bytes; a stream that is cut at any place, changed, or goes on, leaves nothing; so does one whose base is not here."""
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from smapi import ActiveDisk, Host, say, skip, times, until_true  # noqa: E402
+
+SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
+for tool in ("qemu-img", "qemu-io"):
+    if not shutil.which(tool):
+        skip("this needs: " + tool)
+MIB = 1 << 20
+SIZE = 24 * MIB
+here, there = Host(), Host()
+work = here.in_memory("work")
+
+
+def sxm(*args, host=here, status=0, stdin=None, stdout=subprocess.PIPE):
+    done = subprocess.run([SXM, *args], stdin=stdin or subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=host.env, timeout=90)
+    assert done.returncode == status, (args, done.returncode, done.stderr)
+    return done
+
+
+def path(name):
+    return os.path.join(work, name)
+
+
+def export(*args, to="stream", status=0):
+    with open(path(to), "wb") as f:
+        done = sxm("export", *args, stdout=f, status=status)
+    return path(to), done.stderr.decode()
+
+
+def take_in(sr, stream, *args, status=0, host=there):
+    """Through a pipe. The key of what was made."""
+    with open(stream, "rb") as f:
+        cat = subprocess.Popen(["cat"], stdin=f, stdout=subprocess.PIPE)
+        done = sxm("import", *args, sr, host=host, stdin=cat.stdout, status=status)
+        cat.stdout.close()
+        cat.wait()
+    return done.stdout.decode().strip().rsplit("/", 1)[-1] if status == 0 else done.stderr.decode()
+
+
+def image_of(host, sr, key):
+    return host.call("Volume.stat", sr=sr, key=key)["uri"][0].removeprefix("sxm://")
+
+
+def content(host, sr, key):
+    image = image_of(host, sr, key)
+    if image.endswith(".qcow2"):
+        subprocess.run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", image, path("as raw")], check=True)
+        image = path("as raw")
+    with open(image, "rb") as f:
+        return f.read()
+
+
+def write(sr, key, *commands):
+    """To a volume nobody has, through its datapath as a guest."""
+    uri = here.call("Volume.stat", sr=sr, key=key)["uri"][0]
+    out = sxm("serve", "--detach", uri).stdout.decode().strip()
+    for command in commands:
+        done = subprocess.run(["qemu-io", "-f", "raw", "-c", command, out], capture_output=True, text=True)
+        assert done.returncode == 0 and "failed" not in done.stdout, done
+    sxm("serve", "--stop", uri)
+
+
+def keys(host, sr):
+    return sorted(v["key"] for v in host.call("SR.ls", sr=sr))
+
+
+def whole(sr, far_sr):
+    """qcow2, sound for qemu, and raw; a sparse disk stays so; the copy has the same content_id."""
+    key = here.call("Volume.create", sr=sr, name="v", description="", size=SIZE, sharable=False)["key"]
+    write(sr, key, "write -P 1 0 4096", "write -P 2 1M 3M", f"write -P 3 {SIZE - 512} 512", "write -z 8M 1M")
+    name = f"{work}/{os.path.basename(sr)}/{key}"
+    stream, _ = export(name)
+    check = subprocess.run(["qemu-img", "check", "-f", "qcow2", stream], capture_output=True, text=True)
+    assert check.returncode == 0 and "No errors" in check.stdout, check
+    with open(path("raw"), "wb") as f:
+        f.write(content(here, sr, key))
+    subprocess.run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", stream, path("raw")], check=True)
+    assert os.path.getsize(stream) < 6 * MIB, os.path.getsize(stream)
+    copy = take_in(far_sr, stream, "--name", "the copy")
+    v = there.call("Volume.stat", sr=far_sr, key=copy)
+    assert v["name"] == "the copy" and v["virtual_size"] == SIZE, v
+    assert v["keys"]["content_id"] == here.call("Volume.stat", sr=sr, key=key)["keys"]["content_id"]
+    assert content(there, far_sr, copy) == content(here, sr, key)
+    raw, _ = export("--format", "raw", name, to="whole raw")
+    with open(raw, "rb") as f:
+        assert f.read() == content(here, sr, key)
+    assert os.stat(raw).st_blocks * 512 < 6 * MIB
+    done = sxm("export", "--format", "raw", name)
+    assert done.stdout == content(here, sr, key)
+    again = take_in(far_sr, raw, "--format", "raw", "--size", str(SIZE))
+    assert content(there, far_sr, again) == content(here, sr, key)
+    assert "--size" in take_in(far_sr, raw, "--format", "raw", status=1)
+    with open(raw, "rb") as f:
+        third = sxm("import", "--format", "raw", far_sr, host=there, stdin=f).stdout.decode().strip().rsplit("/", 1)[1]
+    assert content(there, far_sr, third) == content(here, sr, key)
+    for other in (again, third):
+        there.call("Volume.destroy", sr=far_sr, key=other)
+    stream, _ = export("--from-format", "raw", raw)
+    fourth = take_in(far_sr, stream)
+    assert content(there, far_sr, fourth) == content(here, sr, key)
+    there.call("Volume.destroy", sr=far_sr, key=fourth)
+    return key, copy
+
+
+def deltas(sr, far_sr, is_tracked):
+    """What changed since a snapshot goes on top of the same snapshot there, and nowhere else; what became zeros is zeros; a disk that
+    grew has grown."""
+    key = here.call("Volume.create", sr=sr, name="v", description="", size=SIZE, sharable=False)["key"]
+    if is_tracked:
+        here.call("Volume.enable_cbt", sr=sr, key=key)
+    write(sr, key, "write -P 1 0 6M", "write -P 2 10M 1M")
+    base = here.call("Volume.snapshot", sr=sr, key=key)["key"]
+    write(sr, key, "write -P 4 1M 64k", "write -z 2M 1M", "write -P 5 20M 100k")
+    here.call("Volume.resize", sr=sr, key=key, new_size=SIZE + MIB + 512)
+    write(sr, key, f"write -P 6 {SIZE + MIB} 512")
+    directory = f"{work}/{os.path.basename(sr)}"
+    delta, _ = export("--base", base, f"{directory}/{key}", to="delta")
+    assert os.path.getsize(delta) < 2 * MIB, os.path.getsize(delta)
+    there_before = keys(there, far_sr)
+    assert "import that first" in take_in(far_sr, delta, status=1) and keys(there, far_sr) == there_before
+    far_base = take_in(far_sr, export(f"{directory}/{base}")[0])
+    got = take_in(far_sr, delta, "--name", "changed")
+    assert content(there, far_sr, got) == content(here, sr, key)
+    assert there.call("Volume.stat", sr=far_sr, key=got)["name"] == "changed"
+    got = take_in(far_sr, delta, "--base", far_base)
+    assert content(there, far_sr, got) == content(here, sr, key)
+    assert "is not what the stream stands on" in take_in(far_sr, delta, "--base", got, status=1)
+    # qemu finds the same above the base, where that is told
+    with open(path("base raw"), "wb") as f:
+        f.write(content(here, sr, base))
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", path("base raw"), delta], check=True)
+    assert subprocess.run(["qemu-img", "check", "-f", "qcow2", delta], capture_output=True).returncode == 0
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", delta, path("composed")], check=True)
+    with open(path("composed"), "rb") as f:
+        assert f.read() == content(here, sr, key)
+    # it is written to: not that content any more
+    far_uri = there.call("Volume.stat", sr=far_sr, key=far_base)["uri"][0]
+    sxm("serve", "--detach", far_uri, host=there)
+    sxm("serve", "--stop", far_uri, host=there)
+    assert "import that first" in take_in(far_sr, export("--base", base, f"{directory}/{key}", to="delta")[0], status=1)
+
+
+def live(sr, far_sr):
+    """A disk that a guest writes to: as it was at one moment, from a snapshot that goes again; where none can be taken, refused."""
+    disk = ActiveDisk(here, sr, 64 * MIB).start()
+    directory = f"{work}/{os.path.basename(sr)}"
+    before = disk.bytes_logged()
+    was = keys(here, sr)
+    stream, _ = export(f"{directory}/{disk.key}")
+    after = disk.bytes_logged()
+    assert keys(here, sr) == was
+    disk.stop()
+    got = take_in(sr, stream, host=here)
+    disk.verify(got, before, after)
+    disk.deactivate()
+    raw = here.make_sr("work/raw2", uuid="0a0b0c0d-1111-2222-3333-444455550009")
+    busy = ActiveDisk(here, raw, MIB)
+    err = export(f"{work}/raw2/{busy.key}", status=1)[1]
+    assert "snapshot of it cannot be taken" in err, err
+    busy.deactivate()
+
+
+def bad(stream, far_sr):
+    """Cut, changed, longer, of another kind: nothing is left, and it is said why."""
+    was = keys(there, far_sr)
+    with open(stream, "rb") as f:
+        good = f.read()
+
+    def refused(data, word, *args):
+        with open(path("bad"), "wb") as f:
+            f.write(data)
+        err = take_in(far_sr, path("bad"), *args, status=1)
+        assert word in err and "nothing was imported" in err, (word, err)
+        assert keys(there, far_sr) == was
+
+    for cut in [0, 1, 511, 65536, len(good) - 65536, len(good) - 1] + [random.randrange(len(good)) for _ in range(times(8))]:
+        refused(good[:cut], "cut off")
+    refused(good + b"x", "goes on after the end")
+    refused(b"x" * MIB, "no stream of")
+    refused(good[:4] + struct.pack(">I", 2) + good[8:], "no stream of")
+    refused(good[:24] + struct.pack(">Q", 1 << 60) + good[32:], "too large")
+    with open(path("other.qcow2"), "wb"):
+        pass
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path("other.qcow2"), "1M"], check=True)
+    with open(path("other.qcow2"), "rb") as f:
+        refused(f.read(), "sxm copy")
+    refused(bytes(MIB), "cut off", "--format", "raw", "--size", "2MiB")
+    refused(bytes(MIB), "goes on", "--format", "raw", "--size", "65536")
+    sxm("import", far_sr + "/nothing", host=there, status=1)
+    sxm("import", status=2)
+    sxm("import", "--size", "1M", far_sr, status=2)
+    # Ctrl-C, and a killed one: what is left says that it is not whole
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen([SXM, "import", "--name", "n", far_sr], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=there.env)
+        process.stdin.write(good[:len(good) - 65536])
+        process.stdin.flush()
+        until_true("it fills the volume", lambda: len(keys(there, far_sr)) > len(was))
+        process.send_signal(number)
+        process.wait(30)
+        process.stdin.close()
+        assert process.returncode == (1 if number == signal.SIGINT else -9), process.stderr.read()
+        process.stderr.close()
+        if number == signal.SIGINT:
+            assert keys(there, far_sr) == was
+    (left,) = [v for v in there.call("SR.ls", sr=far_sr) if v["key"] not in was]
+    assert left["name"] == "n (incomplete)", left
+
+
+def gone(name):
+    """The reader goes away: it ends, and says so; a snapshot that was taken for it would go."""
+    process = subprocess.Popen([SXM, "export", "--format", "raw", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=here.env)
+    process.stdout.read(10)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(30) == 1 and b"not whole" in err, err
+    process.stderr.close()
+
+
+SR = here.make_sr(uri=f"file://{work}/qcow2", format="qcow2")
+RAW = here.make_sr(uri=f"file://{work}/raw1", format="raw", uuid="0a0b0c0d-1111-2222-3333-444455550007")
+FAR = there.make_sr(uri=f"file://{work}/far-qcow2", format="qcow2", uuid="0a0b0c0d-1111-2222-3333-444455550001")
+FAR_RAW = there.make_sr(uri=f"file://{work}/far-raw", format="raw", uuid="0a0b0c0d-1111-2222-3333-444455550002")
+KEY, _ = whole(SR, FAR_RAW)
+whole(RAW, FAR)
+deltas(SR, FAR, False)
+deltas(SR, FAR_RAW, True)
+live(SR, FAR)
+gone(f"{work}/qcow2/{KEY}")
+bad(export(f"{work}/qcow2/{KEY}")[0], FAR_RAW)
+say("what came out was what went in, and nothing else came out")
