@@ -186,9 +186,10 @@ static void judge(struct ssh2_channel *c)
 	char *name = NULL;
 	size_t bytes = 0;
 
-	c->said = (struct carrier_said){ .end = CARRIER_END_EXIT, .status = libssh2_channel_get_exit_status(c->channel) };
+	c->end = CARRIER_END_EXIT;
+	c->status = libssh2_channel_get_exit_status(c->channel);
 	if (libssh2_channel_get_exit_signal(c->channel, &name, &bytes, NULL, NULL, NULL, NULL) == 0 && name) {
-		c->said.end = CARRIER_END_SIGNAL;
+		c->end = CARRIER_END_SIGNAL;
 		libssh2_free(c->link->session, name);
 	}
 }
@@ -279,19 +280,22 @@ struct ssh2_channel *ssh2_channel_new(struct ssh2_link *l, const struct ssh2_req
 void ssh2_channel_free(struct ssh2_channel *c)
 {
 	struct ssh2_link *l = c->link;
+	struct carrier_said said = { .end = CARRIER_END_LOST };
 
+	if (c->state == SSH2_OVER)
+		said = (struct carrier_said){ .end = (int32_t)c->end, .status = c->status };
 	carrier_lines_end(&c->lines);
-	if (c->state != SSH2_OVER)
-		c->said = (struct carrier_said){ .end = CARRIER_END_LOST };
-	snprintf(c->said.line, sizeof(c->said.line), "%s", c->said.end == CARRIER_END_LOST ? l->goodbye : c->lines.last);
-	if (c->said.end)
-		(void)!write(c->tell, &c->said, sizeof(c->said));
+	snprintf(said.line, sizeof(said.line), "%s", said.end == CARRIER_END_LOST ? l->goodbye : c->lines.last);
+	if (said.end && c->tell >= 0)
+		(void)!write(c->tell, &said, sizeof(said));
 	if (c->channel)
 		libssh2_channel_free(c->channel); /* closed: at once; of a lost link: with its session */
 	l->channels--;
+	l->is_full = false;
 	if (c->stream >= 0)
 		close(c->stream);
-	close(c->tell);
+	if (c->tell >= 0)
+		close(c->tell);
 	free(c->out);
 	free(c->in);
 	free(c);

@@ -34,6 +34,8 @@ struct child {
 	struct ssh2_channels channels;
 	unsigned link_count, channel_count;
 	struct ssh2_channel *asked; /* the parent waits for this one */
+	uint64_t asked_ns;
+	bool was_lost;              /* with the link it was asked for first */
 	uint64_t tick_ns;
 	struct pollfd polled[1 + LINKS_MAX + CHANNELS_MAX];
 };
@@ -80,7 +82,7 @@ static struct ssh2_link *find_link(const struct child *k)
 	struct ssh2_link *l;
 
 	TAILQ_FOREACH(l, &k->links, next)
-		if (!l->is_lost && !l->is_full)
+		if (!l->is_lost && !l->is_full && !l->is_stuck)
 			return l;
 	return NULL;
 }
@@ -94,6 +96,7 @@ static void remove_channel(struct child *k, struct ssh2_channel *c)
 	ssh2_channel_free(c);
 }
 
+/* Its channels go with it. */
 static void remove_link(struct child *k, struct ssh2_link *l)
 {
 	struct ssh2_channel *c, *next;
@@ -102,8 +105,6 @@ static void remove_link(struct child *k, struct ssh2_link *l)
 		next = TAILQ_NEXT(c, next);
 		if (c->link != l)
 			continue;
-		if (k->asked == c)
-			refuse(k, ENOLINK, *l->goodbye ? l->goodbye : "the connection was lost");
 		c->channel = NULL; /* the session's */
 		remove_channel(k, c);
 	}
@@ -114,6 +115,7 @@ static void remove_link(struct child *k, struct ssh2_link *l)
 
 /* --- what is asked */
 
+/* stream and tell are taken over. */
 static void begin_channel(struct child *k, const struct ssh2_request *r, int stream, int tell)
 {
 	struct error e = { 0 };
@@ -135,8 +137,18 @@ static void begin_channel(struct child *k, const struct ssh2_request *r, int str
 		refuse(k, ENOMEM, "out of memory");
 		return;
 	}
+	k->asked_ns = ssh2_now_ns();
 	TAILQ_INSERT_TAIL(&k->channels, k->asked, next);
 	k->channel_count++;
+}
+
+/* The same on another link. */
+static void begin_again(struct child *k, struct ssh2_channel *c)
+{
+	const struct ssh2_request r = c->request;
+	int stream = take_fd(&c->stream), tell = take_fd(&c->tell);
+
+	begin_channel(k, &r, stream, tell);
 }
 
 /* False: the parent is gone. */
@@ -167,28 +179,54 @@ static bool receive_request(struct child *k)
 	if (m.msg_controllen < CMSG_LEN(sizeof(fds)) || control.head.cmsg_len != CMSG_LEN(sizeof(fds)))
 		return false;
 	memcpy(fds, CMSG_DATA(&control.head), sizeof(fds));
+	k->was_lost = false;
 	begin_channel(k, &r, fds[0], fds[1]);
 	return true;
 }
 
-/* The one that is asked for has begun, or was refused; where a session too many was, another link is tried. */
+/* What could not be known when it was chosen: the link is lost. Once another is tried. */
+static void answer_lost(struct child *k, struct ssh2_channel *c)
+{
+	bool was_lost = k->was_lost;
+
+	k->asked = NULL;
+	k->was_lost = true;
+	if (was_lost)
+		refuse(k, ENOLINK, *c->link->goodbye ? c->link->goodbye : "the connection was lost");
+	else
+		begin_again(k, c);
+}
+
+/* The one that is asked for has begun, or was refused; where it was one session too many, another link is tried. */
 static void answer_asked(struct child *k)
 {
 	struct ssh2_channel *c = k->asked;
 
+	if (c && c->link->is_lost && c->state != SSH2_RUNNING) {
+		answer_lost(k, c);
+		return;
+	}
 	if (!c || (c->state != SSH2_RUNNING && c->state != SSH2_OVER))
 		return;
 	k->asked = NULL;
-	if (c->state == SSH2_RUNNING || !c->why.err) {
+	if (c->state == SSH2_RUNNING || !c->why.err)
 		answer(k, NULL);
-	} else if (c->link->is_full && c->link->channels > 1) {
-		int stream = c->stream, tell = dup(c->tell);
-
-		c->stream = -1;
-		begin_channel(k, &c->request, stream, tell);
-	} else {
+	else if (c->link->is_full && c->link->channels > 1)
+		begin_again(k, c);
+	else
 		answer(k, &c->why);
-	}
+}
+
+/* The host is there, and says nothing to it. libssh2 would go on asking: the link opens no other. */
+static void give_up_asked(struct child *k, uint64_t now)
+{
+	struct ssh2_channel *c = k->asked;
+
+	if (!c || now - k->asked_ns < 2 * k->way->connect_ms * NS_PER_MS)
+		return;
+	c->link->is_stuck = true;
+	c->state = SSH2_OVER;
+	error_set(&c->why, ETIMEDOUT, "%s does not say whether it runs `" SSH2_COMMAND "`", k->way->name);
 }
 
 /* --- the loop */
@@ -259,6 +297,7 @@ static void tick(struct child *k)
 	if (now - k->tick_ns < TICK_MS * NS_PER_MS)
 		return;
 	k->tick_ns = now;
+	give_up_asked(k, now);
 	TAILQ_FOREACH(l, &k->links, next)
 		ssh2_link_tick(l);
 }
@@ -285,6 +324,7 @@ static void end(struct child *k)
 {
 	struct ssh2_link *l;
 
+	k->asked = NULL;
 	while ((l = TAILQ_FIRST(&k->links)))
 		remove_link(k, l);
 	libssh2_exit();
@@ -302,7 +342,8 @@ void ssh2_child_run(struct ssh2_way *way, int control)
 	TAILQ_INIT(&k.links);
 	TAILQ_INIT(&k.channels);
 	prctl(PR_SET_DUMPABLE, 0); /* no core, no debugger: it knows secrets */
-	if (libssh2_init(0) != 0 || !add_link(&k, &e)) {
+	way->secrets = ssh2_secrets_new(&e);
+	if (!way->secrets || libssh2_init(0) != 0 || !add_link(&k, &e)) {
 		answer(&k, &e);
 		end(&k);
 	}

@@ -147,7 +147,7 @@ int ssh2_known_prefer(struct ssh2_link *l, struct error *e)
 	*list = '\0';
 	append_all(list, sizeof(list), first, NULL);
 	append_all(list, sizeof(list), ours, *first ? first : NULL);
-	if (libssh2_session_method_pref(l->session, LIBSSH2_METHOD_HOSTKEY, list) == 0)
+	if (ssh2_link_prefer(l, LIBSSH2_METHOD_HOSTKEY, list) == 0)
 		return 0;
 	return error_set(e, ENOTSUP, "libssh2 can check no key of the kinds that the host may have (%.200s); use --carrier ssh",
 			 list);

@@ -301,12 +301,34 @@ static int open_socket(const struct ssh2_way *w, struct error *e)
 
 /* --- the session */
 
+/* Of the list what libssh2 has, in the list's order: told of others, 1.10 copies within one buffer as memcpy() must not. */
+int ssh2_link_prefer(struct ssh2_link *l, int method, const char *list)
+{
+	const char **known = NULL;
+	int count = libssh2_session_supported_algs(l->session, method, &known), r = -1;
+	char names[2048] = "";
+	size_t used = 0;
+
+	for (const char *at = list; *at && count > 0; at += strcspn(at, ","), at += *at == ',') {
+		size_t bytes = strcspn(at, ",");
+
+		for (int i = 0; i < count; i++)
+			if (strlen(known[i]) == bytes && memcmp(known[i], at, bytes) == 0 && used + bytes + 2 < sizeof(names))
+				used += (size_t)sprintf(names + used, "%s%s", used ? "," : "", known[i]);
+	}
+	if (used)
+		r = libssh2_session_method_pref(l->session, method, names);
+	if (count > 0)
+		libssh2_free(l->session, (void *)(uintptr_t)known);
+	return r;
+}
+
 static int prefer(struct ssh2_link *l, int method, const char *what, const char *ours, const char *said, struct error *e)
 {
 	char list[2048];
 
 	ssh2_algorithms(ours, said, list, sizeof(list));
-	if (libssh2_session_method_pref(l->session, method, list) == 0)
+	if (ssh2_link_prefer(l, method, list) == 0)
 		return 0;
 	return error_set(e, ENOTSUP, "of the %s that are asked for (%.200s) libssh2 has none; use --carrier ssh", what, list);
 }

@@ -60,7 +60,7 @@ struct ssh2_way {
 	char *name;           /* owned: for sentences */
 	char *jump;           /* owned: what is left of ProxyJump for the next carrier; NULL: straight there */
 	struct carrier *over; /* owned: that carrier, or NULL */
-	struct ssh2_secrets *secrets; /* owned */
+	struct ssh2_secrets *secrets; /* owned; the child's, as memory is locked for one process */
 	uint8_t *key;         /* owned: the host's, once it is accepted */
 	size_t key_bytes;
 	bool may_ask;         /* only in the first connection */
@@ -78,7 +78,8 @@ struct ssh2_link {
 	bool is_buffered;     /* from the login on: what the socket does not take is kept */
 	bool can_receive;     /* poll() said so, and it was not emptied since */
 	bool is_lost;
-	bool is_full;         /* the host refused one more channel */
+	bool is_full;         /* the host refused one more channel; until one has ended */
+	bool is_stuck;        /* it never said whether it opened one */
 	unsigned channels;
 	uint8_t *out;         /* owned: for the socket: out_start .. out_end of out_room */
 	size_t out_start, out_end, out_room;
@@ -106,6 +107,8 @@ void ssh2_link_flush(struct ssh2_link *l);
 void ssh2_link_tick(struct ssh2_link *l);
 void ssh2_link_lose(struct ssh2_link *l, const char *why); /* the first reason stays */
 uint64_t ssh2_now_ns(void);
+/* Which algorithms of one kind (LIBSSH2_METHOD_) to offer; -1: libssh2 has none of them. */
+int ssh2_link_prefer(struct ssh2_link *l, int method, const char *list);
 /* -1 + e: what libssh2 says after `what`. */
 int ssh2_error(const struct ssh2_link *l, int err, struct error *e, const char *what);
 
@@ -133,13 +136,14 @@ struct ssh2_channel {
 	struct _LIBSSH2_CHANNEL *channel; /* owned */
 	struct ssh2_request request;
 	enum ssh2_state state;
-	int stream, tell; /* owned; stream -1: nobody reads any more */
+	int stream, tell; /* owned; -1: nobody reads any more, nothing is to be told */
 	bool has_local_ended, has_sent_eof, has_far_ended, has_shut;
 	char *out, *in;   /* owned */
 	size_t out_used, out_sent, in_used, in_sent;
 	struct carrier_lines lines;
-	struct carrier_said said;
-	struct error why; /* it was not opened */
+	enum carrier_end end; /* 0: it never began */
+	int status;           /* the relay's */
+	struct error why;     /* it was not opened */
 	TAILQ_ENTRY(ssh2_channel) next;
 };
 TAILQ_HEAD(ssh2_channels, ssh2_channel);

@@ -77,8 +77,7 @@ static int fill_way(struct ssh2_way *w, const struct carrier_spec *spec, const c
 	w->may_ask = !spec->is_silent && carrier_tty_is_there();
 	w->connect_ms = (c->connect_timeout_s ? c->connect_timeout_s : CONNECT_DEFAULT_S) * 1000;
 	w->dead_ms = number_from("SXM_SSH_DEAD_MS", DEAD_MS);
-	w->secrets = ssh2_secrets_new(e);
-	return w->secrets ? 0 : -1;
+	return 0;
 }
 
 /* [user@]host[:port], the last of those that are separated by commas; it is gone from w->jump. */

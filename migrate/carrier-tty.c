@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +36,7 @@ struct terminal {
 	bool has_changed;
 	struct termios before;
 	struct sigaction actions[ARRAY_LEN(watched)];
+	sigset_t mask; /* as it was: signals come only while we wait */
 };
 
 static int open_tty(struct error *e)
@@ -53,10 +55,15 @@ bool carrier_tty_is_there(void)
 
 static void begin(struct terminal *t, bool has_echo)
 {
-	const struct sigaction action = { .sa_handler = on_signal }; /* no SA_RESTART: read() is to end */
+	const struct sigaction action = { .sa_handler = on_signal }; /* no SA_RESTART: the wait is to end */
 	struct termios quiet;
+	sigset_t set;
 
 	came = 0;
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_LEN(watched); i++)
+		sigaddset(&set, watched[i]);
+	sigprocmask(SIG_BLOCK, &set, &t->mask);
 	for (size_t i = 0; i < ARRAY_LEN(watched); i++)
 		sigaction(watched[i], &action, &t->actions[i]);
 	t->has_changed = !has_echo && tcgetattr(t->fd, &t->before) == 0;
@@ -75,6 +82,7 @@ static void end(struct terminal *t)
 	}
 	for (size_t i = 0; i < ARRAY_LEN(watched); i++)
 		sigaction(watched[i], &t->actions[i], NULL);
+	sigprocmask(SIG_SETMASK, &t->mask, NULL);
 	if (came)
 		raise(came);
 }
@@ -96,15 +104,15 @@ static void show(int fd, const char *text)
 	}
 }
 
-static int read_line(int fd, char *answer, size_t max, struct error *e)
+static int read_line(const struct terminal *t, char *answer, size_t max, struct error *e)
 {
 	size_t used = 0;
 
 	for (;;) {
+		struct pollfd p = { .fd = t->fd, .events = POLLIN };
 		char c;
-		ssize_t n = read(fd, &c, 1);
 
-		if (n <= 0) {
+		if (ppoll(&p, 1, NULL, &t->mask) <= 0 || read(t->fd, &c, 1) <= 0) {
 			explicit_bzero(answer, max);
 			return error_set(e, ECANCELED, "nobody answered");
 		}
@@ -131,7 +139,7 @@ int carrier_tty_ask(const char *text, bool has_echo, char *answer, size_t max, s
 		return -1;
 	begin(&t, has_echo);
 	show(fd, text);
-	r = read_line(fd, answer, max, e);
+	r = read_line(&t, answer, max, e);
 	end(&t);
 	return r;
 }
