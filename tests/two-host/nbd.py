@@ -7,6 +7,7 @@ import struct
 OPTION, REPLY, ACK, ERROR_BIT = b"IHAVEOPT", 0x3e889045565a9, 1, 1 << 31
 EXPORT_NAME, GO, STRUCTURED, SET_CONTEXT = 1, 7, 8, 10
 READ, WRITE, DISC, FLUSH, BLOCK_STATUS = 0, 1, 2, 3, 7
+STATUS_MAX = 32 << 20  # tapdisk takes no request of more than 64 MiB
 
 
 class NbdError(Exception):
@@ -118,7 +119,7 @@ class Client:
         """(offset, length, flags) of the whole export."""
         at = 0
         while at < self.size:
-            self.ask(BLOCK_STATUS, at, min(self.size - at, 1 << 30), flags=0)
+            self.ask(BLOCK_STATUS, at, min(self.size - at, STATUS_MAX))
             for kind, data in self.chunks():
                 if kind != 5:
                     continue
