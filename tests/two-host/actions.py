@@ -74,7 +74,10 @@ def guest_pause(player, line, scope):
     """What is in flight may still be answered; when its connections are cut the guest finds no backend."""
     texts(player, line, scope)
     for disk in player.disks:
-        disk.guest.point("")
+        if player.setup.suspend:
+            disk.guest.suspend()
+        else:
+            disk.guest.point("")
 
 
 def guest_stop(player, line, scope):

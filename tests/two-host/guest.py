@@ -66,6 +66,12 @@ class Guest:
     def gaps_so_far(self):
         return [(float(a), float(b)) for a, b in re.findall(r"^gap from=([0-9.]+) to=([0-9.]+)$", self.read_said(), re.MULTILINE)]
 
+    def suspend(self):
+        """It is given no time any more: it sends nothing new, and what is in flight is answered, or cut off and sent again where it is pointed next."""
+        self.point("")
+        if self.process and not self.is_resting:
+            self.process.send_signal(signal.SIGUSR1)
+
     def rest(self):
         """Its system is shut down: what is in flight is waited for. It is started again when it is pointed somewhere."""
         if not self.process or self.is_resting:

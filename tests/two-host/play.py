@@ -44,7 +44,7 @@ class Scope:
 
 class Player:
     def __init__(self, machine, sequences, setup):
-        """setup: root, sr_type, format, device_config, tools, is_python, is_quiet, options (variables)."""
+        """setup: root, sr_type, format, device_config, tools, is_python, is_quiet, suspend, options (variables)."""
         self.machine, self.sequences, self.setup = machine, sequences, setup
         self.main = next(iter(sequences.values()))
         self.roles = {role: machine.hosts[name] for role, name in self.main.hosts}
