@@ -138,6 +138,7 @@ static const char *const why_texts[COMMIT_WHY_COUNT] = {
 	[COMMIT_WHY_ONLY_COPY] = "its source cannot be asked, and this may be the only copy; wait a day, or force it",
 	[COMMIT_WHY_UNACKNOWLEDGED] = "it was given back, and its source has not said yet that it has it",
 	[COMMIT_WHY_OWNED] = "it is owned here already",
+	[COMMIT_WHY_NOT_GIVEN] = "it was not given away: only the source of a move that is over may be written over",
 	[COMMIT_WHY_NO_OPERATION] = "no mirror of it is in a state for this",
 	[COMMIT_WHY_UNVERIFIED] = "a foreign source wrote it, which cannot say whether it was complete",
 	[COMMIT_WHY_FORCED] = "by force",
@@ -460,4 +461,23 @@ struct commit_verdict commit_take(const struct commit_record *r, bool is_forced)
 	default:
 		return commit_activate(r, &a);
 	}
+}
+
+/* Of the same mirror still, so that a late word of its far side finds that it has ended. */
+struct commit_verdict commit_drop(const struct commit_record *r)
+{
+	struct commit_verdict v = commit_verdict(r, COMMIT_ALLOW, COMMIT_WHY_NONE);
+
+	if (r->state == COMMIT_INCOMPLETE && r->role == COMMIT_ROLE_FAR)
+		return v;
+	if (r->state != COMMIT_GIVEN)
+		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_NOT_GIVEN);
+	commit_record_init(&v.next);
+	v.next.state = COMMIT_INCOMPLETE;
+	v.next.role = COMMIT_ROLE_FAR;
+	v.next.epoch = r->epoch;
+	v.next.generation = r->generation;
+	v.next.volume = r->volume;
+	memcpy(v.next.mirror, r->mirror, sizeof(v.next.mirror));
+	return commit_changed(v, r);
 }

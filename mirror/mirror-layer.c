@@ -499,6 +499,19 @@ static int copy_only(struct mirror *m)
 	return 0;
 }
 
+int mirror_limit(struct layer *mirror, const struct extents *changed)
+{
+	struct mirror *m = container_of(mirror, struct mirror, layer);
+
+	m->only.count = 0;
+	m->spec.only = changed;
+	if (copy_only(m) == 0)
+		return 0;
+	m->only.count = 0;
+	copy_only(m);
+	return -1;
+}
+
 static int make_parts(struct mirror *m)
 {
 	struct core_spec spec = {

@@ -68,6 +68,8 @@ struct layer *mirror_new(const struct mirror_spec *spec, struct error *e);
 void mirror_restore(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg);
 /* Its files stay when it is closed, for one that is restored, as long as they are true. Else they go. */
 void mirror_keep_debt(struct layer *mirror);
+/* Before mirror_start(): the far side has all else already. -1: no memory, and all is copied. */
+int mirror_limit(struct layer *mirror, const struct extents *changed);
 /* Once it stands under the gate and every request that went past it has ended. */
 void mirror_start(struct layer *mirror);
 

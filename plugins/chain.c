@@ -21,6 +21,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -394,4 +395,17 @@ void chain_collect(const char *dir)
 		for (size_t i = 0; i < nodes.count; i++)
 			collect_node(dir, &nodes, &nodes.item[i]);
 	free(nodes.item);
+}
+
+int chain_log_id(const char *dir, const char *key, char id[static CHAIN_ID_MAX], struct error *e)
+{
+	CLEANUP_FREE char *path = cbt_log_path(dir, key, CBT_SUFFIX);
+	struct cbt_header h;
+
+	if (!path)
+		return error_set(e, ENOMEM, "out of memory");
+	if (cbt_log_read_header(path, &h, e) == -1)
+		return -1;
+	snprintf(id, CHAIN_ID_MAX, "%016" PRIx64, h.id);
+	return 0;
 }

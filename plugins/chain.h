@@ -38,4 +38,8 @@ int chain_walk(const char *dir, const char *from, const char *to, struct cbt_log
  * volume now. What cannot be done is left for the next time. */
 void chain_collect(const char *dir);
 
+/* The id of its log, 16 hexadecimal digits: another one each time tracking begins. -1 + e: ENOENT where it is not tracked. */
+#define CHAIN_ID_MAX 17
+int chain_log_id(const char *dir, const char *key, char id[static CHAIN_ID_MAX], struct error *e);
+
 #endif

@@ -581,3 +581,17 @@ struct layer *cbt_new(struct loop *loop, struct layer *below, struct cbt_live *l
 	c->timer = loop_timer_new(loop, on_timer, c);
 	return &c->layer;
 }
+
+uint64_t cbt_id(const struct layer *l)
+{
+	const struct cbt *c = cbt_of(l);
+
+	return c->is_lost ? 0 : c->log->header.id;
+}
+
+int cbt_changed(const struct layer *l, uint64_t id, struct extents *out)
+{
+	const struct cbt *c = cbt_of(l);
+
+	return c->is_lost || c->log->header.id != id ? -1 : cbt_live_changed(c->log, l->geometry.size_bytes, out);
+}

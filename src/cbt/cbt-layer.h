@@ -16,6 +16,7 @@
 #ifndef SXM_CBT_CBT_LAYER_H
 #define SXM_CBT_CBT_LAYER_H
 
+#include "block/extents.h"
 #include "block/layer.h"
 #include "cbt/cbt-live.h"
 #include "loop/loop.h"
@@ -45,5 +46,9 @@ int cbt_grow(struct layer *l, uint64_t size_bytes, struct error *e); /* on the p
 void cbt_cut(struct layer *l);
 void cbt_lose(struct layer *l);                              /* its files are gone: nothing is tracked any more */
 const char *cbt_path(const struct layer *l);
+uint64_t cbt_id(const struct layer *l);                      /* of the log; 0: it is lost */
+/* What was written since the log of that id began, in order, is added to out (bytes). -1: it is another log, or lost; or no
+ * memory. */
+int cbt_changed(const struct layer *l, uint64_t id, struct extents *out);
 
 #endif

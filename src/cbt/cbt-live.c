@@ -523,3 +523,26 @@ int cbt_live_grow(struct cbt_live *l, uint64_t size_bytes, struct error *e)
 	cbt_live_free(more);
 	return 0;
 }
+
+static bool has_changed(const struct cbt_live *l, uint64_t block)
+{
+	return l->bits[block / 64] >> block % 64 & 1;
+}
+
+int cbt_live_changed(const struct cbt_live *l, uint64_t size_bytes, struct extents *out)
+{
+	uint64_t blocks = cbt_blocks(size_bytes), end;
+
+	for (uint64_t at = 0; at < blocks; at = end) {
+		struct range r;
+
+		for (; at < blocks && !has_changed(l, at); at++)
+			;
+		for (end = at; end < blocks && has_changed(l, end); end++)
+			;
+		r = (struct range) { at * CBT_BLOCK_BYTES, MIN(end * CBT_BLOCK_BYTES, size_bytes) };
+		if (end > at && extents_add(out, r, 0) != 0)
+			return -1;
+	}
+	return 0;
+}

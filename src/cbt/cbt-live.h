@@ -15,6 +15,7 @@
 #ifndef SXM_CBT_CBT_LIVE_H
 #define SXM_CBT_CBT_LIVE_H
 
+#include "block/extents.h"
 #include "cbt/cbt-log.h"
 
 struct cbt_live {
@@ -50,6 +51,8 @@ int cbt_live_write(int fd, const struct cbt_page *page, size_t count);
 int cbt_live_seal(struct cbt_live *l, struct error *e);                           /* at rest: session 0 */
 int cbt_live_copy(const struct cbt_live *l, const char *path, const char *key, struct error *e); /* a sealed log, key's */
 int cbt_live_grow(struct cbt_live *l, uint64_t size_bytes, struct error *e);
+/* What was written, in order, is added to out (bytes). On the loop. -1: no memory. */
+int cbt_live_changed(const struct cbt_live *l, uint64_t size_bytes, struct extents *out);
 /* It is none any more: durable. */
 int cbt_live_void(const char *path, struct error *e);
 void cbt_live_drop_map(struct cbt_live *l);

@@ -68,6 +68,19 @@ void dispatch_mirror_mode(struct call *c)
 		vdi_set_sync(c->d->vdi, c->args.id, wants_sync, dispatch_done, c);
 }
 
+/* A log's id, as 16 hexadecimal digits. */
+static uint64_t parse_base(const struct call *c, struct error *e)
+{
+	char *end;
+	uint64_t id = strtoull(c->args.base, &end, 16);
+
+	if (!id || *end || strlen(c->args.base) != 16)
+		error_set(e, EINVAL, "base is the id of a log of changes, 16 hexadecimal digits, not %.40s", c->args.base);
+	else if (c->args.is_copy || c->args.is_resume)
+		error_set(e, EINVAL, "a base is for a mirror that begins");
+	return id;
+}
+
 void dispatch_mirror_start(struct call *c)
 {
 	struct extents only;
@@ -81,6 +94,8 @@ void dispatch_mirror_start(struct call *c)
 		error_set(&e, EINVAL, "a copy has no mode: no guest waits for it");
 	if (a.is_resume && a.is_copy)
 		error_set(&e, EINVAL, "a copy is not resumed: start it anew");
+	if (c->args.base && !e.err)
+		a.base = parse_base(c, &e);
 	if (e.err) {
 		dispatch_done(c, &e);
 		return;

@@ -57,7 +57,8 @@ ARGS(force, OPTION("force", JS_BOOL, is_forced));
 ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
 ARGS(figures, ARG("domain", JS_STRING, domain), ARG("vm", JS_STRING, vm), ARG("device", JS_STRING, device));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
-     OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("blocksize", JS_INT64, blocksize),
+     OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("base", JS_STRING, base),
+OPTION("blocksize", JS_INT64, blocksize),
      { .name = "ranges", .type = JS_RANGES, .offset = offsetof(struct args, ranges), .is_optional = true,
        .has = offsetof(struct args, has_ranges) });
 ARGS(verify, OPTION("remote", JS_STRING, remote),
@@ -207,6 +208,11 @@ static void on_detach(struct call *c)
 static void on_take(struct call *c)
 {
 	vdi_take(c->d->vdi, c->args.is_forced, dispatch_done, c);
+}
+
+static void on_drop(struct call *c)
+{
+	vdi_drop(c->d->vdi, dispatch_done, c);
 }
 
 static void on_destroy_volume(struct call *c)
@@ -367,6 +373,7 @@ static const struct verb verbs[] = {
 	{ "resume", &no_args, on_unpause, empty },
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
+	{ "epoch.drop", &no_args, on_drop, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "figures", &figures_args, on_figures, empty },
 	{ "import", &domain_args, on_import, import_ok },

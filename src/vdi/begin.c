@@ -143,8 +143,22 @@ void operation_hand_starter(struct job *j, struct operation *op)
 	free(w);
 }
 
+/* What was written since the base, as of this moment: from now on the mirror sees what is. Where it is not to be had any more all
+ * is copied. */
+static void begin_from_base(struct vdi *v)
+{
+	struct extents changed;
+
+	extents_init(&changed, 0);
+	if (cbt_changed(v->cbt, v->job->base, &changed) == -1 || mirror_limit(v->op->mirror, &changed) == -1)
+		log_warn("%s: what changed since the base is not known any more: everything is copied", v->op->id);
+	extents_fini(&changed);
+}
+
 static void insert(struct vdi *v)
 {
+	if (v->job->base)
+		begin_from_base(v);
 	gate_set_below(v->gate, v->op->mirror);
 	stack_wake(v);
 	v->op->is_inserting = false;
@@ -223,6 +237,11 @@ static void found_debt(struct vdi *v)
 {
 	struct error e = { 0 };
 
+	if (v->job->base && (!v->cbt || cbt_id(v->cbt) != v->job->base)) {
+		error_set(&e, ENOENT, "the log of this disk's changes is not the one that began at the base: mirror it without");
+		refuse(v, &e);
+		return;
+	}
 	if (!v->job->is_copy && source_check(v, &e) == -1) {
 		refuse(v, &e);
 		return;
@@ -280,6 +299,7 @@ void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, siz
 	j->is_copy = args->is_copy;
 	j->is_sync = args->is_sync;
 	j->is_resume = args->is_resume;
+	j->base = args->base;
 	j->remote = strdup(args->remote);
 	j->has_only = args->only != NULL;
 	for (size_t i = 0; args->only && i < args->only->count; i++)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * take - an admin's word: this disk is owned here
+ * take - an admin's word: this disk is owned here; or it is the other host's for good, and may be written over
  *
  *      open -> commit_take() -> an operation whose disk was given ends -> on record -> close where nobody needs it
  *
@@ -21,7 +21,9 @@ static void refused(struct vdi *v)
 static void taken(struct vdi *v)
 {
 	v->job->error = v->step;
-	if (!v->step.err) {
+	if (!v->step.err && v->job->is_drop) {
+		log_info("this disk, which was given away, may receive a mirror");
+	} else if (!v->step.err) {
 		log_warn("this disk is owned here by an admin's word");
 		far_shut_out(v, NULL);
 	}
@@ -53,7 +55,7 @@ static void opened(struct vdi *v)
 		job_fail(v, &v->step);
 		return;
 	}
-	j->verdict = commit_take(&v->owner.record, j->is_forced);
+	j->verdict = j->is_drop ? commit_drop(&v->owner.record) : commit_take(&v->owner.record, j->is_forced);
 	if (j->verdict.does == COMMIT_ASK_GROUP && !j->was_resolved) {
 		j->was_resolved = true;
 		group_resolve(v, resolved);
@@ -80,4 +82,12 @@ void vdi_take(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg)
 
 	if (j)
 		j->is_forced = is_forced;
+}
+
+void vdi_drop(struct vdi *v, vdi_done_fn *done, void *arg)
+{
+	struct job *j = job_add(v, JOB_TAKE, "", done, arg);
+
+	if (j)
+		j->is_drop = true;
 }

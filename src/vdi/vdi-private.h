@@ -214,7 +214,7 @@ struct job {
 	enum job_kind kind;
 	uint64_t serial;       /* no other job of this process has it; not 0 */
 	char domain[DOMAINS_NAME_MAX];
-	bool is_read_only, is_forced;
+	bool is_read_only, is_forced, is_drop;
 	uint64_t number;       /* REMOVE, SETTLE: the operation */
 	char id[64];           /* FORGET */
 	struct domain *d;      /* of a running job */
@@ -237,6 +237,7 @@ struct job {
 	char *remote;          /* owned */
 	bool is_copy, is_sync, is_resume, has_only;
 	struct extents only;
+	uint64_t base;         /* the log's id, or 0 */
 	vdi_done_fn *starter;  /* REMOVE of one that never began: who hears */
 	void *starter_arg;
 	struct error start_error;

@@ -114,6 +114,8 @@ void vdi_hold_is_over(struct vdi *v, uint64_t number);
 void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* An admin's word: the disk is owned here, no guest runs from the other one. EPERM: it is already, or only by force. */
 void vdi_take(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
+/* The source of a move that is over may receive a mirror, and starts nobody. EPERM: it was not given away. */
+void vdi_drop(struct vdi *v, vdi_done_fn *done, void *arg);
 /* The process is asked to go: an operation fails, everybody is cut off, the disk is flushed and closed. Nothing is forgotten:
  * vdi_resume() of a successor takes it up again. No verb is taken afterwards. */
 void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg);
@@ -126,6 +128,8 @@ struct vdi_mirror_args {
 	bool is_copy, is_sync;
 	bool is_resume;             /* of the one to this remote that is remembered; ENOENT: there is none */
 	const struct extents *only;
+	uint64_t base;              /* a mirror: the far side is what this disk was when the log of that id began; ENOENT: that is
+	                               not the log it has. 0: nothing is known of the far side */
 };
 void vdi_mirror(struct vdi *v, const struct vdi_mirror_args *args, char *id, size_t bytes, vdi_done_fn *done, void *arg);
 

@@ -308,6 +308,13 @@ void mirror_status(const struct layer *mirror, struct mirror_status *out)
 	*out = fake.status;
 }
 
+int mirror_limit(struct layer *mirror, const struct extents *changed)
+{
+	(void)mirror;
+	(void)changed;
+	return 0;
+}
+
 const char *mirror_barrier_means(const struct mirror_status *status)
 {
 	(void)status;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The commit's table, row by row: what a verb may do in which state, and what becomes of the record.  What links ask and answer is
+ * The commit's table, row by row: what a verb may do in which state, and what becomes of the record.  What links ask and answer
+ * is
  * test-commit-links; the interleavings are tests/sim/sim-commit's.
  */
 #include "tests/unit/commit-rows.h"
@@ -111,6 +112,25 @@ static void a_given_disk_starts_after_reclaim_only(void **state)
 	refused(commit_activate(&r, &guest_linked), COMMIT_WHY_TAKEN);
 }
 
+static void what_was_given_away_may_receive_again_and_starts_nobody(void **state)
+{
+	struct commit_record r = record(COMMIT_GIVEN, 5);
+	const struct commit_link link = { "another", 9, 1 };
+	struct commit_verdict v = commit_drop(&r);
+
+	(void)state;
+	expect(v, COMMIT_ALLOW, COMMIT_INCOMPLETE, 5);
+	assert_true(v.is_changed && commit_record_is_valid(&v.next));
+	assert_false(commit_drop(&v.next).is_changed); /* again */
+	refused(commit_activate(&v.next, &guest), COMMIT_WHY_INCOMPLETE);
+	assert_int_equal(commit_far_hello(&v.next, &link, false).next.state, COMMIT_RECEIVING);
+	for (enum commit_state s = COMMIT_OWNED; s <= COMMIT_RELEASED; s++) {
+		r = record(s, 5);
+		if (s != COMMIT_GIVEN && s != COMMIT_INCOMPLETE)
+			refused(commit_drop(&r), COMMIT_WHY_NOT_GIVEN);
+	}
+}
+
 static void activation_settles_an_operation_that_is_over(void **state)
 {
 	struct commit_record r = source(4);
@@ -175,7 +195,8 @@ static void what_may_be_the_only_copy_is_released_first(void **state)
 {
 	struct commit_record r = record(COMMIT_ELIGIBLE, 5);
 	const struct commit_destruction linked = { .is_linked = true }, alone = { .unlinked_s = 60 };
-	const struct commit_destruction long_alone = { .unlinked_s = COMMIT_UNLINKED_DESTROY_S }, by_force = { .is_forced = true };
+	const struct commit_destruction long_alone = { .unlinked_s = COMMIT_UNLINKED_DESTROY_S },
+		by_force = { .is_forced = true };
 	struct commit_link link = link_of(4, 3);
 	struct commit_verdict v = commit_destroy(&r, &linked);
 
@@ -295,6 +316,7 @@ int main(void)
 		cmocka_unit_test(readers_change_nothing),
 		cmocka_unit_test(an_offered_disk_is_asked_for_or_withdrawn_before_it_starts),
 		cmocka_unit_test(a_given_disk_starts_after_reclaim_only),
+		cmocka_unit_test(what_was_given_away_may_receive_again_and_starts_nobody),
 		cmocka_unit_test(activation_settles_an_operation_that_is_over),
 		cmocka_unit_test(an_unverified_disk_starts_with_a_line_in_the_log),
 		cmocka_unit_test(writes_go_where_the_record_lets_them),
