@@ -23,6 +23,7 @@ extern const struct cmd cmd_export;
 extern const struct cmd cmd_fsck;
 extern const struct cmd cmd_import;
 extern const struct cmd cmd_ls;
+extern const struct cmd cmd_migrate;
 extern const struct cmd cmd_relay;
 extern const struct cmd cmd_serve;
 extern const struct cmd cmd_snapshot;

@@ -7,6 +7,7 @@ sxm_SOURCES = \
 	cmd/cmd-fsck.c \
 	cmd/cmd-import.c \
 	cmd/cmd-ls.c \
+	cmd/cmd-migrate.c \
 	cmd/cmd-relay.c \
 	cmd/cmd-serve.c \
 	cmd/cmd-snapshot.c \
@@ -17,11 +18,12 @@ sxm_SOURCES = \
 	cmd/listing.c cmd/listing.h \
 	cmd/live.c cmd/live.h \
 	cmd/main-sxm.c \
+	cmd/migrate-options.c cmd/migrate-options.h cmd/migrate-show.c cmd/migrate-show.h \
 	cmd/mirrors.c cmd/mirrors.h \
 	cmd/nbd-out.c cmd/nbd-out.h \
 	cmd/outgoing.c cmd/outgoing.h \
 	cmd/place.c cmd/place.h cmd/place-use.c \
-	cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
+	cmd/relay-base.c cmd/relay-disk.c cmd/relay-find.c cmd/relay-verbs.h cmd/relay-volume.c \
 	cmd/say.c cmd/say.h \
 	cmd/served.c cmd/served.h \
 	cmd/signals.c cmd/signals.h \

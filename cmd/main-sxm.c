@@ -21,6 +21,7 @@ static const struct cmd *const commands[] = {
 	&cmd_fsck,
 	&cmd_import,
 	&cmd_ls,
+	&cmd_migrate,
 	&cmd_relay,
 	&cmd_serve,
 	&cmd_snapshot,

@@ -28,6 +28,25 @@ int relay_volume_undo(const char *args, struct relay_reply *r, struct error *e);
 int relay_volume_keep(const char *args, struct relay_reply *r, struct error *e);
 int relay_volume_release(const char *args, struct relay_reply *r, struct error *e);
 
+/* ... and for relay-base.c. v NULL, of relay_has_key(): any. NULL + e, -1 + e. */
+struct relay_mark {
+	char *sr, *key;
+	const char *k, *v;
+};
+int relay_set_key(const struct relay_mark *m, struct error *e);
+bool relay_has_key(const char *dir, const char *key, const char *k, const char *v);
+int relay_do(const char *verb, char *sr, char *key, struct error *e);
+/* The volume that is being received with that mark: its key, heap; NULL with e->err 0: there is none. */
+char *relay_find_marked(const char *dir, const char *mark, struct error *e);
+/* It is, from now on, and kept for nobody. */
+int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e);
+char *relay_image_of(const char *dir, const char *key, struct error *e);
+
+/* relay-base.c: the way back */
+int relay_volume_track(const char *args, struct relay_reply *r, struct error *e);
+int relay_base_find(const char *args, struct relay_reply *r, struct error *e);
+int relay_base_take(const char *args, struct relay_reply *r, struct error *e);
+
 /* The text is the reply; NULL: out of memory. */
 int relay_say(char *text, struct relay_reply *r, struct error *e);
 

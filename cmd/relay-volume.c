@@ -348,3 +348,68 @@ int relay_volume_release(const char *args, struct relay_reply *r, struct error *
 
 	return decode(args, &a, e) == 0 ? done(&a, release(&a, e), r, e) : -1;
 }
+
+/* --- for the way back */
+
+int relay_set_key(const struct relay_mark *m, struct error *e)
+{
+	const struct volume_call c = { .sr = m->sr, .key = m->key, .k = (char *)(uintptr_t)m->k, .v = (char *)(uintptr_t)m->v };
+
+	return do_volume(m->v ? "Volume.set" : "Volume.unset", c, e);
+}
+
+bool relay_has_key(const char *dir, const char *key, const char *k, const char *v)
+{
+	struct meta_volume m;
+	struct error e;
+	const char *found;
+	bool has_it;
+
+	if (meta_volume_read(dir, key, &m, &e) == -1)
+		return false;
+	found = jsonspec_map_get(&m.keys, k);
+	has_it = found && (!v || strcmp(found, v) == 0);
+	meta_volume_clear(&m);
+	return has_it;
+}
+
+int relay_do(const char *verb, char *sr, char *key, struct error *e)
+{
+	return do_volume(verb, (struct volume_call) { .sr = sr, .key = key }, e);
+}
+
+char *relay_find_marked(const char *dir, const char *mark, struct error *e)
+{
+	CLEANUP_FREE char *description = describe_mark(mark);
+
+	return description ? find_described(dir, description, e) : NULL;
+}
+
+int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e)
+{
+	CLEANUP_FREE char *description = describe_mark(mark);
+	const struct relay_mark until = { .sr = sr, .key = key, .k = KEY_UNTIL }, moved = { .sr = sr, .key = key, .k = KEY_MARK };
+
+	if (!description)
+		return error_set(e, ENOMEM, "out of memory");
+	if (do_volume("Volume.set_description", (struct volume_call) { .sr = sr, .key = key, .new_description = description },
+		      e) == -1)
+		return -1;
+	return relay_set_key(&until, e) == 0 ? relay_set_key(&moved, e) : -1;
+}
+
+char *relay_image_of(const char *dir, const char *key, struct error *e)
+{
+	struct meta_volume m;
+	struct image image;
+	char *path;
+
+	if (meta_volume_read(dir, key, &m, e) == -1)
+		return NULL;
+	image = image_of(dir, key, m.format);
+	meta_volume_clear(&m);
+	path = image_path(&image);
+	if (!path)
+		error_set(e, ENOMEM, "out of memory");
+	return path;
+}

@@ -53,8 +53,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
 
 const char *const fuzz_words[] = {
-	"{", "}", "\"id\":", "\"verb\":", "\"say\"", "\"swallow\"", "\"args\":", "{\"text\":\"x\"}", "\n", "\\n", "\\u0000", "123456789",
-	"{\"id\":1,\"verb\":\"say\",\"args\":{\"text\":\"a\"}}\n", "{\"verb\":\"swallow\"}\n", "null", "9223372036854775807", NULL,
+	"{", "}", "\"id\":", "\"verb\":", "\"say\"", "\"swallow\"", "\"args\":", "{\"text\":\"x\"}", "\n", "\\n", "\\u0000",
+	"123456789",
+	"{\"id\":1,\"verb\":\"say\",\"args\":{\"text\":\"a\"}}\n", "{\"verb\":\"swallow\"}\n", "null", "9223372036854775807",
+	NULL,
 };
 
 /* What was said is lines of answers, and nothing else. */

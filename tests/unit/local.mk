@@ -14,5 +14,6 @@ include $(srcdir)/tests/unit/vdi.mk
 include $(srcdir)/tests/unit/plugins.mk
 include $(srcdir)/tests/unit/carrier.mk
 include $(srcdir)/tests/unit/view.mk
+include $(srcdir)/tests/unit/migrate.mk
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * migrate-show - see migrate-show.h
+ *
+ * Texts of others are made fit for a terminal.
+ */
+#include "cmd/migrate-show.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "base/printable.h"
+#include "base/size.h"
+
+#define SAID_EVERY_MS 5000
+
+static void say(const char *text)
+{
+	CLEANUP_FREE char *fit = strdup(text);
+
+	if (fit)
+		printable_make(fit, '?');
+	printf("%s\n", fit ? fit : "");
+	fflush(stdout);
+}
+
+void show_begin(void *arg, const struct journey *j)
+{
+	const struct show *s = arg;
+	CLEANUP_FREE char *host = jsonspec_string(j->r.host);
+
+	if (s->is_json)
+		printf("{\"move\":\"%s\",\"host\":%s,\"step\":\"%s\"}\n", j->r.id, host ? host : "\"\"", j->r.step);
+	else if (!s->is_quiet)
+		printf("move %s: %zu disk%s to %s (%s)\n", j->r.id, j->r.disks.count, j->r.disks.count == 1 ? "" : "s", j->r.host,
+		       j->r.step);
+	fflush(stdout);
+}
+
+static void sum(const struct move_view *v, uint64_t *done, uint64_t *total)
+{
+	*done = *total = 0;
+	for (unsigned i = 0; i < v->disks; i++) {
+		*done += v->disk[i].done_bytes;
+		*total += v->disk[i].total_bytes;
+	}
+}
+
+void show_view(void *arg, const struct move_view *v)
+{
+	struct show *s = arg;
+	char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX];
+	uint64_t done, total;
+	bool is_new = !s->phase || strcmp(s->phase, v->phase) != 0;
+
+	if (s->is_quiet || s->is_json || (!is_new && v->now_ms - s->said_ms < SAID_EVERY_MS))
+		return;
+	sum(v, &done, &total);
+	printf("%s: %s of %s%s%s\n", v->phase, size_format(done, done_text), size_format(total, total_text), *v->why ? ": " : "",
+	       v->why);
+	fflush(stdout);
+	s->phase = v->phase;
+	s->said_ms = v->now_ms;
+}
+
+void show_text(void *arg, const char *text)
+{
+	const struct show *s = arg;
+
+	if (!s->is_json && !s->is_quiet)
+		say(text);
+}
+
+void show_plan(const struct plan *p)
+{
+	const struct plan_step *step = p->steps.item;
+	char text[SIZE_TEXT_MAX];
+
+	for (size_t i = 0; i < p->steps.count; i++)
+		printf("%zu. %s%s%s%s\n", i + 1, step[i].step, *step[i].undo ? "   (undone: " : "", step[i].undo,
+		       *step[i].undo ? ")" : "");
+	printf("to be sent: %s", size_format((uint64_t)p->bytes, text));
+	if (p->rate_bytes_s)
+		printf(" at %s/s: %.1f s", size_format((uint64_t)p->rate_bytes_s, text), (double)p->duration_ms / 1000);
+	printf("\nround trip: %.1f ms; downtime without the guest's memory: about %" PRId64 " ms\n",
+	       (double)p->round_trip_us / 1000,
+	       p->downtime_ms);
+	for (size_t i = 0; i < p->warnings.count; i++)
+		printf("note: %s\n", p->warnings.item[i]);
+	for (size_t i = 0; i < p->refusals.count; i++)
+		printf("refused: %s\n", p->refusals.item[i]);
+}
+
+void show_record(const struct journey_record *r, bool is_json)
+{
+	CLEANUP_FREE char *text = is_json ? jsonspec_encode(&journey_record_spec, r) : NULL;
+	const struct journey_disk *d = r->disks.item;
+
+	if (is_json) {
+		printf("%s\n", text ? text : "{}");
+		return;
+	}
+	printf("%s  %-10s to %s:", r->id, r->step, r->host);
+	for (size_t i = 0; i < r->disks.count; i++) {
+		CLEANUP_FREE char *name = strdup(d[i].name);
+
+		if (name)
+			printable_make(name, '?');
+		printf(" %s", name ? name : "");
+	}
+	printf("%s%s\n", *r->why && !journey_is_over(r) ? ": " : "", journey_is_over(r) ? "" : r->why);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * relay-base - the way back: the source that a move kept is a base, and only what changed since goes back to it
+ *
+ *      there   track   the disk was handed over, nobody has it yet: a new log of its changes begins; its id into a key of the
+ *      volume
+ *      here    find    the volume that was kept by the move with that mark
+ *              take    its process: what was given away may receive; its description has the new move's mark, as any volume's
+ *              that
+ *                      is being received; it is kept for nobody any more
+ *
+ * What is called the base's content is what the disk had at COMMIT: since then nobody could write here, and what was written
+ * there is in the log.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/decision.h"
+#include "base/jsonspec.h"
+#include "cmd/relay-verbs.h"
+#include "plugins/chain.h"
+#include "plugins/meta.h"
+#include "plugins/process.h"
+#include "plugins/uri.h"
+
+#define DROP_WAIT_MS 20000u
+
+struct args {
+	char *sr, *key, *mark, *base;
+	int64_t size_bytes;
+};
+#define OPTIONAL(member, kind) { #member, kind, offsetof(struct args, member), .is_optional = true }
+static const struct jsonspec_field fields[] = {
+	{ "sr", JS_STRING, offsetof(struct args, sr) }, OPTIONAL(key, JS_STRING), OPTIONAL(mark, JS_STRING),
+	OPTIONAL(base, JS_STRING), OPTIONAL(size_bytes, JS_INT64), { NULL },
+};
+static const struct jsonspec spec = { "base", sizeof(struct args), fields };
+
+struct decoded {
+	struct args a;
+	char *dir; /* owned */
+};
+
+static int decode(const char *text, struct decoded *d, struct error *e)
+{
+	if (jsonspec_decode(&spec, text, strlen(text), &d->a, e) == -1)
+		return -1;
+	d->dir = uri_path(d->a.sr, "file", e);
+	if (d->dir)
+		return 0;
+	jsonspec_clear(&spec, &d->a);
+	return -1;
+}
+
+static int done(struct decoded *d, int r)
+{
+	free(d->dir);
+	jsonspec_clear(&spec, &d->a);
+	return r;
+}
+
+/* --- track */
+
+/* A log that is there and not this one came with the disk: it has served. */
+static int begin_log(const struct decoded *d, char id[static CHAIN_ID_MAX], struct error *e)
+{
+	if (chain_log_id(d->dir, d->a.key, id, e) == 0) {
+		if (relay_has_key(d->dir, d->a.key, "sxm_log", id))
+			return 0;
+		if (relay_do("Volume.disable_cbt", d->a.sr, d->a.key, e) == -1)
+			return -1;
+	} else if (e->err != ENOENT) {
+		return -1;
+	}
+	return relay_do("Volume.enable_cbt", d->a.sr, d->a.key, e) == 0 ? chain_log_id(d->dir, d->a.key, id, e) : -1;
+}
+
+static int track(const struct decoded *d, struct relay_reply *r, struct error *e)
+{
+	char id[CHAIN_ID_MAX];
+	struct relay_mark m = { .sr = d->a.sr, .key = d->a.key, .k = "sxm_log", .v = id };
+	char *text;
+
+	if (!d->a.key || !meta_is_key(d->a.key))
+		return error_set(e, EINVAL, "no volume is named");
+	if (begin_log(d, id, e) == -1 || relay_set_key(&m, e) == -1)
+		return -1;
+	return relay_say(asprintf(&text, "{\"log\":\"%s\"}", id) < 0 ? NULL : text, r, e);
+}
+
+int relay_volume_track(const char *args, struct relay_reply *r, struct error *e)
+{
+	struct decoded d;
+
+	return decode(args, &d, e) == 0 ? done(&d, track(&d, r, e)) : -1;
+}
+
+/* --- find, take */
+
+/* Kept by that move: its key; heap. NULL + e: ENOENT. */
+static char *find_kept(const char *dir, const char *mark, struct error *e)
+{
+	struct jsonspec_list keys;
+	char *found = NULL;
+
+	if (meta_list(dir, &keys, e) == -1)
+		return NULL;
+	for (size_t i = 0; i < keys.count && !found; i++)
+		if (relay_has_key(dir, keys.item[i], "sxm_moved", mark) && relay_has_key(dir, keys.item[i], "sxm_kept_until",
+											 NULL))
+			found = strdup(keys.item[i]);
+	meta_list_clear(&keys);
+	if (!found)
+		error_set(e, ENOENT, "no source of move %s is kept there", mark);
+	return found;
+}
+
+/* Its image's path, heap; NULL + e. */
+static char *find_base(const struct decoded *d, const char *mark, char **key, struct error *e)
+{
+	*key = NULL;
+	if (!mark || !decision_group_is_valid(mark)) {
+		error_set(e, EINVAL, "no move is named");
+		return NULL;
+	}
+	*key = find_kept(d->dir, mark, e);
+	return *key ? relay_image_of(d->dir, *key, e) : NULL;
+}
+
+static int find(const struct decoded *d, struct relay_reply *r, struct error *e)
+{
+	CLEANUP_FREE char *key = NULL;
+	CLEANUP_FREE char *path = find_base(d, d->a.mark, &key, e);
+
+	r->ok = path ? relay_describe(path, e) : NULL;
+	return r->ok ? 0 : -1;
+}
+
+int relay_base_find(const char *args, struct relay_reply *r, struct error *e)
+{
+	struct decoded d;
+
+	return decode(args, &d, e) == 0 ? done(&d, find(&d, r, e)) : -1;
+}
+
+static int drop(const char *path, struct error *e)
+{
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+
+	if (process_by_path(&p, path, e) == -1)
+		return -1;
+	ok = process_call(&p, "epoch.drop", NULL, PROCESS_START, DROP_WAIT_MS, e);
+	return ok ? 0 : -1;
+}
+
+/* Taken before, and nobody heard of it: it has the new mark. */
+static int take(const struct decoded *d, struct relay_reply *r, struct error *e)
+{
+	CLEANUP_FREE char *key = relay_find_marked(d->dir, d->a.mark ? d->a.mark : "", e);
+	CLEANUP_FREE char *path = NULL;
+
+	if (!key) {
+		path = find_base(d, d->a.base, &key, e);
+		if (!path || drop(path, e) == -1 || relay_mark_volume(d->a.sr, key, d->a.mark, e) == -1)
+			return -1;
+	} else {
+		path = relay_image_of(d->dir, key, e);
+	}
+	r->ok = path ? relay_describe(path, e) : NULL;
+	return r->ok ? 0 : -1;
+}
+
+int relay_base_take(const char *args, struct relay_reply *r, struct error *e)
+{
+	struct decoded d;
+
+	if (decode(args, &d, e) == -1)
+		return -1;
+	if (!d.a.mark || !decision_group_is_valid(d.a.mark))
+		return done(&d, error_set(e, EINVAL, "no move is named"));
+	return done(&d, take(&d, r, e));
+}

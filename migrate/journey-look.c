@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journey-look - what the disks of a journey do just now: for its decisions, and for who watches
+ *
+ *      status of each disk's process -> struct journey_look        the mirror that goes through our socket, who writes
+ *                                   '-> struct move_view           view_from_status()
+ *
+ * The mirror is found by the path of the journey's socket in its remote: also one whose name never came to be on record.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/proc.h"
+#include "base/size.h"
+#include "migrate/journey-private.h"
+
+#define QUICK_MS 50u
+#define QUICK_UNTIL_MS 2000
+#define INTERVAL_MS 500u
+#define RESUME_EVERY_MS 1000
+
+struct operation {
+	char *id, *remote, *why;
+	bool copy, failed, complete, remembered, linked, sync, lagging, ended, given;
+	int64_t lag_bytes, dirty_bytes;
+};
+#define OPERATION(member, kind) { #member, kind, offsetof(struct operation, member) }
+static const struct jsonspec_field operation_fields[] = {
+	OPERATION(id, JS_STRING), OPERATION(remote, JS_STRING), OPERATION(why, JS_STRING), OPERATION(copy, JS_BOOL),
+	OPERATION(failed, JS_BOOL), OPERATION(complete, JS_BOOL), OPERATION(remembered, JS_BOOL), OPERATION(linked, JS_BOOL),
+	OPERATION(sync, JS_BOOL), OPERATION(lagging, JS_BOOL), OPERATION(ended, JS_BOOL), OPERATION(given, JS_BOOL),
+	OPERATION(lag_bytes, JS_INT64), OPERATION(dirty_bytes, JS_INT64), { NULL },
+};
+static const struct jsonspec operation_spec = { "operation", sizeof(struct operation), operation_fields };
+
+struct user {
+	char *domain;
+	bool active, read_only;
+};
+static const struct jsonspec_field user_fields[] = {
+	{ "domain", JS_STRING, offsetof(struct user, domain) }, { "active", JS_BOOL, offsetof(struct user, active) },
+	{ "read_only", JS_BOOL, offsetof(struct user, read_only) }, { NULL },
+};
+static const struct jsonspec user_spec = { "domain", sizeof(struct user), user_fields };
+struct owner {
+	char *state, *group;
+};
+static const struct jsonspec_field owner_fields[] = {
+	{ "state", JS_STRING, offsetof(struct owner, state) },
+	{ "group", JS_STRING, offsetof(struct owner, group), .is_optional = true }, { NULL },
+};
+static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
+struct status {
+	struct owner owner;
+	struct jsonspec_records domains, operations;
+};
+static const struct jsonspec_field status_fields[] = {
+	{ "owner", JS_RECORD, offsetof(struct status, owner), .sub = &owner_spec },
+	{ "domains", JS_RECORDS, offsetof(struct status, domains), .sub = &user_spec },
+	{ "operations", JS_RECORDS, offsetof(struct status, operations), .sub = &operation_spec }, { NULL },
+};
+static const struct jsonspec status_spec = { "status", sizeof(struct status), status_fields };
+
+/* --- one disk */
+
+static bool is_ours(const struct journey *j, size_t i, const struct operation *o)
+{
+	char part[64];
+	const char *found;
+
+	snprintf(part, sizeof(part), "journeys/%s/disk-%zu", j->r.id, i);
+	found = o->copy ? NULL : strstr(o->remote, part);
+	return found && (found[strlen(part)] == '\0' || found[strlen(part)] == '&');
+}
+
+static void take_operation(const struct operation *o, struct journey_look *l)
+{
+	snprintf(l->operation, sizeof(l->operation), "%s", o->id);
+	snprintf(l->why, sizeof(l->why), "%s", o->why);
+	l->is_failed = o->failed;
+	l->is_complete = o->complete;
+	l->is_remembered = o->remembered;
+	l->is_linked = o->linked;
+	l->is_sync = o->sync;
+	l->is_lagging = o->lagging;
+	l->is_ended = o->ended;
+	l->is_given = o->given;
+	l->lag_bytes = o->lag_bytes;
+	l->dirty_bytes = o->dirty_bytes;
+}
+
+static void take_status(const struct journey *j, size_t i, const struct status *s, struct journey_look *l)
+{
+	const struct operation *o = s->operations.item;
+	const struct user *u = s->domains.item;
+
+	for (size_t k = 0; k < s->operations.count; k++)
+		if (is_ours(j, i, &o[k]))
+			take_operation(&o[k], l); /* the newest */
+	for (size_t k = 0; k < s->domains.count; k++)
+		if (u[k].active && !u[k].read_only && l->writers++ == 0)
+			snprintf(l->writer, sizeof(l->writer), "%s", u[k].domain);
+	snprintf(l->owner, sizeof(l->owner), "%s", s->owner.state);
+	snprintf(l->group, sizeof(l->group), "%s", s->owner.group ? s->owner.group : "");
+}
+
+int journey_look(struct journey *j, size_t i, struct journey_look *l, struct error *e)
+{
+	CLEANUP_FREE char *text = journey_control(j, i, "status", NULL, e);
+	struct error why;
+	struct status s;
+
+	*l = (struct journey_look) { 0 };
+	if (!text || jsonspec_decode(&status_spec, text, strlen(text), &s, e) == -1) {
+		view_lost(&j->view.disk[i], e->text);
+		return -1;
+	}
+	take_status(j, i, &s, l);
+	jsonspec_clear(&status_spec, &s);
+	if (*l->operation)
+		view_from_status(&j->view.disk[i], text, l->operation, &why);
+	return 0;
+}
+
+/* --- all of them */
+
+static void show(struct journey *j, const char *phase)
+{
+	j->view.phase = phase;
+	j->view.now_ms = journey_now_ms();
+	view_advance(&j->view);
+	if (j->watch->show)
+		j->watch->show(j->watch->arg, &j->view);
+}
+
+void journey_show(struct journey *j, const char *phase)
+{
+	struct journey_look l;
+	struct error e;
+
+	for (size_t i = 0; i < j->view.disks; i++)
+		journey_look(j, i, &l, &e);
+	show(j, phase);
+}
+
+/* Each disk has its part; what one does not need, as it has everything, the others get. */
+void journey_set_limit(struct journey *j, uint64_t bytes_s)
+{
+	size_t busy = 0;
+	struct error e;
+	char text[24];
+
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		busy += !j->view.disk[i].is_complete;
+	snprintf(text, sizeof(text), "%" PRIu64 "\n", bytes_s / MAX(busy, (size_t)1));
+	if (strcmp(text, j->limit) == 0)
+		return;
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		CLEANUP_FREE char *path = NULL;
+
+		if (asprintf(&path, "%s/%s/bandwidth", proc_run_dir(), journey_disk(j, i)->id) < 0) {
+			path = NULL;
+			return;
+		}
+		if (!bytes_s)
+			unlink(path);
+		else if (proc_swap_file(path, text, strlen(text), 0600, &e) == -1)
+			journey_say(j, "the bandwidth of %s is not limited: %s", journey_disk(j, i)->name, e.text);
+	}
+	strcpy(j->limit, text);
+}
+
+void journey_apply_limit(struct journey *j)
+{
+	CLEANUP_FREE char *path = journey_run_path(j->r.id, "bandwidth");
+	struct error e;
+	CLEANUP_FREE char *text = path ? proc_read_own_file(path, 64, NULL, &e) : NULL;
+	uint64_t bytes_s = (uint64_t)j->r.bandwidth_bytes_s;
+
+	if (text) {
+		text[strcspn(text, "\n")] = '\0';
+		if (!size_parse(text, &bytes_s))
+			bytes_s = (uint64_t)j->r.bandwidth_bytes_s;
+	}
+	journey_set_limit(j, bytes_s);
+}
+
+/* --- until they are the same */
+
+/* What is remembered is resumed; the mirror says how that went when it is looked at again. 0: it goes on, or may. */
+static int mend(struct journey *j, size_t i, const struct journey_look *l, int64_t *tried_ms, struct error *e)
+{
+	int64_t now = journey_now_ms();
+	struct error why;
+
+	if (!l->is_remembered)
+		return error_set(e, EIO, "the mirror of %s has failed: %s", journey_disk(j, i)->name,
+				 *l->why ? l->why : "it ended");
+	if (now - *tried_ms < RESUME_EVERY_MS)
+		return 0;
+	if (journey_start_mirror(j, i, true, &why) == -1)
+		snprintf(j->view.why, sizeof(j->view.why), "%.200s", why.text);
+	*tried_ms = journey_now_ms();
+	return 0;
+}
+
+/* 1: all are complete. */
+static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, struct error *e)
+{
+	size_t complete = 0, good = 0;
+
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		struct journey_look l;
+
+		if (journey_look(j, i, &l, e) == -1)
+			return -1;
+		if (!*l.operation || l.is_failed || l.is_ended) {
+			if (mend(j, i, &l, tried_ms, e) == -1)
+				return -1;
+			continue;
+		}
+		good += l.is_linked;
+		complete += l.is_complete;
+	}
+	if (good == j->r.disks.count) {
+		*good_ms = journey_now_ms();
+		j->view.why[0] = '\0';
+	} else if (journey_now_ms() - *good_ms > j->watch->patience_s * 1000) {
+		return error_set(e, ETIMEDOUT, "the mirror has had no way to %s for %" PRId64 " s: %s", j->r.host,
+				 j->watch->patience_s,
+				 j->view.why);
+	}
+	return complete == j->r.disks.count;
+}
+
+int journey_await_sync(struct journey *j, struct error *e)
+{
+	int64_t began_ms = journey_now_ms(), good_ms = began_ms, tried_ms = 0;
+
+	for (;;) {
+		int r = look_at_all(j, &good_ms, &tried_ms, e);
+
+		show(j, r == 1 ? "in sync" : "mirroring");
+		if (r)
+			return r == 1 ? 0 : -1;
+		if (journey_check(j, e) == -1)
+			return -1;
+		journey_apply_limit(j);
+		journey_pause(journey_now_ms() - began_ms < QUICK_UNTIL_MS ? QUICK_MS : INTERVAL_MS);
+	}
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journey-private - what the files of a journey share
+ */
+#ifndef SXM_MIGRATE_JOURNEY_PRIVATE_H
+#define SXM_MIGRATE_JOURNEY_PRIVATE_H
+
+#include "migrate/journey.h"
+
+#define JOURNEY_ASK_MS 60000u
+#define JOURNEY_LONG_MS 180000u
+
+/* --- journey.c */
+struct journey_disk *journey_disk(const struct journey *j, size_t i);
+void journey_say(const struct journey *j, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* -1 + ECANCELED: Ctrl-C was pressed. */
+int journey_check(const struct journey *j, struct error *e);
+/* The step is done: on record. */
+int journey_set_step(struct journey *j, enum journey_step step, struct error *e);
+int journey_save(const struct journey *j, struct error *e);
+/* Replaces an owned text. */
+int journey_set(char **text, const char *value, struct error *e);
+int64_t journey_now_ms(void);
+void journey_pause(unsigned ms);
+
+/* --- journey-ask.c: questions. NULL + e, -1 + e. */
+/* The far host, for as long as it may be away. */
+char *journey_ask_there(struct journey *j, const char *verb, const char *args, struct error *e);
+/* A verb of the far host's plugins: its result is not wanted. Takes args. */
+int journey_call_there(struct journey *j, const char *verb, char *args, struct error *e);
+int journey_call_here(struct journey *j, const char *verb, char *args, struct error *e);
+/* Of a disk's process here: the answer. args NULL: {}. */
+char *journey_control(struct journey *j, size_t i, const char *verb, const char *args, struct error *e);
+/* The same of all disks at once. args: one for all. e: the first failure; *failed: how many, of which `refused` answered. */
+int journey_control_all(struct journey *j, const char *verb, const char *args, unsigned wait_ms, struct error *e);
+
+/* --- journey-look.c: what goes on */
+struct journey_look {
+	char operation[VIEW_NAME_MAX]; /* "": none of ours */
+	char writer[VIEW_NAME_MAX];    /* "": nobody */
+	char why[VIEW_TEXT_MAX], owner[32], group[64];
+	size_t writers;
+	bool is_failed, is_complete, is_remembered, is_linked, is_sync, is_lagging, is_ended, is_given;
+	int64_t lag_bytes, dirty_bytes;
+};
+/* Of one disk; the view's, too. */
+int journey_look(struct journey *j, size_t i, struct journey_look *l, struct error *e);
+/* Looks at all, and shows them. */
+void journey_show(struct journey *j, const char *phase);
+/* Until every mirror is complete: those that lost their link are resumed. */
+int journey_await_sync(struct journey *j, struct error *e);
+/* What was said of the rate, to the disks; 0: none. */
+void journey_set_limit(struct journey *j, uint64_t bytes_s);
+void journey_apply_limit(struct journey *j);
+
+/* --- journey-steps.c */
+int journey_make(struct journey *j, struct error *e);
+int journey_receive(struct journey *j, struct error *e);
+int journey_mirror(struct journey *j, struct error *e);
+int journey_serve(struct journey *j, struct error *e);
+int journey_verify(struct journey *j, struct error *e);
+int journey_start(struct journey *j, struct error *e);
+int journey_keep(struct journey *j, struct error *e);
+/* A mirror of that disk begins, or is taken up. */
+int journey_start_mirror(struct journey *j, size_t i, bool is_resumed, struct error *e);
+/* Somebody writes to it here: a guest, or we. */
+int journey_ensure_writer(struct journey *j, size_t i, const struct journey_look *l, struct error *e);
+
+/* --- journey-switch.c */
+int journey_switch(struct journey *j, struct error *e);
+/* A handover that was begun and not ended. 1: it is decided to be moved, and has; 0: none is under way. */
+int journey_settle(struct journey *j, struct error *e);
+int journey_resume_guest(struct journey *j, bool has_moved);
+
+#endif

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journey - see journey.h: from step to step, on record
+ *
+ *      step done before -> the next one's function -> its name on record -> the next
+ *                             '-- failed: what can be gone on with stays as it is (resume); what was refused is undone
+ *
+ * Undone is in the opposite order: handover, mirror, our domain here; what received there, and its volume.
+ * Can fail: everything. Nothing here decides whose a disk is: the handover's records do.
+ */
+#include "migrate/journey.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "migrate/journey-private.h"
+#include "migrate/question.h"
+
+struct journey_disk *journey_disk(const struct journey *j, size_t i)
+{
+	return (struct journey_disk *)j->r.disks.item + i;
+}
+
+int64_t journey_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / (long)NS_PER_MS;
+}
+
+void journey_pause(unsigned ms)
+{
+	const struct timespec pause = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * (long)NS_PER_MS };
+
+	nanosleep(&pause, NULL); /* a signal may end it */
+}
+
+void journey_say(const struct journey *j, const char *fmt, ...)
+{
+	CLEANUP_FREE char *text = NULL;
+	va_list args;
+
+	if (!j->watch->say)
+		return;
+	va_start(args, fmt);
+	if (vasprintf(&text, fmt, args) < 0)
+		text = NULL;
+	va_end(args);
+	if (text)
+		j->watch->say(j->watch->arg, text);
+}
+
+int journey_check(const struct journey *j, struct error *e)
+{
+	return j->watch->interrupts && *j->watch->interrupts ? error_set(e, ECANCELED, "it was interrupted") : 0;
+}
+
+int journey_set(char **text, const char *value, struct error *e)
+{
+	char *copy = strdup(value);
+
+	if (!copy)
+		return error_set(e, ENOMEM, "out of memory");
+	free(*text);
+	*text = copy;
+	return 0;
+}
+
+int journey_save(const struct journey *j, struct error *e)
+{
+	return journey_write(&j->r, e);
+}
+
+/* For tests: stands still where it may be killed. */
+static void stop_after(enum journey_step step)
+{
+	const char *stop = getenv("SXM_MIGRATE_STOP");
+
+	if (stop && strcmp(stop, journey_step_name(step)) == 0)
+		raise(SIGSTOP);
+}
+
+int journey_set_step(struct journey *j, enum journey_step step, struct error *e)
+{
+	if (journey_set(&j->r.step, journey_step_name(step), e) == -1 || journey_save(j, e) == -1)
+		return -1;
+	stop_after(step);
+	return 0;
+}
+
+/* --- open, close */
+
+static int own_channel(void *j, struct error *e)
+{
+	return carrier_channel(((struct journey *)j)->local, e);
+}
+
+static int far_channel(void *arg, struct error *e)
+{
+	struct journey *j = arg;
+
+	if (!j->tunnel && journey_reach(j, NULL, e) == -1)
+		return -1;
+	return tunnel_channel(j->tunnel, e);
+}
+
+static int open_view(struct journey *j, struct error *e)
+{
+	if (j->view.disks)
+		return 0;
+	view_set_id(&j->view, j->r.id);
+	j->view.started_ms = j->r.started_ms;
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		struct move_disk *d = view_add_disk(&j->view, journey_disk(j, i)->name, e);
+
+		if (!d)
+			return -1;
+		d->size_bytes = (uint64_t)journey_disk(j, i)->size_bytes;
+	}
+	return 0;
+}
+
+int journey_open(struct journey *j, struct journey_record *r, int lock, const struct journey_watch *watch, struct error *e)
+{
+	static const char *const own[] = { "/proc/self/exe", "relay", NULL };
+	const struct carrier_spec spec = { .kind = "exec", .argv = own, .host = "this host" };
+
+	*j = (struct journey) { .r = *r, .lock = lock, .watch = watch };
+	*r = (struct journey_record) { 0 };
+	peer_init(&j->here, "this host", own_channel, j);
+	peer_init(&j->there, j->r.host, far_channel, j);
+	j->disk_here = calloc(j->r.disks.count, sizeof(*j->disk_here));
+	if (!j->disk_here)
+		return error_set(e, ENOMEM, "out of memory");
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		peer_init(&j->disk_here[i], "this host", own_channel, j);
+	j->local = carrier_open(&spec, e);
+	return j->local ? 0 : -1;
+}
+
+void journey_close(struct journey *j)
+{
+	for (size_t i = 0; j->disk_here && i < j->r.disks.count; i++)
+		peer_fini(&j->disk_here[i]);
+	free(take_ptr(&j->disk_here));
+	peer_fini(&j->here);
+	peer_fini(&j->there);
+	tunnel_free(take_ptr(&j->tunnel));
+	carrier_free(take_ptr(&j->local));
+	view_clear(&j->view);
+	jsonspec_clear(&journey_record_spec, &j->r);
+	if (j->lock >= 0)
+		close(j->lock);
+	j->lock = -1;
+}
+
+int journey_reach(struct journey *j, struct carrier *carrier, struct error *e)
+{
+	const struct journey_record *r = &j->r;
+	CLEANUP_FREE const char **argv = calloc(r->argv.count + 1, sizeof(*argv));
+	const struct carrier_spec spec = {
+		.kind = *r->kind ? r->kind : NULL, .argv = r->argv.count ? argv : NULL, .host = r->host,
+		.user = *r->user ? r->user : NULL, .port = (unsigned)r->port, .config = *r->config ? r->config : NULL,
+	};
+
+	for (size_t i = 0; argv && i < r->argv.count; i++)
+		argv[i] = r->argv.item[i];
+	if (!carrier)
+		carrier = argv ? carrier_open(&spec, e) : NULL;
+	if (carrier)
+		j->tunnel = tunnel_new(carrier, e);
+	return j->tunnel ? 0 : -1;
+}
+
+/* --- from step to step */
+
+typedef int step_fn(struct journey *j, struct error *e);
+
+static const struct {
+	enum journey_step after; /* this is done */
+	step_fn *run;
+	enum journey_step step;
+	bool is_undone; /* where it is refused nothing is left */
+} steps[] = {
+	{ JOURNEY_PLANNED, journey_make, JOURNEY_MADE, true },
+	{ JOURNEY_MADE, journey_receive, JOURNEY_RECEIVING, true },
+	{ JOURNEY_RECEIVING, journey_mirror, JOURNEY_MIRRORED, true },
+	{ JOURNEY_MIRRORED, journey_await_sync, JOURNEY_SYNCED, false },
+	{ JOURNEY_SYNCED, journey_verify, JOURNEY_VERIFIED, true },
+	{ JOURNEY_VERIFIED, journey_switch, JOURNEY_MOVED, false },
+	{ JOURNEY_SWITCHING, journey_switch, JOURNEY_MOVED, false },
+	{ JOURNEY_MOVED, journey_start, JOURNEY_STARTED, false },
+	{ JOURNEY_STARTED, journey_keep, JOURNEY_KEPT, false },
+};
+
+static int prepare_step(struct journey *j, enum journey_step after, struct error *e)
+{
+	if (!j->tunnel && journey_reach(j, NULL, e) == -1)
+		return -1;
+	return after >= JOURNEY_RECEIVING && after < JOURNEY_MOVED ? journey_serve(j, e) : 0;
+}
+
+/* 0: on; else an outcome. */
+static int take_step(struct journey *j, struct error *e, bool *is_over)
+{
+	enum journey_step at = journey_step_of(&j->r);
+
+	*is_over = false;
+	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+		if (steps[i].after != at)
+			continue;
+		j->view.phase = journey_step_name(at);
+		if (prepare_step(j, at, e) == -1)
+			return JOURNEY_INTERRUPTED;
+		if (steps[i].run(j, e) == 0)
+			return journey_set_step(j, steps[i].step, e) == 0 ? 0 : JOURNEY_INTERRUPTED;
+		return steps[i].is_undone && e->err != ECANCELED && !j->there.is_lost ? JOURNEY_UNDONE : JOURNEY_INTERRUPTED;
+	}
+	*is_over = true;
+	return 0;
+}
+
+static enum journey_outcome finish(struct journey *j, struct error *e)
+{
+	if (journey_set_step(j, JOURNEY_DONE, e) == -1)
+		return JOURNEY_LEFT;
+	j->view.ended_ms = journey_now_ms();
+	j->view.phase = "done";
+	if (j->watch->show)
+		j->watch->show(j->watch->arg, &j->view);
+	if (!j->r.is_unverified)
+		return JOURNEY_OK;
+	error_set(e, ENODATA, "not every byte could be compared before the switchover");
+	return JOURNEY_LEFT;
+}
+
+/* What was refused goes; the sentence that said so stays. */
+static enum journey_outcome undo_refused(struct journey *j)
+{
+	struct error why = { 0 };
+
+	if (journey_abort(j, &why) == JOURNEY_UNDONE)
+		return JOURNEY_UNDONE;
+	journey_say(j, "what was begun could not be undone yet: %s", why.text);
+	return JOURNEY_INTERRUPTED;
+}
+
+static enum journey_outcome stop(struct journey *j, enum journey_outcome outcome, struct error *e)
+{
+	struct error why;
+
+	if (!e->err)
+		error_set(e, ENOMEM, "out of memory");
+	j->view.is_failed = true;
+	if (outcome == JOURNEY_UNDONE)
+		return undo_refused(j);
+	if (journey_set(&j->r.why, e->text, &why) == 0)
+		journey_save(j, &why);
+	return journey_step_of(&j->r) >= JOURNEY_MOVED && journey_step_of(&j->r) <= JOURNEY_KEPT && e->err != ECANCELED
+		? JOURNEY_LEFT : outcome;
+}
+
+int journey_begin(struct journey *j, struct error *e)
+{
+	return journey_set_step(j, JOURNEY_PLANNED, e);
+}
+
+enum journey_outcome journey_run(struct journey *j, struct error *e)
+{
+	bool is_over = false;
+	int outcome = 0;
+
+	error_clear(e);
+	if (open_view(j, e) == -1)
+		return JOURNEY_INTERRUPTED;
+	if (journey_step_of(&j->r) >= JOURNEY_ABORTING)
+		return journey_abort(j, e);
+	while (!is_over && !outcome)
+		outcome = journey_check(j, e) == -1 ? JOURNEY_INTERRUPTED : take_step(j, e, &is_over);
+	return outcome ? stop(j, (enum journey_outcome)outcome, e) : finish(j, e);
+}
+
+/* --- abort */
+
+static char *datapath_args(const char *uri, const char *domain)
+{
+	return question_new(NULL, "dbg", "sxm migrate", "uri", uri, "domain", domain, NULL);
+}
+
+static int end_operation(struct journey *j, size_t i, const char *operation, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "id", operation, NULL);
+	CLEANUP_FREE char *cancelled = args ? journey_control(j, i, "mirror.cancel", args, e) : NULL;
+	CLEANUP_FREE char *destroyed = NULL;
+
+	if (!cancelled && e->err != ENOENT)
+		return -1;
+	destroyed = journey_control(j, i, "mirror.destroy", args, e);
+	return destroyed || e->err == ENOENT ? 0 : -1;
+}
+
+static int undo_here(struct journey *j, size_t i, struct error *e)
+{
+	const struct journey_disk *d = journey_disk(j, i);
+	struct journey_look l;
+
+	if (journey_look(j, i, &l, e) == -1)
+		return -1;
+	if (*l.operation && end_operation(j, i, l.operation, e) == -1)
+		return -1;
+	if (!d->is_ours)
+		return 0;
+	return journey_call_here(j, "Datapath.deactivate", datapath_args(d->uri, d->domain), e) == 0 &&
+	       journey_call_here(j, "Datapath.detach", datapath_args(d->uri, d->domain), e) == 0 ? 0 : -1;
+}
+
+static int undo_there(struct journey *j, size_t i, struct error *e)
+{
+	const struct journey_disk *d = journey_disk(j, i);
+	char mark[64];
+	CLEANUP_FREE char *args = NULL;
+	CLEANUP_FREE char *ok = NULL;
+
+	if (*d->far_uri && (journey_call_there(j, "Datapath.deactivate", datapath_args(d->far_uri, j->r.receiver), e) == -1 ||
+			    journey_call_there(j, "Datapath.detach", datapath_args(d->far_uri, j->r.receiver), e) == -1) &&
+	    j->there.is_lost)
+		return -1;
+	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
+	args = question_new(NULL, "sr", j->r.far_sr, "mark", mark, NULL);
+	ok = args ? journey_ask_there(j, "volume.undo", args, e) : NULL;
+	return ok ? 0 : -1;
+}
+
+static int undo(struct journey *j, struct error *e)
+{
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		if (undo_here(j, i, e) == -1)
+			return error_prefix(e, "end the mirror of %s", journey_disk(j, i)->name);
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		if (undo_there(j, i, e) == -1)
+			return error_prefix(e, "undo what was made of %s there", journey_disk(j, i)->name);
+	return 0;
+}
+
+enum journey_outcome journey_abort(struct journey *j, struct error *e)
+{
+	enum journey_step at = journey_step_of(&j->r);
+	int r;
+
+	if (at == JOURNEY_ABORTED)
+		return JOURNEY_UNDONE;
+	if (open_view(j, e) == -1)
+		return JOURNEY_INTERRUPTED;
+	if (at >= JOURNEY_MOVED && at <= JOURNEY_DONE) {
+		error_set(e, EALREADY, "the disks have moved: nothing goes back; --resume finishes it");
+		return JOURNEY_LEFT;
+	}
+	r = journey_settle(j, e);
+	if (r == 1)
+		error_set(e, EALREADY, "it was decided that the disks move, and they have: --resume finishes it");
+	if (r)
+		return r == 1 ? JOURNEY_LEFT : JOURNEY_INTERRUPTED;
+	journey_set_limit(j, 0);
+	if (journey_set_step(j, JOURNEY_ABORTING, e) == -1 || undo(j, e) == -1 || journey_set_step(j, JOURNEY_ABORTED, e) == -1)
+		return JOURNEY_INTERRUPTED;
+	return JOURNEY_UNDONE;
+}
+
+/* --- release */
+
+static int release_one(struct journey *j, size_t i, struct error *e)
+{
+	const struct journey_disk *d = journey_disk(j, i);
+	char mark[64];
+	CLEANUP_FREE char *args = NULL;
+	CLEANUP_FREE char *ok = NULL;
+
+	if (!*d->key)
+		return 0;
+	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
+	args = question_new(NULL, "sr", d->sr, "key", d->key, "mark", mark, NULL);
+	ok = args ? peer_ask(&j->here, "volume.release", args, JOURNEY_LONG_MS, e) : NULL;
+	return ok ? 0 : error_prefix(e, "release the source of %s", d->name);
+}
+
+enum journey_outcome journey_release(struct journey *j, struct error *e)
+{
+	error_clear(e);
+	if (journey_step_of(&j->r) != JOURNEY_DONE) {
+		error_set(e, EBUSY, "move %s is not done (%s)", j->r.id, j->r.step);
+		return JOURNEY_UNDONE;
+	}
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		if (release_one(j, i, e) == -1)
+			return JOURNEY_UNDONE;
+	journey_forget(j->r.id);
+	return JOURNEY_OK;
+}

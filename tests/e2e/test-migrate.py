@@ -1,0 +1,327 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`sxm migrate`: disks go to another host under a guest that writes. Whatever dies, and whenever, the move is finished or undone by a
+second command, the guest's data is whole, and each disk has one owner."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from smapi import Host, ActiveDisk, SR_UUID, nbd_of, say, times, until_true
+
+MiB = 1 << 20
+SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
+
+
+class Side(Host):
+    """A host with an SR, its own run and state directories, and an identity."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.env.update(SXM_STATE_DIR=os.path.join(self.dir, "state"), SXM_HOST_ID=f"host-{name}")
+        self.sr_dir = self.in_memory("sr")
+        self.sr = self.make_sr(uri=f"file://{self.sr_dir}", uuid=SR_UUID[:-1] + name[0])
+
+    def env_words(self):
+        return " ".join(f"{k}={self.env[k]}" for k in ("SXM_RUN_DIR", "SXM_STATE_DIR", "SXM_HOST_ID"))
+
+    def keys(self):
+        return sorted(n[:-5] for n in os.listdir(self.sr_dir) if n.endswith(".json") and n != "sxm-sr.json")
+
+    def volume_of(self, key):
+        return self.call("Volume.stat", sr=self.sr, key=key)
+
+    def owner(self, key):
+        path = os.path.join(self.sr_dir, key + ".raw.owner")
+        if not os.path.exists(path):
+            return "owned"
+        with open(path) as f:
+            return json.load(f)["state"]
+
+
+class Move:
+    """One guest with disks on A, to be moved to B."""
+
+    def __init__(self, a, b, disks=1, size=24 * MiB, guest=True):
+        self.a, self.b, self.count = a, b, disks
+        self.before = set(b.keys())
+        self.disks = [ActiveDisk(a, a.sr, size) for _ in range(disks)]
+        for d in self.disks:
+            d.fifo = os.path.join(a.dir, d.key + ".fifo")
+            if guest:
+                self.start_guest(d)
+
+    @staticmethod
+    def start_guest(d):
+        """It reads the place it goes to from a FIFO, when its connection ends."""
+        os.mkfifo(d.fifo)
+        d.log = os.path.join(d.host.dir, d.key + ".log")
+        d.process = subprocess.Popen([d.GUEST, "write", "--uri-file", d.fifo, "--log", d.log, "--depth", "8", "--slow", "200"],
+                                     stdout=subprocess.PIPE, text=True)
+        with open(d.fifo, "w") as f:
+            f.write(d.nbd + "\n")
+        until_true("the guest writes", lambda: os.path.exists(d.log) and os.path.getsize(d.log) > 100 * 24)
+
+    def command(self, *args):
+        via = f"env {self.b.env_words()} {SXM} relay"
+        return [SXM, "migrate", "--via", via, "--patience", "20s", *args]
+
+    def new(self, *args):
+        return self.command(*args, *(d.uri for d in self.disks), f"b:{self.b.sr_dir}")
+
+    def run(self, command, expect=0, stop=None, timeout=90):
+        env = {**self.a.env, **({"SXM_MIGRATE_STOP": stop} if stop else {})}
+        began = time.monotonic()
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
+        if os.environ.get("SXM_TALK"):
+            print(f"{time.monotonic() - began:.2f} s", command[3:], done.stdout, done.stderr)
+        assert done.returncode == expect, f"{command}: {done.returncode}, not {expect}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def run_until(self, place, command=None):
+        """The command stands still there; killed."""
+        p = subprocess.Popen(command or self.new(), env={**self.a.env, "SXM_MIGRATE_STOP": place},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+        def stopped():
+            assert p.poll() is None, f"{place}: it ended: {p.stdout.read()}"
+            with open(f"/proc/{p.pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "T"
+        until_true(f"it stands still where it is {place}", stopped, 60)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+
+    def id(self):
+        names = [n for n in os.listdir(os.path.join(self.a.dir, "state", "journeys")) if n.endswith(".json")]
+        records = []
+        for n in names:
+            with open(os.path.join(self.a.dir, "state", "journeys", n)) as f:
+                records.append(json.load(f))
+        return max(records, key=lambda r: r["started_ms"])["id"]
+
+    def record(self):
+        with open(os.path.join(self.a.dir, "state", "journeys", self.id() + ".json")) as f:
+            return json.load(f)
+
+    def far_keys(self):
+        return [k for k in self.b.keys() if k not in self.before]
+
+    def verify(self, host, uri, d):
+        """What a guest of that host reads is what this one had acknowledged."""
+        sock, export = nbd_of(host.call("Datapath.attach", uri=uri, domain="9"))
+        host.call("Datapath.activate", uri=uri, domain="9")
+        if d.process:
+            with open(d.fifo, "w") as f:
+                f.write(f"nbd+unix:///{export}?socket={sock}\n")
+            grown = os.path.getsize(d.log) + 50 * 24
+            until_true("the guest goes on", lambda: os.path.getsize(d.log) > grown)
+            d.process.terminate()
+            out = d.process.communicate()[0]
+            assert d.process.returncode == 0, out
+            d.process = None
+        done = subprocess.run([d.GUEST, "verify", "--uri", f"nbd+unix:///{export}?socket={sock}", "--log", d.log],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        host.call("Datapath.deactivate", uri=uri, domain="9")
+        host.call("Datapath.detach", uri=uri, domain="9")
+
+    def moved(self, is_asked=False):
+        record = self.record()
+        for d, r in zip(self.disks, record["disks"]):
+            self.a.call("Datapath.detach", uri=d.uri, domain="1")
+            assert self.a.owner(d.key) == "given", self.a.owner(d.key)
+            if is_asked:
+                self.a.refused("moved", "Datapath.activate", uri=d.uri, domain="8")
+                self.a.call("Datapath.detach", uri=d.uri, domain="8")
+            self.verify(self.b, r["far_uri"], d)
+            assert self.b.owner(r["far_key"]) == "owned", self.b.owner(r["far_key"])
+            v = self.b.volume_of(r["far_key"])
+            assert v["name"] == "v" and v["description"] == "", v
+            assert "moved to b, kept until" in self.a.volume_of(d.key)["name"]
+        self.run(self.command("--release", record["id"]))
+        for d in self.disks:
+            assert d.key not in self.a.keys()
+        self.end()
+
+    def stayed(self):
+        """Aborted: nothing is left there, and the guest's disk is as it was."""
+        assert not self.far_keys(), self.far_keys()
+        for d in self.disks:
+            assert self.a.owner(d.key) == "owned", self.a.owner(d.key)
+            if d.process:
+                grown = os.path.getsize(d.log) + 50 * 24
+                until_true("the guest goes on", lambda: os.path.getsize(d.log) > grown)
+                d.process.terminate()
+                assert d.process.wait() == 0
+                d.process = None
+            self.a.call("Datapath.deactivate", uri=d.uri, domain="1")
+            self.a.call("Datapath.detach", uri=d.uri, domain="1")
+            self.verify(self.a, d.uri, d)
+        self.end()
+
+    def end(self):
+        for host in (self.a, self.b):
+            for key in host.keys():
+                host.call("Volume.destroy", sr=host.sr, key=key)
+
+
+def a_disk_moves_under_its_guest(a, b):
+    m = Move(a, b)
+    out = m.run(m.new())
+    assert "done" in out, out
+    m.moved(is_asked=True)
+
+
+def a_halted_disk_moves(a, b):
+    m = Move(a, b, guest=False)
+    d = m.disks[0]
+    d.start()
+    d.stop()
+    d.deactivate()
+    m.run(m.new("--no-verify"))
+    m.moved()
+
+
+def several_go_as_one(a, b):
+    m = Move(a, b, disks=3, size=8 * MiB)
+    m.run(m.new("--no-verify"))
+    m.moved()
+
+
+STEPS = ["planned", "made", "receiving", "mirrored", "synced", "verified", "begun", "prepared", "decided", "committed", "moved",
+         "started", "kept"]
+DECIDED = STEPS.index("decided")
+
+
+def killed_and_resumed(a, b, place):
+    m = Move(a, b, disks=2, size=8 * MiB)
+    m.run_until(place, m.new("--domain", "9") if place == "started" else None)
+    m.run(m.command("--resume", m.id()))
+    m.moved()
+
+
+def killed_and_aborted(a, b, place):
+    m = Move(a, b, disks=2, size=8 * MiB)
+    m.run_until(place)
+    if STEPS.index(place) < DECIDED:
+        m.run(m.command("--abort", m.id()))
+        m.stayed()
+    else:
+        out = m.run(m.command("--abort", m.id()), expect=4)
+        assert "moved" in out or "move" in out, out
+        m.run(m.command("--resume", m.id()))
+        m.moved()
+
+
+def interrupted(a, b):
+    m = Move(a, b)
+    p = subprocess.Popen(m.new("--switchover", "manual"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until_true("it is in sync", lambda: os.path.exists(os.path.join(a.dir, "state/journeys")) and m.record()["step"] == "verified", 30)
+    p.send_signal(signal.SIGINT)
+    out = p.communicate(timeout=30)[0]
+    assert p.returncode == 3 and "--resume" in out, (p.returncode, out)
+    out = m.run(m.new(), expect=1)
+    assert m.id() in out, out  # the second move of a disk names the first
+    p = subprocess.Popen(m.command("--resume", m.id()), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(0.5)
+    m.run(m.command("--go", m.id()))
+    out = p.communicate(timeout=60)[0]
+    assert p.returncode == 0, out
+    m.moved()
+
+
+def the_way_back_sends_what_changed(a, b):
+    size = 64 * MiB
+    m = Move(a, b, size=size, guest=False)
+    d = m.disks[0]
+    with open(os.path.join(a.dir, "filling"), "wb") as f:
+        f.write(os.urandom(size))
+    subprocess.run(["nbdcopy", f.name, d.nbd], check=True)
+    d.deactivate()
+    m.run(m.new("--no-verify", "--quiet"))
+    far = m.record()["disks"][0]
+    sock, export = nbd_of(b.call("Datapath.attach", uri=far["far_uri"], domain="1"))
+    b.call("Datapath.activate", uri=far["far_uri"], domain="1")
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 300k", "-c", "write -P 8 40M 100k", f"nbd+unix:///{export}?socket={sock}"],
+                   check=True, stdout=subprocess.DEVNULL)
+    back = Move.__new__(Move)
+    back.a, back.b, back.before, back.disks = b, a, set(a.keys()), []
+    out = back.run(back.command(far["far_uri"], f"a:{a.sr_dir}"))
+    record = back.record()
+    assert record["disks"][0]["base"] and record["disks"][0]["far_key"] == d.key, (out, record)
+    sent = [o for o in b.control(far["far_key"], "status")["ok"]["operations"] if not o["copy"]][-1]["copied_bytes"]
+    assert 400 * 1024 <= sent <= size * 2 // 100, sent
+    b.call("Datapath.detach", uri=far["far_uri"], domain="1")
+    sock, export = nbd_of(a.call("Datapath.attach", uri=d.uri, domain="5"))
+    a.call("Datapath.activate", uri=d.uri, domain="5")
+    subprocess.run(["cmp", os.path.join(a.sr_dir, d.key + ".raw"), os.path.join(b.sr_dir, far["far_key"] + ".raw")], check=True)
+    a.call("Datapath.deactivate", uri=d.uri, domain="5")
+    a.call("Datapath.detach", uri=d.uri, domain="5")
+    assert a.volume_of(d.key)["name"] == "v" and a.owner(d.key) == "owned", a.volume_of(d.key)
+    back.run(back.command("--release", record["id"]))
+    back.end()
+
+
+def what_is_refused_leaves_nothing(a, b):
+    m = Move(a, b, guest=False)
+    d = m.disks[0]
+    out = m.run(m.command(d.uri, "b:/nowhere"), expect=1)
+    assert "nowhere" in out, out
+    out = m.run(m.command(d.uri, d.uri, f"b:{b.sr_dir}"), expect=1)
+    assert "twice" in out, out
+    plan = json.loads(m.run(m.new("--plan", "--json")))
+    assert plan["possible"] and plan["steps"] and plan["rate_bytes_s"] > 0, plan
+    out = m.run([SXM, "migrate", "--via", "false", d.uri, f"b:{b.sr_dir}"], expect=1)
+    assert "relay" in out, out
+    assert not m.far_keys()
+    assert not [n for n in os.listdir(os.path.join(a.dir, "state", "journeys")) if n.endswith(".json")]
+    d.deactivate()
+    m.end()
+
+
+def hooks(a, b):
+    m = Move(a, b)
+    seen = os.path.join(a.dir, "seen")
+    hook = f"sh -c 'echo $1 $SXM_MIGRATE_OUTCOME >>{seen}' hook"
+    m.run(m.new("--on-pause", hook + " pause", "--on-resume", hook + " resume", "--no-verify"))
+    with open(seen) as f:
+        assert f.read().split("\n")[:2] == ["pause", "resume moved"]
+    m.moved()
+    m = Move(a, b)
+    os.unlink(seen)
+    out = m.run(m.new("--on-pause", "false", "--on-resume", hook + " resume", "--no-verify"), expect=3)
+    assert "false" in out, out
+    with open(seen) as f:
+        assert f.read().split("\n")[0] == "resume stayed"
+    m.run(m.command("--abort", m.id()))
+    m.stayed()
+
+
+def main():
+    a, b = Side("a"), Side("b")
+    wanted = sys.argv[1:]
+
+    def case(fn, *args):
+        name = " ".join([fn.__name__.replace("_", " "), *args])
+        if wanted and not any(w in name for w in wanted):
+            return
+        began = time.monotonic()
+        fn(a, b, *args)
+        say(f"{name}: {time.monotonic() - began:.1f} s")
+
+    case(what_is_refused_leaves_nothing)
+    case(a_disk_moves_under_its_guest)
+    case(a_halted_disk_moves)
+    case(several_go_as_one)
+    case(the_way_back_sends_what_changed)
+    case(interrupted)
+    case(hooks)
+    for place in STEPS[:: 3 if times(4) == 1 else 1]:
+        case(killed_and_resumed, place)
+        case(killed_and_aborted, place)
+
+
+main()

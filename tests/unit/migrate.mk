@@ -1,0 +1,10 @@
+UNIT_TESTS += tests/unit/test-peer tests/unit/test-plan tests/unit/test-journey-record
+tests_unit_test_peer_SOURCES = tests/unit/test-peer.c
+tests_unit_test_peer_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_peer_LDADD = libmigrate.la $(UNIT_LIBS)
+tests_unit_test_plan_SOURCES = tests/unit/test-plan.c
+tests_unit_test_plan_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_plan_LDADD = libmigrate.la $(UNIT_LIBS)
+tests_unit_test_journey_record_SOURCES = tests/unit/test-journey-record.c
+tests_unit_test_journey_record_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_journey_record_LDADD = libmigrate.la $(UNIT_LIBS)
