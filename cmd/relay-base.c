@@ -2,15 +2,19 @@
  *
  * relay-base - the way back: the source that a move kept is a base, and only what changed since goes back to it
  *
- *      there   track   the disk was handed over, nobody has it yet: a new log of its changes begins; its id into a key of the
- *      volume
+ *      there   track   the disk was handed over, nobody has had it yet: a new log of its changes begins; its id into a key of
+ *                      the volume
  *      here    find    the volume that was kept by the move with that mark
  *              take    its process: what was given away may receive; its description has the new move's mark, as any volume's
- *              that
- *                      is being received; it is kept for nobody any more
+ *                      that is being received; it is kept for nobody any more
  *
  * What is called the base's content is what the disk had at COMMIT: since then nobody could write here, and what was written
- * there is in the log.
+ * there is in the log. So there is no log, and all goes back, where a guest may have written before it began:
+ *
+ *      COMMIT - a person starts the guest - it writes - whoever goes on with the move asks for track: too late
+ *
+ * A guest's first activation is on record, durable, before it writes, and the log is there when it is opened. So that record is
+ * looked at before the log is made and after.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -68,14 +72,26 @@ static int done(struct decoded *d, int r)
 static int begin_log(const struct decoded *d, char id[static CHAIN_ID_MAX], struct error *e)
 {
 	if (chain_log_id(d->dir, d->a.key, id, e) == 0) {
-		if (relay_has_key(d->dir, d->a.key, "sxm_log", id))
-			return 0;
 		if (relay_do("Volume.disable_cbt", d->a.sr, d->a.key, e) == -1)
 			return -1;
 	} else if (e->err != ENOENT) {
 		return -1;
 	}
 	return relay_do("Volume.enable_cbt", d->a.sr, d->a.key, e) == 0 ? chain_log_id(d->dir, d->a.key, id, e) : -1;
+}
+
+/* -1 + e: no log is there that would not have all. */
+static int begin_log_in_time(const struct decoded *d, char id[static CHAIN_ID_MAX], struct error *e)
+{
+	CLEANUP_FREE char *path = relay_image_of(d->dir, d->a.key, e);
+	struct error why;
+
+	if (!path || !relay_is_untaken(path, e) || begin_log(d, id, e) == -1)
+		return -1;
+	if (relay_is_untaken(path, e))
+		return 0;
+	relay_do("Volume.disable_cbt", d->a.sr, d->a.key, &why);
+	return -1;
 }
 
 static int track(const struct decoded *d, struct relay_reply *r, struct error *e)
@@ -86,7 +102,9 @@ static int track(const struct decoded *d, struct relay_reply *r, struct error *e
 
 	if (!d->a.key || !meta_is_key(d->a.key))
 		return error_set(e, EINVAL, "no volume is named");
-	if (begin_log(d, id, e) == -1 || relay_set_key(&m, e) == -1)
+	if (chain_log_id(d->dir, d->a.key, id, e) == 0 && relay_has_key(d->dir, d->a.key, "sxm_log", id))
+		error_clear(e); /* asked again */
+	else if (begin_log_in_time(d, id, e) == -1 || relay_set_key(&m, e) == -1)
 		return -1;
 	return relay_say(asprintf(&text, "{\"log\":\"%s\"}", id) < 0 ? NULL : text, r, e);
 }

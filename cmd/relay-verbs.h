@@ -17,6 +17,8 @@ int relay_sr_find(const char *args, struct relay_reply *r, struct error *e);
 int relay_volume_find(const char *args, struct relay_reply *r, struct error *e);
 /* What volume.find answers, of the image at path. NULL + e. */
 char *relay_describe(const char *path, struct error *e);
+/* Of the image at path: it was handed over whole, and no guest has had it since. False + e. */
+bool relay_is_untaken(const char *path, struct error *e);
 /* "nfs-ng" of a directory that is mounted so; "filebased" where nothing is known of it. */
 const char *relay_sr_type(const char *dir);
 

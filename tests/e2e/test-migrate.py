@@ -233,20 +233,58 @@ def interrupted(a, b):
     m.moved()
 
 
-def the_way_back_sends_what_changed(a, b):
-    size = 64 * MiB
+def filled(a, b, size):
+    """To be moved: a disk full of what cannot be guessed, with nobody who writes."""
     m = Move(a, b, size=size, guest=False)
     d = m.disks[0]
     with open(os.path.join(a.dir, "filling"), "wb") as f:
         f.write(os.urandom(size))
     subprocess.run(["nbdcopy", f.name, d.nbd], check=True)
     d.deactivate()
+    return m
+
+
+def write_some(b, uri, *commands):
+    """By a guest of that host, which goes on running."""
+    sock, export = nbd_of(b.call("Datapath.attach", uri=uri, domain="1"))
+    b.call("Datapath.activate", uri=uri, domain="1")
+    subprocess.run(["qemu-io", "-f", "raw", *(w for c in commands for w in ("-c", c)), f"nbd+unix:///{export}?socket={sock}"],
+                   check=True, stdout=subprocess.DEVNULL)
+
+
+def the_way_back_knows_of_no_write_before_its_log(a, b):
+    """The move is killed when the disk is handed over; a person starts the guest, and goes on with the move later."""
+    m = filled(a, b, 8 * MiB)
+    d = m.disks[0]
+    m.run_until("committed", m.new("--no-verify"))
+    far = m.record()["disks"][0]
+    write_some(b, far["far_uri"], "write -P 7 1M 300k", "flush")
+    out = m.run(m.command("--resume", m.id()))
+    assert "not tracked" in out and "was started" in out, out
+    assert not b.volume_of(far["far_key"])["cbt_enabled"]
+    back = Move.__new__(Move)
+    back.a, back.b, back.before, back.disks = b, a, set(a.keys()), []
+    back.run(back.command("--no-verify", far["far_uri"], f"a:{a.sr_dir}"))
+    record = back.record()
+    home = record["disks"][0]
+    assert not home["base"] and home["far_key"] != d.key, record
+    b.call("Datapath.detach", uri=far["far_uri"], domain="1")
+    a.call("Datapath.attach", uri=home["far_uri"], domain="5")
+    a.call("Datapath.activate", uri=home["far_uri"], domain="5")
+    subprocess.run(["cmp", os.path.join(a.sr_dir, home["far_key"] + ".raw"), os.path.join(b.sr_dir, far["far_key"] + ".raw")], check=True)
+    a.call("Datapath.deactivate", uri=home["far_uri"], domain="5")
+    a.call("Datapath.detach", uri=home["far_uri"], domain="5")
+    back.run(back.command("--release", record["id"]))
+    back.end()
+
+
+def the_way_back_sends_what_changed(a, b):
+    size = 64 * MiB
+    m = filled(a, b, size)
+    d = m.disks[0]
     m.run(m.new("--no-verify", "--quiet"))
     far = m.record()["disks"][0]
-    sock, export = nbd_of(b.call("Datapath.attach", uri=far["far_uri"], domain="1"))
-    b.call("Datapath.activate", uri=far["far_uri"], domain="1")
-    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 300k", "-c", "write -P 8 40M 100k", f"nbd+unix:///{export}?socket={sock}"],
-                   check=True, stdout=subprocess.DEVNULL)
+    write_some(b, far["far_uri"], "write -P 7 1M 300k", "write -P 8 40M 100k")
     back = Move.__new__(Move)
     back.a, back.b, back.before, back.disks = b, a, set(a.keys()), []
     out = back.run(back.command(far["far_uri"], f"a:{a.sr_dir}"))
@@ -317,6 +355,7 @@ def main():
     case(a_halted_disk_moves)
     case(several_go_as_one)
     case(the_way_back_sends_what_changed)
+    case(the_way_back_knows_of_no_write_before_its_log)
     case(interrupted)
     case(hooks)
     for place in STEPS[:: 3 if times(4) == 1 else 1]:
