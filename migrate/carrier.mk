@@ -5,6 +5,6 @@ libmigrate_la_SOURCES += migrate/carrier-ends.c migrate/carrier-ends.h migrate/c
 if HAVE_SSH2
 libmigrate_la_SOURCES += migrate/carrier-ssh2.c migrate/carrier-ssh2-private.h migrate/carrier-ssh2-channel.c migrate/carrier-ssh2-child.c \
 	migrate/carrier-ssh2-known.c migrate/carrier-ssh2-link.c migrate/carrier-ssh2-login.c
-libmigrate_la_CPPFLAGS = $(AM_CPPFLAGS) $(SSH2_CFLAGS)
 libmigrate_la_LIBADD += $(SSH2_LIBS)
 endif
+libmigrate_la_CPPFLAGS = $(AM_CPPFLAGS) $(SSH2_CFLAGS)

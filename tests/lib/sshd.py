@@ -49,7 +49,8 @@ def _descendants(pid):
 
 
 class Sshd:
-    def __init__(self, directory, path, password=None, more=""):
+    def __init__(self, directory, path, password=None, more="", asks=False):
+        """password: root's; asks: it is asked for as a question of PAM's, not as a password."""
         self.dir, self.process, self.log_path = directory, None, os.path.join(directory, "sshd.log")
         os.makedirs(directory, mode=0o700)
         self.host_key = make_key(self.file("host_key"))
@@ -65,14 +66,17 @@ HostKey {self.file('host_key')}
 PidFile {self.file('pid')}
 AuthorizedKeysFile {self.file('authorized_keys')}
 StrictModes no
-UsePAM no
+UsePAM {'yes' if asks else 'no'}
 PermitRootLogin yes
-PasswordAuthentication {'yes' if password else 'no'}
-KbdInteractiveAuthentication no
+PasswordAuthentication {'yes' if password and not asks else 'no'}
+KbdInteractiveAuthentication {'yes' if asks else 'no'}
 SetEnv PATH={path}
 {more}
 """
-        self.shadow = self.file("shadow")
+        self.shadow, self.pam = self.file("shadow"), self.file("pam")
+        if asks:
+            with open(self.pam, "w") as f:
+                f.write("auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n")
         if password:
             hashed = subprocess.run(["openssl", "passwd", "-6", password], check=True, capture_output=True, text=True).stdout.strip()
             with open("/etc/shadow") as f, open(self.shadow, "w") as own:
@@ -89,8 +93,10 @@ SetEnv PATH={path}
         with open(self.file("sshd_config"), "w") as f:
             f.write(self.config)
         script = 'mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && ' \
-            '{ [ ! -e "$2" ] || mount --bind "$2" /etc/shadow; } && exec "$1" -D -e -f "$3"'
-        self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", SSHD, self.shadow, self.file("sshd_config")],
+            '{ [ ! -e "$2" ] || mount --bind "$2" /etc/shadow; } && { [ ! -e "$4" ] || mount --bind "$4" /etc/pam.d/sshd; } && ' \
+            'exec "$1" -D -e -f "$3"'
+        self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", SSHD, self.shadow, self.file("sshd_config"),
+                                         self.pam],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log_path, "a"))
         end = time.monotonic() + 10
         while True:
