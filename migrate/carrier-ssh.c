@@ -212,7 +212,7 @@ static int start_master(struct ssh_carrier *s, bool is_silent, struct error *e)
 	add(&a, "-M");
 	add(&a, "-f");
 	add(&a, "-N");
-	add_option(&a, "ControlPersist=60");
+	add_option(&a, "ControlPersist=600"); /* what carrier_free() did not end, as nobody was there to call it */
 	end_args(&a, s);
 	status = run_ssh(&a, &lines, e);
 	if (status == -1)
