@@ -27,6 +27,7 @@
 #include "cmd/served.h"
 #include "cmd/signals.h"
 #include "cmd/target.h"
+#include "plugins/doctor.h"
 
 enum status { COPIED = 0, NOT_COPIED = 1, USAGE = 2 };
 enum option_value { FORMAT = 1, TO_FORMAT, NAME, BANDWIDTH, VERIFY, FORCE, QUIET, JSON };
@@ -46,7 +47,7 @@ struct copying {
 	struct place from;
 	struct target to;
 	struct served from_served, to_served;
-	char from_domain[DOMAIN_BYTES], to_domain[DOMAIN_BYTES];
+	char domain[DOMAIN_BYTES]; /* at both ends: plugins/doctor knows it when this command was killed */
 	bool is_from_served, is_to_served, is_made; /* to.is_made, when to is closed */
 	char *made_name;                           /* owned */
 	struct timespec said;
@@ -144,7 +145,7 @@ static int do_copy(struct copying *c, struct error *e)
 	struct error second;
 	int r;
 
-	if (transfer_copy(&c->from, c->from_domain, c->remote, c->wish->limit_bytes, id, e) == -1)
+	if (transfer_copy(&c->from, c->domain, c->remote, c->wish->limit_bytes, id, e) == -1)
 		return -1;
 	r = wait_for_copy(c, id, e);
 	transfer_cancel(&c->from, id, &second); /* where it is over, its record goes */
@@ -219,7 +220,7 @@ static int open_from(struct copying *c, struct error *e)
 {
 	if (place_find(&c->from, c->wish->from, c->wish->format, e) == -1)
 		return -1;
-	if (served_begin(&c->from_served, &c->from, c->from_domain, true, e) == -1)
+	if (served_begin(&c->from_served, &c->from, c->domain, true, e) == -1)
 		return -1;
 	c->is_from_served = true;
 	return check_quiet(c, e);
@@ -240,7 +241,7 @@ static int open_to(struct copying *c, struct error *e)
 		c->remote = c->to.place.nbd;
 		return 0;
 	}
-	if (served_begin(&c->to_served, &c->to.place, c->to_domain, false, e) == -1)
+	if (served_begin(&c->to_served, &c->to.place, c->domain, false, e) == -1)
 		return -1;
 	c->is_to_served = true;
 	c->remote = c->to_served.uri;
@@ -253,10 +254,10 @@ static int close_ends(struct copying *c, int r, struct error *e)
 	struct error second;
 
 	signals_release();
-	if (c->is_to_served && served_end(&c->to.place, c->to_domain, r == 0 ? e : &second) == -1)
+	if (c->is_to_served && served_end(&c->to.place, c->domain, r == 0 ? e : &second) == -1)
 		r = -1;
 	if (c->is_from_served)
-		served_end(&c->from, c->from_domain, &second);
+		served_end(&c->from, c->domain, &second);
 	served_clear(&c->to_served);
 	served_clear(&c->from_served);
 	if (r == 0 && c->to.made_name)
@@ -303,8 +304,7 @@ static int copy(const struct wish *w)
 	int64_t bytes;
 	int r = -1;
 
-	snprintf(c.from_domain, sizeof(c.from_domain), "u0_copy%ld", (long)getpid());
-	snprintf(c.to_domain, sizeof(c.to_domain), "CP%ld", (long)getpid());
+	snprintf(c.domain, sizeof(c.domain), DOCTOR_COMMAND "%ld", (long)getpid());
 	signals_hold();
 	if (open_from(&c, &e) == 0 && open_to(&c, &e) == 0)
 		r = do_copy(&c, &e);

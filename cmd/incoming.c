@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "cmd/live.h"
+#include "plugins/doctor.h"
 #include "plugins/meta.h"
 
 #define BUFFER_BYTES (UINT64_C(1) << 20)
@@ -96,7 +97,7 @@ int incoming_open(struct incoming *in, const char *dir, const char *base_key, co
 		  struct error *e)
 {
 	*in = (struct incoming) { .out = { .fd = -1 }, .size_bytes = size_bytes, .buffer = malloc(BUFFER_BYTES) };
-	snprintf(in->domain, sizeof(in->domain), "CP%ld", (long)getpid());
+	snprintf(in->domain, sizeof(in->domain), DOCTOR_COMMAND "%ld", (long)getpid());
 	if (!in->buffer) {
 		error_set(e, ENOMEM, "out of memory");
 	} else if (make(in, dir, base_key, name, e) == 0 &&

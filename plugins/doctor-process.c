@@ -16,8 +16,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -161,6 +163,35 @@ static void check_guest(struct doctor_view *v, const struct process *p, const st
 		doctor_done(v->d, let_go(p, u->domain, &e), &e);
 }
 
+/* A number that is another process' by now only makes us wait. */
+static bool is_command_gone(const char *domain)
+{
+	const char *number = domain + strlen(DOCTOR_COMMAND);
+	char *end;
+	long pid;
+
+	if (strncmp(domain, DOCTOR_COMMAND, strlen(DOCTOR_COMMAND)) != 0)
+		return false;
+	pid = strtol(number, &end, 10);
+	return *number && !*end && pid > 0 && pid <= INT_MAX && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
+}
+
+static void check_command(struct doctor_view *v, const struct process *p, const struct doctor_status *s,
+			  const struct doctor_user *u)
+{
+	struct error what, e;
+
+	if (u->clients || doctor_has_live_operation(s))
+		return;
+	error_set(&what, ESRCH, "%s is %s for a command that was killed (%s)", s->path, u->is_active ? "active" : "attached",
+		  u->domain);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "command-gone", .subject = s->path, .what = what.text,
+		.why = "the disk cannot be removed or used otherwise as long as somebody has it",
+		.remedy = "deactivate and detach it; what the command wrote to may not be whole" }))
+		doctor_done(v->d, let_go(p, u->domain, &e), &e);
+}
+
 /* It may be another process' number by now. */
 static int end_process(const struct process *p, struct error *e)
 {
@@ -251,6 +282,8 @@ static void check_answering(struct doctor_view *v, const struct process *p, cons
 			check_receiver(v, p, s, &u[i]);
 		else if (doctor_is_guest(u[i].domain))
 			check_guest(v, p, s, &u[i]);
+		else if (is_command_gone(u[i].domain))
+			check_command(v, p, s, &u[i]);
 	}
 	for (size_t i = 0; i < s->operations.count; i++)
 		check_operation(v, s, &o[i]);

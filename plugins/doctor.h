@@ -14,6 +14,8 @@
 #include "base/jsonspec.h"
 
 #define DOCTOR_OLDER_S 3600u
+/* The domain of a command, with its process' number after it: when that is no more, nobody lets go of what it had. */
+#define DOCTOR_COMMAND "u0_sxm"
 
 /* All borrowed, for the time of the call. */
 struct doctor_finding {

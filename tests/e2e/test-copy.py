@@ -188,6 +188,31 @@ def cancelled(sr, keys):
     idle()
 
 
+def killed():
+    """The command is killed: the copy goes on, and when it is over the doctor lets go of both ends; the copy is whole."""
+    process = begin(path("a"), path("left"))
+    process.kill()
+    process.communicate()
+
+    def doctor():
+        done = subprocess.run([SXM, "doctor", "--fix", "--json", "--alive", "1"], capture_output=True, env=host.env, timeout=60)
+        return [f for f in json.loads(done.stdout)["findings"] if f["kind"] == "command-gone"]
+
+    assert doctor() == []
+    name = [n for n in os.listdir(host.run_dir) if n.startswith("a-") and os.path.isdir(os.path.join(host.run_dir, n))][0]
+    with open(os.path.join(host.run_dir, name, "bandwidth"), "w") as f:
+        f.write("1GiB")
+    found = []
+    until_true("both are let go of", lambda: len(found.extend(doctor()) or found) >= 2, 20)
+    assert all(f["fixed"] for f in found) and len(found) == 2, found
+    until_true("every process ends", lambda: not host.processes())
+    assert content(path("left")) == content(path("a"))
+    os.unlink(path("left"))
+    for owner in (path("left") + ".owner", path("a") + ".owner"):
+        if os.path.exists(owner):
+            os.unlink(owner)
+
+
 def failed():
     """The far side goes, or has other bytes than it was sent; source and target are one."""
     memory = serve("memory", str(SIZE))
@@ -213,6 +238,7 @@ try:
     KEYS = live(SR)
     bandwidth()
     cancelled(SR, KEYS)
+    killed()
     failed()
 finally:
     for server in servers:
