@@ -113,11 +113,13 @@ static int refuse(const struct plan *p)
 
 typedef enum journey_outcome journey_fn(struct journey *j, struct error *e);
 
-static int drive(const struct migrate_options *o, struct journey *j, journey_fn *how)
+static int drive(const struct migrate_options *o, struct journey *j, struct show *show, journey_fn *how)
 {
 	struct error e = { 0 };
+	enum journey_outcome outcome = how(j, &e);
 
-	return say_outcome(o, j->r.id, how(j, &e), &e);
+	show_close(show); /* what is said now stands under it */
+	return say_outcome(o, j->r.id, outcome, &e);
 }
 
 /* all: no other move begins before this one is on record. */
@@ -151,7 +153,7 @@ static int move(const struct migrate_options *o, const struct journey_watch *wat
 	status = journey_open(&j, &r, -1, watch, &e) == 0 && journey_reach(&j, NULL, &e) == 0 ? begin(o, &j, &e) : fail(&e);
 	if (!status && !o->is_plan) {
 		show_begin(watch->arg, &j);
-		status = drive(o, &j, journey_run);
+		status = drive(o, &j, watch->arg, journey_run);
 	}
 	journey_close(&j);
 	return status;
@@ -180,7 +182,7 @@ static int take_up(const struct migrate_options *o, const struct journey_watch *
 	status = journey_open(&j, &r, lock, watch, &e) == -1 ? fail(&e) : 0;
 	if (!status) {
 		show_begin(watch->arg, &j);
-		status = drive(o, &j, o->action == MIGRATE_ABORT ? journey_abort
+		status = drive(o, &j, watch->arg, o->action == MIGRATE_ABORT ? journey_abort
 			       : o->action == MIGRATE_RELEASE ? journey_release : journey_run);
 	}
 	journey_close(&j);
@@ -244,6 +246,7 @@ static int each(const struct migrate_options *o, const struct journey_watch *wat
 static int run(int argc, char **argv)
 {
 	struct migrate_options o;
+	struct error e = { 0 };
 	struct show show = { 0 };
 	struct journey_watch watch = { .show = show_view, .say = show_text, .arg = &show, .interrupts = &interrupts };
 	int status = migrate_parse(argc, argv, &o);
@@ -254,6 +257,8 @@ static int run(int argc, char **argv)
 	show.is_quiet = o.is_quiet;
 	watch.patience_s = o.patience_s;
 	catch_signals();
+	if (show_open(&show, &e) == -1)
+		return fail(&e);
 	switch (o.action) {
 	case MIGRATE_MOVE: status = move(&o, &watch); break;
 	case MIGRATE_RESUME:
@@ -263,6 +268,7 @@ static int run(int argc, char **argv)
 	case MIGRATE_CHANGE: status = tell(&o); break;
 	case MIGRATE_LIST: status = each(&o, &watch, false); break;
 	}
+	show_close(&show);
 	migrate_options_clear(&o);
 	return status;
 }

@@ -9,22 +9,24 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/printable.h"
 #include "base/size.h"
+#include "migrate/progress.h"
 
-#define SAID_EVERY_MS 5000
-
-static void say(const char *text)
+int show_open(struct show *s, struct error *e)
 {
-	CLEANUP_FREE char *fit = strdup(text);
+	s->progress = progress_new(STDOUT_FILENO, s->is_json ? PROGRESS_JSON : s->is_quiet ? PROGRESS_QUIET : PROGRESS_AUTO, e);
+	return s->progress ? 0 : -1;
+}
 
-	if (fit)
-		printable_make(fit, '?');
-	printf("%s\n", fit ? fit : "");
-	fflush(stdout);
+void show_close(struct show *s)
+{
+	if (s->progress)
+		progress_free(take_ptr(&s->progress));
 }
 
 void show_begin(void *arg, const struct journey *j)
@@ -40,38 +42,20 @@ void show_begin(void *arg, const struct journey *j)
 	fflush(stdout);
 }
 
-static void sum(const struct move_view *v, uint64_t *done, uint64_t *total)
-{
-	*done = *total = 0;
-	for (unsigned i = 0; i < v->disks; i++) {
-		*done += v->disk[i].done_bytes;
-		*total += v->disk[i].total_bytes;
-	}
-}
-
 void show_view(void *arg, const struct move_view *v)
 {
-	struct show *s = arg;
-	char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX];
-	uint64_t done, total;
-	bool is_new = !s->phase || strcmp(s->phase, v->phase) != 0;
+	const struct show *s = arg;
 
-	if (s->is_quiet || s->is_json || (!is_new && v->now_ms - s->said_ms < SAID_EVERY_MS))
-		return;
-	sum(v, &done, &total);
-	printf("%s: %s of %s%s%s\n", v->phase, size_format(done, done_text), size_format(total, total_text), *v->why ? ": " : "",
-	       v->why);
-	fflush(stdout);
-	s->phase = v->phase;
-	s->said_ms = v->now_ms;
+	if (s->progress)
+		progress_show(s->progress, v);
 }
 
 void show_text(void *arg, const char *text)
 {
 	const struct show *s = arg;
 
-	if (!s->is_json && !s->is_quiet)
-		say(text);
+	if (s->progress && !s->is_json && !s->is_quiet)
+		progress_say(s->progress, "%s", text);
 }
 
 void show_plan(const struct plan *p)

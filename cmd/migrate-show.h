@@ -7,13 +7,16 @@
 
 #include "migrate/journey.h"
 #include "migrate/plan.h"
+#include "migrate/progress.h"
 
 struct show {
 	bool is_json, is_quiet;
-	const char *phase;   /* borrowed: as it was said last */
-	int64_t said_ms;
+	struct progress *progress; /* owned */
 };
 
+/* NULL + e in show_open(): out of memory. */
+int show_open(struct show *s, struct error *e);
+void show_close(struct show *s);
 /* arg: a struct show. */
 void show_begin(void *arg, const struct journey *j);
 void show_view(void *arg, const struct move_view *v);

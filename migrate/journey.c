@@ -110,6 +110,13 @@ static int far_channel(void *arg, struct error *e)
 	return tunnel_channel(j->tunnel, e);
 }
 
+static int far_why(void *arg, struct error *e)
+{
+	struct journey *j = arg;
+
+	return j->tunnel ? tunnel_why(j->tunnel, e) : -1;
+}
+
 static int open_view(struct journey *j, struct error *e)
 {
 	if (j->view.disks)
@@ -135,6 +142,7 @@ int journey_open(struct journey *j, struct journey_record *r, int lock, const st
 	*r = (struct journey_record) { 0 };
 	peer_init(&j->here, "this host", own_channel, j);
 	peer_init(&j->there, j->r.host, far_channel, j);
+	j->there.why = far_why;
 	j->disk_here = calloc(j->r.disks.count, sizeof(*j->disk_here));
 	if (!j->disk_here)
 		return error_set(e, ENOMEM, "out of memory");

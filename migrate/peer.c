@@ -80,10 +80,13 @@ void peer_init(struct peer *p, const char *name, peer_channel_fn *channel, void 
 	snprintf(p->name, sizeof(p->name), "%s", name);
 }
 
+/* Whoever gave it may have it still. */
 static void hang_up(struct peer *p)
 {
-	if (p->fd >= 0)
+	if (p->fd >= 0) {
+		shutdown(p->fd, SHUT_RDWR);
 		close(p->fd);
+	}
 	p->fd = -1;
 	p->used = 0;
 }
@@ -98,6 +101,8 @@ void peer_fini(struct peer *p)
 /* -1, and the channel is closed. */
 static int lose(struct peer *p, struct error *e)
 {
+	if (e->err == ECONNRESET && p->why)
+		p->why(p->arg, e);
 	hang_up(p);
 	p->is_lost = true;
 	return error_prefix(e, "%s", p->name);

@@ -19,6 +19,9 @@
 /* A connected stream socket whose other end is a relay, the caller's from then on; -1 + e. */
 typedef int peer_channel_fn(void *arg, struct error *e);
 
+/* Why that channel, which has ended, did: e; always -1. */
+typedef int peer_why_fn(void *arg, struct error *e);
+
 /* What the host said of itself. */
 struct peer_greeting {
 	int64_t protocol, now_ms;
@@ -29,6 +32,7 @@ struct peer_greeting {
 struct peer {
 	char name[PEER_TEXT_MAX]; /* for sentences */
 	peer_channel_fn *channel;
+	peer_why_fn *why; /* of the last channel; NULL: nobody knows. The caller may set it after peer_init() */
 	void *arg;
 	int fd; /* owned; -1: none */
 	bool is_lost; /* the last failure was the way's, not an answer */

@@ -35,7 +35,7 @@
 #define URI_MAX 4096
 #define DOMAIN_MAX 128
 
-enum kind { CHANNEL, SERVE };
+enum kind { CHANNEL, WHY, SERVE };
 struct request {
 	enum kind kind;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -59,6 +59,7 @@ struct served {
 struct keeper {
 	struct carrier *carrier;  /* owned */
 	int fd;                   /* owned: to the caller */
+	int last;                 /* owned: the channel that was given last, to know why it ended; -1: none */
 	struct served *disk;      /* owned: DISKS_MAX */
 	size_t disks;
 	pid_t *child;             /* owned */
@@ -84,6 +85,8 @@ static void carry(struct keeper *k, const char *uri, const char *domain, int con
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	signal(SIGTERM, SIG_DFL);
 	close(k->fd);
+	if (k->last >= 0)
+		close(k->last);
 	for (size_t i = 0; i < k->disks; i++)
 		close(k->disk[i].fd);
 	if (peer_connect(channel, uri, domain, CONNECT_WAIT_MS, &e) == -1)
@@ -180,7 +183,7 @@ static void answer(struct keeper *k, const struct error *e, int channel)
 static bool hear(struct keeper *k)
 {
 	struct request r;
-	CLEANUP_CLOSE int channel = -1;
+	int channel = -1;
 	struct error e = { 0 };
 	ssize_t n = recv(k->fd, &r, sizeof(r), 0);
 
@@ -190,9 +193,16 @@ static bool hear(struct keeper *k)
 		return false;
 	if (r.kind == CHANNEL)
 		channel = carrier_channel(k->carrier, &e);
-	else
+	else if (r.kind == WHY && k->last >= 0)
+		carrier_why(k->carrier, k->last, &e);
+	else if (r.kind == SERVE)
 		serve(k, &r, &e);
 	answer(k, &e, channel);
+	if (channel >= 0) {
+		if (k->last >= 0)
+			close(k->last);
+		k->last = channel;
+	}
 	return true;
 }
 
@@ -219,7 +229,7 @@ static void keep(struct keeper *k)
 
 static void run_keeper(struct carrier *carrier, int fd)
 {
-	struct keeper k = { .carrier = carrier, .fd = fd, .disk = calloc(DISKS_MAX, sizeof(*k.disk)) };
+	struct keeper k = { .carrier = carrier, .fd = fd, .last = -1, .disk = calloc(DISKS_MAX, sizeof(*k.disk)) };
 
 	setsid(); /* Ctrl-C is the caller's to hear */
 	signal(SIGPIPE, SIG_IGN);
@@ -315,6 +325,18 @@ int tunnel_channel(void *t, struct error *e)
 	int channel;
 
 	return ask(t, &r, &channel, e) == 0 ? channel : -1;
+}
+
+int tunnel_why(void *t, struct error *e)
+{
+	const struct request r = { .kind = WHY };
+	struct error why = { 0 };
+	int none;
+
+	ask(t, &r, &none, &why);
+	if (why.err)
+		*e = why;
+	return -1;
 }
 
 int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, struct error *e)

@@ -25,6 +25,9 @@ void tunnel_free(struct tunnel *t);
 /* A channel to a fresh relay: a peer_channel_fn. */
 int tunnel_channel(void *t, struct error *e);
 
+/* Why the last channel, which has ended, did: a peer_why_fn. */
+int tunnel_why(void *t, struct error *e);
+
 /* From now on there is a server at socket_path (replaced, if it is there), and what connects is connected to that domain of the
  * disk. 0 also if it is there already. -1 + e. */
 int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, struct error *e);

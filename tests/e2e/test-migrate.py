@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
+import sshd  # noqa: E402
 from smapi import Host, ActiveDisk, SR_UUID, nbd_of, say, times, until_true
 
 MiB = 1 << 20
@@ -128,7 +130,7 @@ class Move:
         host.call("Datapath.deactivate", uri=uri, domain="9")
         host.call("Datapath.detach", uri=uri, domain="9")
 
-    def moved(self, is_asked=False):
+    def moved(self, is_asked=False, host="b"):
         record = self.record()
         for d, r in zip(self.disks, record["disks"]):
             self.a.call("Datapath.detach", uri=d.uri, domain="1")
@@ -140,7 +142,7 @@ class Move:
             assert self.b.owner(r["far_key"]) == "owned", self.b.owner(r["far_key"])
             v = self.b.volume_of(r["far_key"])
             assert v["name"] == "v" and v["description"] == "", v
-            assert "moved to b, kept until" in self.a.volume_of(d.key)["name"]
+            assert f"moved to {host}, kept until" in self.a.volume_of(d.key)["name"]
         self.run(self.command("--release", record["id"]))
         for d in self.disks:
             assert d.key not in self.a.keys()
@@ -303,6 +305,32 @@ def the_way_back_sends_what_changed(a, b):
     back.end()
 
 
+def over_ssh(a, b, kind):
+    """A real sshd; the way there is cut once in the middle, and it goes on by itself."""
+    if sshd.why_not():
+        say("no ssh: " + sshd.why_not())
+        return
+    place = os.path.join(b.dir, "bin-" + kind)
+    os.mkdir(place)
+    far = sshd.Sshd(os.path.join(b.dir, "sshd-" + kind), place + ":/usr/sbin:/usr/bin:/sbin:/bin").start()
+    try:
+        m = Move(a, b, size=48 * MiB)
+        m.command = lambda *args: [SXM, "migrate", "--carrier", kind, "--config", far.write_client_config(), "--patience", "30s", *args]
+        m.new = lambda *args: m.command(*args, *(d.uri for d in m.disks), f"far:{b.sr_dir}")
+        out = m.run(m.new(), expect=1)
+        assert "sxm" in out and not m.far_keys(), out
+        with open(os.path.join(place, "sxm"), "w") as f:
+            f.write(f"#!/bin/sh\nexec env {b.env_words()} {SXM} \"$@\"\n")
+        os.chmod(f.name, 0o755)
+        cut = sshd.Cut(far.port, 8 * MiB)
+        config = far.write_client_config("cut", port=cut.port)
+        m.run([SXM, "migrate", "--carrier", kind, "--config", config, "--patience", "30s", m.disks[0].uri, f"far:{b.sr_dir}"])
+        assert cut.has_cut.is_set()
+        m.moved(host="far")
+    finally:
+        far.stop()
+
+
 def what_is_refused_leaves_nothing(a, b):
     m = Move(a, b, guest=False)
     d = m.disks[0]
@@ -356,6 +384,8 @@ def main():
     case(several_go_as_one)
     case(the_way_back_sends_what_changed)
     case(the_way_back_knows_of_no_write_before_its_log)
+    for kind in ("ssh", "ssh2"):
+        case(over_ssh, kind)
     case(interrupted)
     case(hooks)
     for place in STEPS[:: 3 if times(4) == 1 else 1]:
