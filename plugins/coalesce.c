@@ -416,6 +416,7 @@ static void become_worker(const char *program, const char *dir, int lock)
 		dup2(lock, 3);
 	syscall(SYS_close_range, 4u, ~0u, 0u);
 	signal(SIGPIPE, SIG_DFL);
+	proc_calm();
 	if (chdir("/") == 0)
 		execv(program, argv);
 	_exit(127);

@@ -147,6 +147,7 @@ static void become_datapath(const struct process *p, const char *program, int co
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL); /* inherited ignored */
+	proc_calm();
 	unsetenv("NOTIFY_SOCKET"); /* of the service that runs the verb */
 	if (chdir("/") == 0 && arrange_descriptors(control, report) == 0) {
 		report = REPORT_FD;

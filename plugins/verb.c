@@ -22,6 +22,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "plugins/bounded.h"
 #include "plugins/coalesce.h"
 #include "plugins/smapi.h"
@@ -289,6 +290,18 @@ static void resume(const struct smapi_args *a)
 		coalesce_resume(dir);
 }
 
+/* xapi runs it while a guest waits, at the end of a move; and it takes little. Beside guests whose disks are busy it would
+ * wait for a processor as long as they let it: each of several on each. */
+static bool is_waited_for(const struct verb *verb)
+{
+	static smapi_fn *const of_volumes[] = { volume_stat, volume_unset, volume_compose, volume_destroy };
+
+	for (size_t i = 0; i < ARRAY_LEN(of_volumes); i++)
+		if (verb->run == of_volumes[i])
+			return true;
+	return strncmp(verb->name, "Datapath.", strlen("Datapath.")) == 0;
+}
+
 static int do_it(const struct verb *verb, struct smapi_call *call, char **result, struct failure *f)
 {
 	const struct smapi_args *a = &call->args;
@@ -378,6 +391,8 @@ int verb_main(const char *file, char **args)
 	struct failure f;
 
 	if (identify(file, &call, &verb, &f) == 0) {
+		if (is_waited_for(verb))
+			proc_hurry();
 		if (!args[0] || strcmp(args[0], "--help") == 0) {
 			printf("%s --json   with one JSON object on standard input, or\n", verb->name);
 			show_parameters(verb);

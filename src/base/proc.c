@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -77,6 +78,23 @@ void proc_make_room(int descriptors)
 
 	if (fd >= 0)
 		close(fd);
+}
+
+#define HURRY 10 /* steps of nice */
+
+static int usual_nice;
+static bool is_hurried;
+
+void proc_hurry(void)
+{
+	usual_nice = getpriority(PRIO_PROCESS, 0);
+	is_hurried = setpriority(PRIO_PROCESS, 0, usual_nice - HURRY) == 0;
+}
+
+void proc_calm(void)
+{
+	if (is_hurried)
+		setpriority(PRIO_PROCESS, 0, usual_nice);
 }
 
 void proc_notify(const char *state)

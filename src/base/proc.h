@@ -16,6 +16,11 @@ int proc_settle(int keep_from, int keep_to, struct error *e);
  * has been elsewhere (expand_fdtable waits for RCU): that took 12 ms. It may not be had; then it takes that long later. */
 void proc_make_room(int descriptors);
 
+/* This process comes before others for a processor, where it may: it is short, and a guest waits for it. What it starts and
+ * leaves behind calms down again, before exec. */
+void proc_hurry(void);
+void proc_calm(void);
+
 /* READY=1 or STOPPING=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */
 void proc_notify(const char *state);
 

@@ -4,11 +4,12 @@
 as xapi does when it traces; and by static-vdis at boot, with arguments instead of JSON. What comes out is the same, byte for byte."""
 import json
 import os
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import DATAPATH, SR_UUID, VOLUME, Host, check, nbd_of, say  # noqa: E402
+from smapi import DATAPATH, SR_UUID, VOLUME, Host, check, nbd_of, say, until_true  # noqa: E402
 
 host = Host()
 # What xapi's module does with a file, and no more: it is source, run as the main program, with the rest of the command line as it was.
@@ -108,6 +109,33 @@ def test_static_vdis_attaches_a_disk_at_boot_and_lets_it_go():
     for args in ((uri,), (uri, "0", "1"), ("nonsense", "0")):
         done = static(f"{DATAPATH}/Datapath.attach", *args)
         assert done.returncode != 0 and done.stdout == b"" and len(done.stderr) > 10, done
+
+
+def nice_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+        return int(f.read().rsplit(")", 1)[1].split()[16])
+
+
+def test_a_verb_is_in_a_hurry_and_what_it_starts_is_not():
+    sr = host.make_sr("hurry")
+    v = host.make_volume(sr)
+    args = {"uri": v["uri"][0], "domain": "1"}
+    host.call("Datapath.attach", **args)
+    host.call("Datapath.activate", **args)
+    pid, usual = host.control(v["key"], "hello")["ok"]["pid"], os.getpriority(os.PRIO_PROCESS, 0)
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+        keeper = int(f.read().rsplit(")", 1)[1].split()[1])
+    assert nice_of(pid) == usual and nice_of(keeper) == usual, (nice_of(pid), nice_of(keeper))
+    os.kill(pid, signal.SIGSTOP)  # so that the verb is seen while it waits
+    try:
+        with subprocess.Popen([os.path.join(host.root, DATAPATH, "Datapath.detach"), "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=host.env) as verb:
+            verb.stdin.write(json.dumps({"dbg": "", **args}).encode())
+            verb.stdin.close()
+            until_true("it comes before others", lambda: nice_of(verb.pid) == usual - 10 or os.geteuid() != 0)
+            os.kill(pid, signal.SIGCONT)
+            assert verb.stdout.read() == b"null\n"
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 for name, test in list(globals().items()):
