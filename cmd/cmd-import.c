@@ -19,6 +19,7 @@
 #include "base/jsonspec.h"
 #include "base/size.h"
 #include "cmd/cmd.h"
+#include "cmd/content.h"
 #include "cmd/find.h"
 #include "cmd/incoming.h"
 #include "cmd/say.h"
@@ -40,15 +41,15 @@ struct wish {
 
 static bool has_content(const char *dir, const char *key, const char *id)
 {
+	char name[QCOW2_STREAM_ID_MAX];
 	struct meta_volume m;
 	struct error e;
-	const char *own;
 	bool has;
 
 	if (meta_volume_read(dir, key, &m, &e) == -1)
 		return false;
-	own = jsonspec_map_get(&m.keys, "content_id");
-	has = own && strcmp(own, id) == 0 && !m.is_data_destroyed;
+	content_name(&m, name);
+	has = strcmp(name, id) == 0 && !m.is_data_destroyed;
 	meta_volume_clear(&m);
 	return has;
 }
@@ -62,7 +63,7 @@ static char *find_base(const char *dir, const struct wish *w, const char *id, st
 	if (w->base) {
 		if (meta_is_key(w->base) && has_content(dir, w->base, id))
 			return strdup(w->base);
-		error_set(e, EINVAL, "volume %s is not what the stream stands on: that has content_id %s", w->base, id);
+		error_set(e, EINVAL, "volume %s is not what the stream stands on: that has content %s", w->base, id);
 		return NULL;
 	}
 	if (meta_list(dir, &keys, e) == -1)
@@ -72,7 +73,7 @@ static char *find_base(const char *dir, const struct wish *w, const char *id, st
 			found = strdup(keys.item[i]);
 	meta_list_clear(&keys);
 	if (!found)
-		error_set(e, ENOENT, "what the stream stands on is not here: no volume has content_id %s; import that first", id);
+		error_set(e, ENOENT, "what the stream stands on is not here: no volume has content %s; import that first", id);
 	return found;
 }
 

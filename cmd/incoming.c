@@ -3,7 +3,7 @@
  * incoming - see incoming.h
  *
  *      Volume.create, or Volume.clone of the base -> "NAME (incomplete)" -> served to a domain of ours -> NBD
- *      -> flush, let go of -> content_id, NAME
+ *      -> flush, let go of -> what its content is called elsewhere (content.h), NAME
  */
 #include "cmd/incoming.h"
 
@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "cmd/content.h"
 #include "cmd/live.h"
 #include "plugins/doctor.h"
 #include "plugins/meta.h"
@@ -169,6 +170,16 @@ int incoming_zero(struct incoming *in, uint64_t at, uint64_t bytes, struct error
 	return 0;
 }
 
+static int settle(const struct incoming *in, const char *name, const char *content, struct error *e)
+{
+	CLEANUP_FREE char *id = content_of(in->target.place.dir, in->target.place.key);
+	CLEANUP_FREE char *mark = id ? content_mark(content, id) : NULL;
+
+	if (!mark)
+		return error_set(e, ENODATA, "the new volume has no content_id");
+	return target_settle(&in->target, name, *content ? CONTENT_KEY : NULL, mark, e);
+}
+
 int incoming_finish(struct incoming *in, const char *name, const char *content, char **key, struct error *e)
 {
 	if (send_buffer(in, e) == -1 || nbd_out_flush(&in->out, e) == -1 || let_go(in, e) == -1)
@@ -176,7 +187,7 @@ int incoming_finish(struct incoming *in, const char *name, const char *content, 
 	*key = strdup(in->target.made_name);
 	if (!*key)
 		return error_set(e, ENOMEM, "out of memory");
-	if (target_settle(&in->target, name, *content ? "content_id" : NULL, content, e) == -1) {
+	if (settle(in, name, content, e) == -1) {
 		free(take_ptr(key));
 		return -1;
 	}

@@ -13,6 +13,7 @@ sxm_SOURCES = \
 	cmd/cmd-snapshot.c \
 	cmd/cmd-status.c \
 	cmd/cmd.h \
+	cmd/content.c cmd/content.h \
 	cmd/find.c cmd/find.h \
 	cmd/incoming.c cmd/incoming.h \
 	cmd/listing.c cmd/listing.h \

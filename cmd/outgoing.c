@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cmd/content.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
 
@@ -200,14 +201,10 @@ static int add_different(struct outgoing *o, const char *base, const char *key, 
 static int find_content(const char *dir, const char *key, char id[static QCOW2_STREAM_ID_MAX], struct error *e)
 {
 	struct meta_volume m;
-	const char *found;
 
 	if (meta_volume_read(dir, key, &m, e) == -1)
 		return -1;
-	found = jsonspec_map_get(&m.keys, "content_id");
-	*id = '\0';
-	if (found && qcow2_stream_is_id(found))
-		snprintf(id, QCOW2_STREAM_ID_MAX, "%s", found);
+	content_name(&m, id);
 	meta_volume_clear(&m);
 	return 0;
 }
