@@ -53,15 +53,23 @@ static int fail(const struct error *e)
 
 /* --- what became of it */
 
-static void say_resumable(const char *id, const struct error *e)
+static void say_resumable(const char *id, bool is_switching, const struct error *e)
 {
+	if (is_switching) {
+		fprintf(stderr, "sxm migrate: move %s has stopped in the middle of its switchover: %s\n"
+				"  start its guest nowhere before it was resumed: sxm migrate --resume %s\n", id, e->text, id);
+		return;
+	}
 	fprintf(stderr, "sxm migrate: move %s has stopped: %s\n"
 			"  its guests go on here, and nothing is lost. To go on: sxm migrate --resume %s\n"
 			"  to give it up: sxm migrate --abort %s\n", id, e->text, id, id);
 }
 
-static int say_outcome(const struct migrate_options *o, const char *id, enum journey_outcome outcome, const struct error *e)
+static int say_outcome(const struct migrate_options *o, const struct journey *j, enum journey_outcome outcome,
+		       const struct error *e)
 {
+	const char *id = j->r.id;
+
 	if (o->action == MIGRATE_RELEASE) {
 		if (outcome == JOURNEY_OK && !o->is_json)
 			printf("move %s: its source is gone\n", id);
@@ -81,7 +89,7 @@ static int say_outcome(const struct migrate_options *o, const char *id, enum jou
 		fprintf(stderr, "sxm migrate: nothing was moved, and nothing is left of it: %s\n", e->text);
 		break;
 	case JOURNEY_INTERRUPTED:
-		say_resumable(id, e);
+		say_resumable(id, *j->r.group && journey_step_of(&j->r) == JOURNEY_SWITCHING, e);
 		break;
 	case JOURNEY_LEFT:
 		fprintf(stderr, "sxm migrate: move %s: the disks have moved, but: %s\n"
@@ -119,7 +127,7 @@ static int drive(const struct migrate_options *o, struct journey *j, struct show
 	enum journey_outcome outcome = how(j, &e);
 
 	show_close(show); /* what is said now stands under it */
-	return say_outcome(o, j->r.id, outcome, &e);
+	return say_outcome(o, j, outcome, &e);
 }
 
 /* all: no other move begins before this one is on record. */

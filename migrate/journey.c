@@ -359,6 +359,7 @@ static int undo(struct journey *j, struct error *e)
 enum journey_outcome journey_abort(struct journey *j, struct error *e)
 {
 	enum journey_step at = journey_step_of(&j->r);
+	struct error why;
 	int r;
 
 	if (at == JOURNEY_ABORTED)
@@ -369,6 +370,9 @@ enum journey_outcome journey_abort(struct journey *j, struct error *e)
 		error_set(e, EALREADY, "the disks have moved: nothing goes back; --resume finishes it");
 		return JOURNEY_LEFT;
 	}
+	/* What was decided to be handed over needs its way; what was not is withdrawn without one. */
+	if (*j->r.group && prepare_step(j, at, &why) == -1)
+		journey_say(j, "%s", why.text);
 	r = journey_settle(j, e);
 	if (r == 1)
 		error_set(e, EALREADY, "it was decided that the disks move, and they have: --resume finishes it");
