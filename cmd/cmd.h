@@ -25,6 +25,7 @@ extern const struct cmd cmd_import;
 extern const struct cmd cmd_ls;
 extern const struct cmd cmd_migrate;
 extern const struct cmd cmd_relay;
+extern const struct cmd cmd_report;
 extern const struct cmd cmd_serve;
 extern const struct cmd cmd_snapshot;
 extern const struct cmd cmd_status;

@@ -9,6 +9,7 @@ sxm_SOURCES = \
 	cmd/cmd-ls.c \
 	cmd/cmd-migrate.c \
 	cmd/cmd-relay.c \
+	cmd/cmd-report.c \
 	cmd/cmd-serve.c \
 	cmd/cmd-snapshot.c \
 	cmd/cmd-status.c \

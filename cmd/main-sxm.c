@@ -23,6 +23,7 @@ static const struct cmd *const commands[] = {
 	&cmd_ls,
 	&cmd_migrate,
 	&cmd_relay,
+	&cmd_report,
 	&cmd_serve,
 	&cmd_snapshot,
 	&cmd_status,

@@ -2,9 +2,12 @@
 noinst_LTLIBRARIES += libview.la
 libview_la_SOURCES = \
 	migrate/bar.c migrate/bar.h \
+	migrate/chart.c migrate/chart.h \
 	migrate/columns.c migrate/columns.h \
 	migrate/eta.c migrate/eta.h \
+	migrate/history.c migrate/history.h \
 	migrate/progress.c migrate/progress.h \
+	migrate/picture.c migrate/picture.h \
 	migrate/screen.c migrate/screen.h \
 	migrate/view-json.c migrate/view-json.h \
 	migrate/view.c migrate/view.h
