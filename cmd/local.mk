@@ -36,5 +36,12 @@ sxm_LDADD = libplugins.la libmigrate.la
 if HAVE_POD2MAN
 man8_MANS += cmd/sxm.8
 endif
-EXTRA_DIST += cmd/README cmd/sxm.pod
+EXTRA_DIST += cmd/README cmd/sxm.pod cmd/sxm.bash-completion
+# Where bash-completion looks for what it completes: under the command's name.
+completiondir = $(datadir)/bash-completion/completions
+install-data-local:
+	$(MKDIR_P) '$(DESTDIR)$(completiondir)'
+	$(INSTALL_DATA) '$(srcdir)/cmd/sxm.bash-completion' '$(DESTDIR)$(completiondir)/sxm'
+uninstall-local:
+	rm -f '$(DESTDIR)$(completiondir)/sxm'
 CLEANFILES += cmd/sxm.8

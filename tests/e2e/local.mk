@@ -3,6 +3,7 @@ E2E_TESTS = \
 	tests/e2e/test-bad-input.sh \
 	tests/e2e/test-barrier.sh \
 	tests/e2e/test-commit.sh \
+	tests/e2e/test-completion.sh \
 	tests/e2e/test-demo.sh \
 	tests/e2e/test-disk-nbd.sh \
 	tests/e2e/test-functions.sh \
