@@ -131,12 +131,12 @@ static void put_place(struct columns *c, const struct mirrors *m, unsigned i, co
 	columns_to(c, 2);
 	columns_colour(c, COLUMNS_DIM);
 	columns_add(c, *d->operation ? d->operation : m->row[i].id, COLUMNS_MAX);
-	if (*d->remote) {
-		columns_put(c, d->is_copy ? " copies to " : " to ");
-		columns_add(c, d->remote, COLUMNS_MAX);
-	}
 	if (m->row[i].ended_s)
 		columns_format(c, ", ended %s ago", columns_time(ago_ms(m, i), ago));
+	if (*d->remote) {
+		columns_put(c, d->is_copy ? ", a copy to " : ", to ");
+		columns_add(c, d->remote, COLUMNS_MAX);
+	}
 	columns_colour(c, COLUMNS_PLAIN);
 }
 
