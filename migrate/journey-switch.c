@@ -210,6 +210,8 @@ static int commit(struct journey *j, struct error *e)
 		return error_prefix(e, "it is decided that the disks move, and not every one has followed yet; each goes on "
 				    "trying by itself");
 	j->view.released_ms = journey_now_ms();
+	if (j->view.held_ms)
+		journey_say(j, "handed over: guests were held for %" PRId64 " ms", j->view.released_ms - j->view.held_ms);
 	stop_at("committed");
 	if (journey_set_step(j, JOURNEY_MOVED, e) == -1)
 		return -1;

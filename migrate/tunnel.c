@@ -45,7 +45,7 @@ struct request {
 struct tunnel {
 	int fd;                    /* owned: to the keeper */
 	pid_t keeper;
-	struct carrier *carrier;   /* the keeper's; here only kept, not used */
+	struct carrier *carrier;   /* owned; the keeper's to use as long as it is there */
 };
 
 /* --- the keeper */
@@ -285,6 +285,7 @@ void tunnel_free(struct tunnel *t)
 	close(t->fd);
 	while (waitpid(t->keeper, NULL, 0) == -1 && errno == EINTR)
 		;
+	carrier_free(t->carrier); /* what the keeper has ended was begun by us: it is ours to wait for */
 	free(t);
 }
 
