@@ -151,6 +151,7 @@ void journey_show(struct journey *j, const char *phase)
 /* Each disk has its part; what one does not need, as it has everything, the others get. */
 void journey_set_limit(struct journey *j, uint64_t bytes_s)
 {
+	bool is_told = true;
 	size_t busy = 0;
 	struct error e;
 	char text[24];
@@ -170,9 +171,10 @@ void journey_set_limit(struct journey *j, uint64_t bytes_s)
 		if (!bytes_s)
 			unlink(path);
 		else if (proc_swap_file(path, text, strlen(text), 0600, &e) == -1)
-			journey_say(j, "the bandwidth of %s is not limited: %s", journey_disk(j, i)->name, e.text);
+			is_told = false; /* it has no process yet, or no more: again, the next time */
 	}
-	strcpy(j->limit, text);
+	if (is_told)
+		strcpy(j->limit, text);
 }
 
 void journey_apply_limit(struct journey *j)

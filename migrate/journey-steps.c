@@ -191,16 +191,23 @@ static int mirror_one(struct journey *j, size_t i, struct error *e)
 	struct journey_disk *d = journey_disk(j, i);
 	struct journey_look l;
 
-	if (journey_look(j, i, &l, e) == -1 || journey_ensure_writer(j, i, &l, e) == -1)
+	if (journey_look(j, i, &l, e) == -1)
 		return -1;
-	journey_apply_limit(j);
 	if (*l.operation && !l.is_failed && !l.is_ended)
 		return journey_set(&d->operation, l.operation, e);
 	return journey_start_mirror(j, i, *l.operation && l.is_remembered, e);
 }
 
+/* All have their processes, and know how fast they may be, before the first begins. */
 int journey_mirror(struct journey *j, struct error *e)
 {
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		struct journey_look l;
+
+		if (journey_look(j, i, &l, e) == -1 || journey_ensure_writer(j, i, &l, e) == -1)
+			return error_prefix(e, "mirror %s", journey_disk(j, i)->name);
+	}
+	journey_apply_limit(j);
 	for (size_t i = 0; i < j->r.disks.count; i++)
 		if (mirror_one(j, i, e) == -1)
 			return error_prefix(e, "mirror %s", journey_disk(j, i)->name);
