@@ -12,7 +12,8 @@ struct args {
 	char *domain, *host, *remote, *id, *mode, *base, *group, *path, *volume, *vm, *device; /* owned */
 	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
-	bool has_ranges, has_rate;
+	bool has_ranges, has_rate, has_tls;
+	struct nbdsrv_tls tls;
 	struct jsonspec_ranges ranges;
 };
 

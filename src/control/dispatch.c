@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "control/dispatch-private.h"
 #include "control/report.h"
+#include "vdi/domains.h"
 
 #define PATIENCE_MS 30000
 #define PATIENCE_MS_MAX 600000
@@ -54,7 +55,9 @@ ARGS(domain, ARG("domain", JS_STRING, domain));
 ARGS(activate, ARG("domain", JS_STRING, domain), OPTION("read_only", JS_BOOL, is_read_only),
      OPTION("force", JS_BOOL, is_forced));
 ARGS(force, OPTION("force", JS_BOOL, is_forced));
-ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port));
+ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPTION("port", JS_INT64, port),
+     { .name = "tls", .type = JS_RECORD, .offset = offsetof(struct args, tls), .is_optional = true,
+       .has = offsetof(struct args, has_tls), .sub = &domains_tls_spec });
 ARGS(figures, ARG("domain", JS_STRING, domain), ARG("vm", JS_STRING, vm), ARG("device", JS_STRING, device));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("base", JS_STRING, base),
@@ -225,7 +228,8 @@ static void on_listen(struct call *c)
 	if (c->args.port < 0 || c->args.port > UINT16_MAX)
 		dispatch_fail(c, EINVAL, "a port is between 0 (any) and 65535");
 	else
-		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, &c->port, dispatch_done, c);
+		vdi_listen(c->d->vdi, c->args.domain, c->args.host, (uint16_t)c->args.port, c->args.has_tls ? &c->args.tls : NULL,
+			   &c->port, dispatch_done, c);
 }
 
 static void on_figures(struct call *c)

@@ -15,6 +15,7 @@
  *
  * Back-pressure: take_messages() stops at a message there is no room for (is_stalled); nothing is received then.  Room comes
  * with replies sent (settle) or with an iobuf returned (waiter); both post `resume`.
+ * With TLS the socket's readiness is half the truth: what the stream holds is taken by `resume` as well.
  * Invariant: a stalled conn has room missing by conn_has_room(), or a waiter waiting, or resume posted.
  */
 #include "nbdsrv/conn.h"
@@ -50,7 +51,7 @@ void conn_complain(struct conn *c, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	log_warn("NBD client on socket %d %s", c->fd, text);
+	log_warn("NBD client on socket %d %s", c->stream.fd, text);
 }
 
 void conn_touch(struct conn *c)
@@ -112,6 +113,8 @@ void conn_free(struct conn *c)
 
 bool conn_has_room(const struct conn *c)
 {
+	if (c->is_securing)
+		return !reply_is_pending(c);
 	if (c->is_parting)
 		return c->commands == 0 && !reply_is_pending(c);
 	if (c->state == CONN_HANDSHAKE)
@@ -183,18 +186,6 @@ void conn_hurry(struct conn *c, unsigned seconds)
 	nbdsrv_set_deadline(c->server, c, LOOK_AGAIN_MS);
 }
 
-/* A TCP socket closed with bytes unread resets the connection and loses what was just sent. */
-static void close_gently(int fd)
-{
-	static char waste[4096];
-
-	shutdown(fd, SHUT_WR);
-	for (int i = 0; i < 64; i++)
-		if (recv(fd, waste, sizeof(waste), MSG_DONTWAIT) <= 0)
-			break;
-	close(fd);
-}
-
 void conn_cut(struct conn *c)
 {
 	struct command *cmd;
@@ -212,13 +203,15 @@ void conn_cut(struct conn *c)
 	}
 	free(take_ptr(&c->hello));
 	loop_watch_free(take_ptr(&c->watch));
-	close_gently(c->fd);
-	c->fd = -1;
+	stream_close(&c->stream);
+	nbdsrv_keys_unref(take_ptr(&c->keys));
 	TAILQ_REMOVE(&c->server->conns, c, link);
 	c->server->stats.clients--;
 	conn_unref(c); /* the socket's */
 	conn_unref(c);
 }
+
+static bool receive(struct conn *c);
 
 static void take_messages(struct conn *c)
 {
@@ -243,7 +236,10 @@ static void on_resume(struct loop_task *t)
 	struct conn *c = container_of(t, struct conn, resume);
 
 	conn_ref(c);
-	take_messages(c);
+	if (c->is_stalled)
+		take_messages(c);
+	else
+		receive(c); /* what TLS holds */
 	conn_unref(c);
 }
 
@@ -265,9 +261,10 @@ static void on_broken(struct conn *c, int err)
 {
 	/* Whoever looked in only, or said good-bye already, may go. */
 	bool is_missed = c->state == CONN_TRANSMISSION || (c->state == CONN_HANDSHAKE && c->has_client_flags);
+	const char *why = stream_why(&c->stream);
 
 	if (is_missed)
-		conn_complain(c, "is lost: %s", strerror(err));
+		conn_complain(c, "is lost: %s%s", why ? "TLS: " : "", why ? why : strerror(err));
 	conn_cut(c);
 }
 
@@ -290,13 +287,23 @@ static size_t aim(struct conn *c, struct iovec iov[2], size_t *count)
 	return payload_bytes;
 }
 
+/* A step of TLS's handshake may have been made, or something has come that TLS answers by itself. */
+static void look_at_tls(struct conn *c, bool was_secure)
+{
+	if (!was_secure && stream_is_secure(&c->stream))
+		nbdsrv_set_deadline(c->server, c, CONN_HANDSHAKE_MS);
+	if (stream_is_unsent(&c->stream) || stream_is_holding(&c->stream))
+		conn_touch(c);
+}
+
 /* Takes what is there now. False: nothing was. The caller holds a reference. */
 static bool receive(struct conn *c)
 {
+	bool was_secure = stream_is_secure(&c->stream);
 	struct iovec iov[2];
-	struct msghdr msg = { .msg_iov = iov };
-	size_t payload_bytes;
+	size_t payload_bytes, count;
 	ssize_t got;
+	int err;
 
 	if (!conn_is_open(c) || c->is_stalled)
 		return false;
@@ -304,8 +311,10 @@ static bool receive(struct conn *c)
 		on_broken(c, ENOMEM);
 		return false;
 	}
-	payload_bytes = aim(c, iov, &msg.msg_iovlen);
-	got = recvmsg(c->fd, &msg, MSG_DONTWAIT);
+	payload_bytes = aim(c, iov, &count);
+	got = stream_receive(&c->stream, iov, count);
+	err = got < 0 ? errno : 0;
+	look_at_tls(c, was_secure);
 	if (got > 0) {
 		size_t direct = MIN((size_t)got, payload_bytes);
 
@@ -316,8 +325,8 @@ static bool receive(struct conn *c)
 	}
 	if (got == 0)
 		on_eof(c);
-	else if (errno != EAGAIN && errno != EINTR)
-		on_broken(c, errno);
+	else if (err != EAGAIN && err != EINTR)
+		on_broken(c, err);
 	else if (c->in_start == c->in_end)
 		return_buffer(c);
 	return false;
@@ -399,6 +408,8 @@ static void settle(struct conn *c)
 	}
 	if (c->is_stalled && !c->waiter.is_waiting && conn_has_room(c))
 		loop_defer(c->server->loop, &c->resume);
+	if (!c->is_stalled && conn_is_open(c) && stream_is_holding(&c->stream) && !c->is_blocked)
+		loop_defer(c->server->loop, &c->resume);
 	loop_watch_set(c->watch, wanted_events(c));
 }
 
@@ -436,13 +447,13 @@ void conn_on_deadline(struct conn *c)
 	conn_touch(c);
 }
 
-struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e)
+struct conn *conn_new(struct nbdsrv *s, int fd, struct nbdsrv_keys *keys, struct error *e)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		goto fail;
-	*c = (struct conn){ .server = s, .fd = fd, .refs = 1 };
+	*c = (struct conn){ .server = s, .stream = { .fd = fd }, .refs = 1, .keys = nbdsrv_keys_ref(keys) };
 	c->waiter.on_room = on_room;
 	c->resume.run = on_resume;
 	STAILQ_INIT(&c->replies);
@@ -456,8 +467,10 @@ struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e)
 	return c;
 fail:
 	error_set(e, ENOMEM, "out of memory for an NBD client");
-	if (c)
+	if (c) {
 		loop_watch_free(c->watch);
+		nbdsrv_keys_unref(c->keys);
+	}
 	free(c);
 	close(fd);
 	return NULL;

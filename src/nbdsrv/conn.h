@@ -19,6 +19,7 @@
 #include "block/extents.h"
 #include "block/req.h"
 #include "nbdsrv/nbdsrv.h"
+#include "nbdsrv/stream.h"
 #include "nbdsrv/wire-build.h"
 #include "nbdsrv/wire-parse.h"
 
@@ -28,6 +29,8 @@
 #define CONN_READING_MAX (4u << 20)   /* bytes: no more requests while so much is being read for, or unsent to, one client */
 #define CONN_HELLO_BYTES (16u << 10)  /* answers to options not yet sent */
 #define CONN_HELLO_ROOM (8u << 10)    /* the longest answer to one option is shorter */
+#define CONN_HANDSHAKE_MS 30000u      /* from the greeting, or from TLS, to transmission */
+#define CONN_SECURE_MS 10000u         /* for the handshake of TLS */
 
 struct conn;
 
@@ -55,7 +58,7 @@ enum conn_state { CONN_HANDSHAKE, CONN_TRANSMISSION, CONN_ENDING, CONN_CUT };
 struct conn {
 	struct nbdsrv *server;
 	enum conn_state state;
-	int fd;                   /* owned; -1 when CUT */
+	struct stream stream;     /* closed when CUT */
 	struct loop_watch *watch; /* owned */
 	unsigned refs;            /* the open socket, each command, each function of ours it is on the stack of */
 
@@ -69,6 +72,8 @@ struct conn {
 	bool is_pondered;         /* ...or it is said whether it may write */
 	bool begins_again;        /* DISC begins a new handshake */
 	bool is_parting;          /* DISC was read: what is in flight is answered, then comes the greeting */
+	struct nbdsrv_keys *keys; /* a reference: nothing but STARTTLS before there is TLS; NULL: plain */
+	bool is_securing;         /* STARTTLS was read: what it is answered is sent, then begins TLS */
 	struct iobuf_waiter waiter;
 	struct loop_task resume;
 
@@ -159,8 +164,8 @@ void receive_drop_all(struct nbdsrv *s);
 /* --- conn.c */
 /* Nothing is left of it: link.c's and conn_unref()'s. */
 void conn_free(struct conn *c);
-/* Takes fd, also when it fails. */
-struct conn *conn_new(struct nbdsrv *s, int fd, struct error *e);
+/* Takes fd, also when it fails; refers to keys (NULL: plain). */
+struct conn *conn_new(struct nbdsrv *s, int fd, struct nbdsrv_keys *keys, struct error *e);
 void conn_ref(struct conn *c);
 void conn_unref(struct conn *c);
 /* Nothing more is read. What is in flight is answered, then the socket is closed. */

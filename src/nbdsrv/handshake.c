@@ -11,13 +11,19 @@
  *      INFO export size + flags [INFO ...] ACK ------>
  *      ================================ transmission ==============================
  *
+ *      Where TLS is demanded (nbdsrv_listen_tcp() with keys), before all that:
+ *                            <------------------------ STARTTLS, and nothing behind it
+ *      ACK ------------------------------------------>
+ *      ========= TLS's handshake; from here on all of it is in records, and begins anew with options ==========
+ *
  *      EXPORT_NAME ends it too: size and flags without a header, then 124 zeros unless NO_ZEROES was agreed.
  *
  * There is one export here and every name means it: tapdisk asks for "tapdisk_client" with a NUL after it, qemu for "".
  * tapdisk's client also ends with DISC whenever it is paused, keeps the socket, and expects a greeting on it when it goes on:
  * so a connection that was passed on (receive.c) begins again from the top.
- * Can fail: flags we do not know, a wrong magic, an EXPORT_NAME that makes no sense: the client is cut, for the protocol has
- * no answer there.  Everything else is answered with an error reply and the haggling goes on.
+ * Can fail: plain text behind STARTTLS (it would be an injection), flags we do not know, a wrong magic, an EXPORT_NAME that
+ * makes no sense: the client is cut, for the protocol has no answer there.  Everything else is answered with an error reply and
+ * the haggling goes on.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +92,11 @@ static uint16_t export_flags(const struct conn *c)
 	if (c->has_structured)
 		flags |= WIRE_SEND_DF;
 	return (uint16_t)flags;
+}
+
+static bool is_secure(const struct conn *c)
+{
+	return stream_is_secure(&c->stream);
 }
 
 static void enter_transmission(struct conn *c)
@@ -206,13 +217,60 @@ static void take_meta(struct conn *c, const struct option_data *o)
 	hello_written(c, &w);
 }
 
+/* What follows it in plain text was put there by whoever sits between, or would be taken for what came under TLS: no client sends
+ * anything before our answer. */
 static void take_starttls(struct conn *c, const struct option_data *o)
 {
-	refuse(c, o->option, WIRE_REP_ERR_POLICY, "there is no TLS on this socket");
+	if (!c->keys) {
+		refuse(c, o->option, WIRE_REP_ERR_POLICY, "there is no TLS on this socket");
+	} else if (is_secure(c)) {
+		refuse(c, o->option, WIRE_REP_ERR_INVALID, "there is TLS on this connection already");
+	} else if (o->bytes) {
+		refuse(c, o->option, WIRE_REP_ERR_INVALID, "STARTTLS takes no data");
+	} else if (conn_in_bytes(c)) {
+		conn_complain(c, "sent %u bytes in plain text behind STARTTLS", conn_in_bytes(c));
+		conn_cut(c);
+	} else {
+		answer(c, o->option, WIRE_REP_ACK);
+		c->is_securing = true;
+	}
+}
+
+/* All that was agreed on in plain text is void. */
+static enum take secure(struct conn *c)
+{
+	if (!conn_has_room(c))
+		return TAKE_STALL;
+	assert(!conn_in_bytes(c));
+	c->is_securing = c->has_structured = false;
+	c->contexts = 0;
+	if (stream_secure(&c->stream, c->keys) == -1) {
+		conn_complain(c, "was cut: out of memory");
+		conn_cut(c);
+		return TAKE_WAIT;
+	}
+	nbdsrv_set_deadline(c->server, c, CONN_SECURE_MS);
+	return TAKE_WAIT;
+}
+
+/* Refuses what is not to be had before there is TLS. */
+static bool refuse_plain(struct conn *c, uint32_t option)
+{
+	if (!c->keys || is_secure(c) || option == WIRE_OPT_STARTTLS || option == WIRE_OPT_ABORT)
+		return false;
+	if (option == WIRE_OPT_EXPORT_NAME) { /* has no answer that says no */
+		conn_complain(c, "asked for an export without TLS, which is demanded here");
+		conn_cut(c);
+	} else {
+		refuse(c, option, WIRE_REP_ERR_TLS_REQD, "TLS is demanded here: STARTTLS first");
+	}
+	return true;
 }
 
 static void take_option(struct conn *c, const struct option_data *o)
 {
+	if (refuse_plain(c, o->option))
+		return;
 	switch (o->option) {
 	case WIRE_OPT_EXPORT_NAME:
 		take_export_name(c, o);
@@ -267,7 +325,8 @@ static enum take refuse_long_option(struct conn *c, const struct wire_option *o)
 		conn_cut(c);
 		return TAKE_WAIT;
 	}
-	refuse(c, o->type, WIRE_REP_ERR_TOO_BIG, "option too long");
+	if (!refuse_plain(c, o->type))
+		refuse(c, o->type, WIRE_REP_ERR_TOO_BIG, "option too long");
 	c->in_start += WIRE_OPTION_BYTES;
 	c->skip_bytes = o->length;
 	return TAKE_MORE;
@@ -302,6 +361,8 @@ enum take handshake_take(struct conn *c)
 
 	if (c->is_parting)
 		return greet_again(c);
+	if (c->is_securing)
+		return secure(c);
 	if (!c->has_client_flags)
 		return take_client_flags(c);
 	if (c->skip_bytes)

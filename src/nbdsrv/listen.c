@@ -25,7 +25,6 @@
 #include "nbdsrv/conn.h"
 
 #define DEFAULT_MAX_CLIENTS 64u
-#define HANDSHAKE_MS 30000u
 #define REST_MS 1000u
 #define SHUTDOWN_PATIENCE_S 1u
 #define BACKLOG 64
@@ -37,6 +36,7 @@ struct listener {
 	struct loop_watch *watch; /* owned */
 	char *path;               /* owned; NULL: TCP */
 	bool is_for_fds;          /* who connects passes a connection, and is no client */
+	struct nbdsrv_keys *keys; /* a reference; NULL: plain */
 	dev_t device;             /* of the socket file made here */
 	ino_t inode;
 	SLIST_ENTRY(listener) link;
@@ -156,7 +156,7 @@ static void tune_inet(int fd)
 }
 
 /* Takes fd. */
-static struct conn *admit(struct nbdsrv *s, int fd, struct error *e)
+static struct conn *admit(struct nbdsrv *s, int fd, struct nbdsrv_keys *keys, struct error *e)
 {
 	if (s->is_shutting_down || s->stats.clients >= s->max_clients) {
 		close(fd);
@@ -168,7 +168,7 @@ static struct conn *admit(struct nbdsrv *s, int fd, struct error *e)
 	}
 	if (is_inet(fd))
 		tune_inet(fd);
-	return conn_new(s, fd, e);
+	return conn_new(s, fd, keys, e);
 }
 
 int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e)
@@ -187,7 +187,7 @@ int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e)
 		close(fd);
 		return error_errno(e, err, "descriptor %d", fd);
 	}
-	c = admit(s, fd, e);
+	c = admit(s, fd, NULL, e);
 	if (c)
 		c->begins_again = begins_again;
 	return c ? 0 : -1;
@@ -223,9 +223,9 @@ static void on_listener(void *arg, int events)
 			receive_begin(l->server, fd);
 			continue;
 		}
-		c = admit(l->server, fd, &e);
+		c = admit(l->server, fd, l->keys, &e);
 		if (c)
-			nbdsrv_set_deadline(l->server, c, HANDSHAKE_MS);
+			nbdsrv_set_deadline(l->server, c, CONN_HANDSHAKE_MS);
 		else if (log_allowed(&limit))
 			log_warn("%s", e.text);
 	}
@@ -249,19 +249,20 @@ static void drop_listeners(struct nbdsrv *s)
 		remove_own_file(l);
 		close(l->fd);
 		free(l->path);
+		nbdsrv_keys_unref(l->keys);
 		free(l);
 	}
 }
 
 /* Takes fd. path: NULL for TCP. */
-static int add_listener(struct nbdsrv *s, int fd, const char *path, bool is_for_fds, struct error *e)
+static int add_listener(struct nbdsrv *s, int fd, const char *path, bool is_for_fds, struct nbdsrv_keys *keys, struct error *e)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 	struct stat st = { 0 };
 
 	if (!l)
 		goto fail;
-	*l = (struct listener){ .server = s, .fd = fd, .is_for_fds = is_for_fds };
+	*l = (struct listener){ .server = s, .fd = fd, .is_for_fds = is_for_fds, .keys = nbdsrv_keys_ref(keys) };
 	if (path) {
 		l->path = strdup(path);
 		if (!l->path || lstat(path, &st) != 0)
@@ -275,8 +276,10 @@ static int add_listener(struct nbdsrv *s, int fd, const char *path, bool is_for_
 	SLIST_INSERT_HEAD(&s->listeners, l, link);
 	return 0;
 fail:
-	if (l)
+	if (l) {
+		nbdsrv_keys_unref(l->keys);
 		free(l->path);
+	}
 	free(l);
 	close(fd);
 	return error_set(e, ENOMEM, "out of memory for a listening socket");
@@ -319,7 +322,7 @@ static int listen_unix(struct nbdsrv *s, const char *path, bool is_for_fds, stru
 		return error_errno(e, errno, "socket for %s", path);
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, BACKLOG) != 0)
 		return error_errno(e, errno, "%s", path);
-	return add_listener(s, take_fd(&fd), path, is_for_fds, e);
+	return add_listener(s, take_fd(&fd), path, is_for_fds, NULL, e);
 }
 
 int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e)
@@ -353,7 +356,8 @@ static int parse_address(const char *host, uint16_t port, struct sockaddr_storag
 	return -1;
 }
 
-int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e)
+int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, struct nbdsrv_keys *keys, uint16_t *bound,
+		      struct error *e)
 {
 	struct sockaddr_storage address;
 	CLEANUP_CLOSE int fd = -1;
@@ -373,7 +377,7 @@ int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_
 		return error_errno(e, errno, "%s port %u", host, port);
 	if (bound) /* sin_port and sin6_port are at the same place */
 		*bound = ntohs(((struct sockaddr_in *)&address)->sin_port);
-	return add_listener(s, take_fd(&fd), NULL, false, e);
+	return add_listener(s, take_fd(&fd), NULL, false, keys, e);
 }
 
 void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)

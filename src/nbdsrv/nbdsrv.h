@@ -28,13 +28,29 @@ struct nbdsrv_spec {
 	unsigned xsxm_newest;    /* for tests: the version to be spoken; 0: XSXM_NEWEST */
 };
 
+/* --- TLS: by what a listener knows itself and its clients */
+struct nbdsrv_tls {
+	char *psk_username, *psk_file; /* a file of lines USERNAME:HEX, of which this user's counts... */
+	char *certificates;            /* ...or a directory: server-cert.pem, server-key.pem, ca-cert.pem */
+	bool verifies_peer;            /* with certificates: clients show one that is signed by ca-cert.pem */
+	bool has_verifies_peer;        /* false: it was not said, and is so */
+};
+struct nbdsrv_keys;
+/* Reads files: for a thread that may block. NULL + e: among them, that there is no TLS in this build (ENOTSUP). */
+struct nbdsrv_keys *nbdsrv_keys_load(const struct nbdsrv_tls *spec, struct error *e);
+struct nbdsrv_keys *nbdsrv_keys_ref(struct nbdsrv_keys *k); /* NULL allowed */
+void nbdsrv_keys_unref(struct nbdsrv_keys *k);              /* likewise */
+const struct nbdsrv_tls *nbdsrv_keys_spec(const struct nbdsrv_keys *k); /* what it was loaded from */
+
 struct nbdsrv;
 struct nbdsrv *nbdsrv_new(const struct nbdsrv_spec *spec, struct error *e);
 
 /* Several may be open. The unix path is replaced if a dead socket is in the way, mode 0600; removed by shutdown. */
 int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e);
-/* host: numeric address. port 0: any; *bound gets it. */
-int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e);
+/* host: numeric address. port 0: any; *bound gets it. keys: referred to; who connects there must make it TLS with
+ * NBD_OPT_STARTTLS, and gets nothing before; NULL: plain. */
+int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, struct nbdsrv_keys *keys, uint16_t *bound,
+		      struct error *e);
 /* A connected stream socket, taken (closed on failure too). No handshake timeout: whoever passed it may take minutes.
  * begins_again: NBD_CMD_DISC does not close it; what was asked for is answered, then it is greeted anew. */
 int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e);

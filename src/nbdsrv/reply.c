@@ -2,7 +2,7 @@
  *
  * reply - a completion becomes bytes, and all of a turn's bytes leave at once
  *
- *      hello (rest of the handshake) | head body | head | head | head body | ...      one iovec, one sendmsg
+ *      hello (rest of the handshake) | head body | head | head | head body | ...      one iovec, one stream_send
  *                                      ^ sent_bytes
  *
  * A READ's data goes from the iobuf to the socket uncopied.  While the socket takes it the buffer stays charged to the pool;
@@ -11,7 +11,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "nbdsrv/conn.h"
@@ -145,7 +144,7 @@ void reply_queue(struct command *cmd, int err)
 
 bool reply_is_pending(const struct conn *c)
 {
-	return c->hello_end > c->hello_start || !STAILQ_EMPTY(&c->replies);
+	return c->hello_end > c->hello_start || !STAILQ_EMPTY(&c->replies) || stream_is_unsent(&c->stream);
 }
 
 /* Adds bytes, but for the first *skip of them. */
@@ -217,12 +216,10 @@ static void give_charges_back(struct conn *c)
 bool reply_send(struct conn *c)
 {
 	struct iovec iov[IOV_MAX_HERE];
-	struct msghdr msg = { .msg_iov = iov };
 	ssize_t sent;
 
 	while (reply_is_pending(c)) {
-		msg.msg_iovlen = gather(c, iov);
-		sent = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = stream_send(&c->stream, iov, gather(c, iov));
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 && errno == EAGAIN) {

@@ -22,9 +22,21 @@
 
 #define FILE_MAX (256u << 10)
 
+static const struct jsonspec_field tls_fields[] = {
+	{ .name = "psk_username", .type = JS_STRING, .offset = offsetof(struct nbdsrv_tls, psk_username), .is_optional = true },
+	{ .name = "psk_file", .type = JS_STRING, .offset = offsetof(struct nbdsrv_tls, psk_file), .is_optional = true },
+	{ .name = "certificates", .type = JS_STRING, .offset = offsetof(struct nbdsrv_tls, certificates), .is_optional = true },
+	{ .name = "verify_peer", .type = JS_BOOL, .offset = offsetof(struct nbdsrv_tls, verifies_peer), .is_optional = true,
+	  .has = offsetof(struct nbdsrv_tls, has_verifies_peer) },
+	{ .name = NULL },
+};
+const struct jsonspec domains_tls_spec = { "tls", sizeof(struct nbdsrv_tls), tls_fields };
+
 static const struct jsonspec_field listener_fields[] = {
 	{ .name = "host", .type = JS_STRING, .offset = offsetof(struct domains_listener, host) },
 	{ .name = "port", .type = JS_INT64, .offset = offsetof(struct domains_listener, port) },
+	{ .name = "tls", .type = JS_RECORD, .offset = offsetof(struct domains_listener, tls), .is_optional = true,
+	  .has = offsetof(struct domains_listener, has_tls), .sub = &domains_tls_spec },
 	{ .name = NULL },
 };
 const struct jsonspec domains_listener_spec = { "listener", sizeof(struct domains_listener), listener_fields };

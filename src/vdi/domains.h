@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/jsonspec.h"
+#include "nbdsrv/nbdsrv.h"
 
 #define DOMAINS_FILE "domains.json"
 #define DOMAINS_MAX 256       /* domains of one disk */
@@ -18,6 +19,8 @@
 struct domains_listener {
 	char *host; /* owned */
 	int64_t port;
+	struct nbdsrv_tls tls; /* owned texts */
+	bool has_tls;
 };
 
 struct domains_entry {
@@ -39,6 +42,7 @@ struct domains_record {
 
 extern const struct jsonspec domains_spec;
 extern const struct jsonspec domains_listener_spec;
+extern const struct jsonspec domains_tls_spec; /* struct nbdsrv_tls */
 
 /* Fills r (cleared first). 0 and empty when there is no file. -1 + e: there is one and it says nothing sensible. */
 int domains_load(const char *run_dir, struct domains_record *r, struct error *e);

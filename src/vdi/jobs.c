@@ -181,6 +181,7 @@ static void job_free(struct job *j)
 	loop_timer_free(j->patience);
 	snapshot_free(j->snapshot);
 	pause_free(j->pause);
+	nbdsrv_keys_unref(j->listener.keys);
 	free(j);
 }
 

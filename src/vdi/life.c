@@ -266,7 +266,6 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 	const struct domains_entry *entry = r->domains.item;
 
 	for (size_t i = 0; i < r->domains.count; i++) {
-		const struct domains_listener *t = entry[i].listeners.item;
 		struct domain *d = vdi_add_domain(v, entry[i].domain, e);
 
 		if (!d)
@@ -276,11 +275,7 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 		d->is_lingering = entry[i].is_lingering;
 		d->is_detached = entry[i].is_detached;
 		take_up_figures(v, d, &entry[i]);
-		d->listeners = entry[i].listeners.count;
-		for (size_t n = 0; n < d->listeners; n++) {
-			snprintf(d->listener[n].host, sizeof(d->listener[n].host), "%s", t[n].host);
-			d->listener[n].port = (uint16_t)t[n].port;
-		}
+		listening_take_up(d, &entry[i]);
 	}
 	if (r->owed && *r->owed) {
 		v->owed = strdup(r->owed);

@@ -80,7 +80,7 @@ static void was_cut(struct vdi *v)
 	struct domain *d = v->job->cut;
 
 	d->is_lingering = false;
-	d->listeners = 0;
+	listening_forget(d);
 	if (d->is_detached)
 		vdi_remove_domain(v, d);
 	cut_next(v);

@@ -17,6 +17,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/jobs.c \
 	src/vdi/life.c \
 	src/vdi/linger.c \
+	src/vdi/listening.c \
 	src/vdi/operation.c \
 	src/vdi/owner.c src/vdi/owner.h \
 	src/vdi/record.c src/vdi/remember.c \

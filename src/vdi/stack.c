@@ -436,14 +436,7 @@ int stack_serve(struct vdi *v, struct domain *d, struct error *e)
 	if (start_server(v, d, e) == -1)
 		return error_prefix(e, "serve %s to domain %s", v->path, d->name);
 	figures_serve(v, d);
-	for (size_t i = 0; i < d->listeners; i++) {
-		struct error why = { 0 };
-		uint16_t bound = 0;
-
-		if (nbdsrv_listen_tcp(d->server, d->listener[i].host, d->listener[i].port, &bound, &why) == -1)
-			log_warn("domain %s: %s:%u is not listened on again: %s", d->name, d->listener[i].host,
-				 d->listener[i].port, why.text);
-	}
+	listening_again(d);
 	if (d->is_lingering)
 		nbdsrv_end_plain(d->server);
 	far_apply(v);
@@ -550,16 +543,6 @@ void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after)
 	stack_write(v, text ? strdup(v->owner.file) : NULL, text, own);
 }
 
-static void fill_listeners(const struct domain *d, struct domains_entry *out, struct domains_listener *item)
-{
-	for (size_t i = 0; i < d->listeners; i++)
-		item[i] = (struct domains_listener){
-			.host = (char *)(uintptr_t)d->listener[i].host, .port = d->listener[i].port
-		};
-	out->listeners.count = d->listeners;
-	out->listeners.item = item;
-}
-
 /* The record borrows everything; nothing of it is cleared. */
 static char *encode(const struct vdi *v)
 {
@@ -576,7 +559,7 @@ static char *encode(const struct vdi *v)
 		*out = (struct domains_entry){ .domain = d->name, .is_active = d->is_active, .is_read_only = d->is_read_only,
 					       .is_lingering = d->is_lingering, .is_detached = d->is_detached,
 					       .vm = figures_vm(d->figures), .device = figures_device(d->figures) };
-		fill_listeners(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
+		listening_note(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
 		r.domains.count++;
 	}
 	r.domains.item = entry;

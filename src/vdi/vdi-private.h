@@ -43,6 +43,7 @@
 struct listener {
 	char host[64];
 	uint16_t port;
+	struct nbdsrv_keys *keys; /* a reference; NULL: plain */
 };
 
 /* Attached: it is in the list. */
@@ -287,8 +288,9 @@ struct job {
 	struct question *question; /* borrowed */
 
 	/* JOB_LISTEN */
-	struct listener listener;
-	uint16_t *bound;       /* the caller's, until done */
+	struct listener listener; /* its keys: once they are loaded */
+	const struct nbdsrv_tls *tls; /* the caller's, until done; NULL: plain */
+	uint16_t *bound;       /* likewise */
 
 	TAILQ_HEAD(, job_waiter) waiters;
 	TAILQ_ENTRY(job) link;

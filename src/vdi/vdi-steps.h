@@ -56,7 +56,6 @@ void vdi_begin_attach(struct vdi *v);
 void vdi_begin_activate(struct vdi *v);
 void vdi_begin_deactivate(struct vdi *v);
 void vdi_begin_detach(struct vdi *v);
-void vdi_begin_listen(struct vdi *v);
 void vdi_begin_stop(struct vdi *v);
 /* After the barrier, v->step says how it went: the running deactivation's domain goes, or raises. */
 void vdi_handed_over(struct vdi *v);
@@ -69,6 +68,14 @@ void vdi_remove_domain(struct vdi *v, struct domain *d);
 bool vdi_has_writer(const struct vdi *v, const struct domain *but, bool is_guest_only);
 bool vdi_has_active(const struct vdi *v);
 bool vdi_counts_as_guest(const struct vdi *v, const struct domain *d);
+
+/* --- listening.c */
+void vdi_begin_listen(struct vdi *v); /* JOB_LISTEN */
+void listening_forget(struct domain *d); /* where it listens; what does so ends with its server */
+void listening_again(struct domain *d);  /* its server is new */
+/* To and from domains.json. out borrows, item has room for DOMAINS_LISTEN_MAX. */
+void listening_note(const struct domain *d, struct domains_entry *out, struct domains_listener *item);
+void listening_take_up(struct domain *d, const struct domains_entry *entry);
 
 /* --- far-ask.c */
 void far_begin_link(struct vdi *v); /* JOB_LINK */

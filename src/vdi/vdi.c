@@ -70,6 +70,7 @@ void vdi_remove_domain(struct vdi *v, struct domain *d)
 	assert(!d->server && !d->is_active);
 	unlink(d->socket); /* a killed predecessor's */
 	figures_free(d->figures, true);
+	listening_forget(d);
 	TAILQ_REMOVE(&v->domains, d, link);
 	v->domain_count--;
 	free(d);
@@ -397,7 +398,7 @@ static void flushed(struct vdi *v)
 	j->is_flushed = !v->step.err;
 	j->d->is_active = false;
 	if (!j->d->is_lingering)
-		j->d->listeners = 0;
+		listening_forget(j->d);
 	*j->d->import = '\0';
 	log_info("domain %s is inactive", j->domain);
 	if (j->kind == JOB_DETACH)
@@ -537,60 +538,4 @@ void vdi_deactivate(struct vdi *v, const char *domain, vdi_done_fn *done, void *
 void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 {
 	queue_or_join(v, JOB_DETACH, domain, done, arg);
-}
-
-/* --- listen */
-
-static void listened(struct vdi *v)
-{
-	v->job->error = v->step;
-	job_end(v);
-}
-
-void vdi_begin_listen(struct vdi *v)
-{
-	struct job *j = v->job;
-	struct domain *d = vdi_find(v, j->domain);
-
-	if (!d || !d->server) {
-		error_set(&j->error, ENOTCONN, "domain %s has not activated this disk: activate it before listening", j->domain);
-		job_end(v);
-		return;
-	}
-	for (size_t i = 0; i < d->listeners; i++)
-		if (strcmp(d->listener[i].host, j->listener.host) == 0 &&
-		    (d->listener[i].port == j->listener.port || !j->listener.port)) {
-			*j->bound = d->listener[i].port;
-			job_end(v);
-			return;
-		}
-	if (d->listeners == DOMAINS_LISTEN_MAX)
-		error_set(&j->error, ENOSPC, "domain %s listens at %d addresses already", j->domain, DOMAINS_LISTEN_MAX);
-	else if (nbdsrv_listen_tcp(d->server, j->listener.host, j->listener.port, j->bound, &j->error) == 0) {
-		j->listener.port = *j->bound;
-		d->listener[d->listeners++] = j->listener;
-		log_info("domain %s listens at %s port %u", j->domain, j->listener.host, j->listener.port);
-		stack_save(v, listened);
-		return;
-	}
-	job_end(v);
-}
-
-void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
-		void *arg)
-{
-	struct error e = { 0 };
-	struct job *j;
-
-	if (strlen(host) >= sizeof(j->listener.host)) {
-		error_set(&e, EINVAL, "%.60s... is no numeric address", host);
-		done(arg, &e);
-		return;
-	}
-	j = job_add(v, JOB_LISTEN, domain, done, arg);
-	if (!j)
-		return;
-	snprintf(j->listener.host, sizeof(j->listener.host), "%s", host);
-	j->listener.port = port;
-	j->bound = bound;
 }

@@ -62,9 +62,10 @@ void vdi_prepare(struct vdi *v, const char *domain, const char *group, unsigned 
  * decided, or this disk is not prepared with it; ECANCELED) or cancel, which decides it, if nothing was (EALREADY: commit). */
 void vdi_follow(struct vdi *v, const char *group, bool is_commit, vdi_done_fn *done, void *arg);
 void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg);
-/* A TCP listener for a domain that is active, until it is deactivated; port 0: any. *bound is set before done(). */
-void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, uint16_t *bound, vdi_done_fn *done,
-		void *arg);
+/* A TCP listener for a domain that is active, until it is deactivated; port 0: any; tls: what it demands, NULL: plain.
+ * *bound is set before done(), and *tls is there until then. */
+void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, const struct nbdsrv_tls *tls, uint16_t *bound,
+		vdi_done_fn *done, void *arg);
 /* As long as the domain has the disk attached its I/O figures are where xcp-rrdd finds them, as the VM's device's
  * ("xvda"). Again: they are written at once. ENOENT: no xcp-rrdd is here. */
 void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *device, vdi_done_fn *done, void *arg);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -58,14 +59,32 @@ static void on_client(void *arg, int events)
 	watch_client();
 }
 
+/* The kernel has it connected before it is accepted. */
+static int connect_tcp(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint16_t port = 0;
+	struct error e;
+
+	assert_int_equal(nbdsrv_listen_tcp(talk.server, "127.0.0.1", 0, talk.keys, &port, &e), 0);
+	address.sin_port = htons(port);
+	assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
 static void start_client(void)
 {
 	struct error e;
 	int pair[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(nbdsrv_adopt(talk.server, pair[1], talk.begins_again, &e), 0);
-	talk.fd = pair[0];
+	if (talk.keys) {
+		talk.fd = connect_tcp();
+	} else {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		assert_int_equal(nbdsrv_adopt(talk.server, pair[1], talk.begins_again, &e), 0);
+		talk.fd = pair[0];
+	}
 	talk.watch = loop_watch_new(talk.loop, talk.fd, LOOP_IN, on_client, NULL);
 	assert_non_null(talk.watch);
 }

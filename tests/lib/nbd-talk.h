@@ -45,6 +45,7 @@ struct talk {
 	unsigned xsxm_newest;
 	/* of the next client */
 	bool begins_again;
+	struct nbdsrv_keys *keys; /* borrowed; not NULL: it comes over TCP, to a listener with these */
 };
 extern struct talk talk;
 extern struct bytes_writer talk_words;

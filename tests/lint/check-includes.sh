@@ -84,6 +84,7 @@ only 'pthread\.h' '@(src/loop/offload.c|src/disk/engine-pool.c)'
 only 'libssh2.*\.h' 'migrate/carrier-ssh2*.c'
 only 'uuid/.*' 'plugins/*.c'
 only 'blkid.*\.h' 'plugins/device.c'
+only 'gnutls/.*' 'src/nbdsrv/tls*.c'
 only 'xxhash\.h' 'src/block/digest.c'
 only 'xen.*\.h' '@(src/vbd/*|src/main-xenbus.c)'
 

@@ -187,12 +187,46 @@ int nbdsrv_receive_unix(struct nbdsrv *s UNUSED, const char *path UNUSED, struct
 	return fake.listen_err ? error_set(e, fake.listen_err, "no socket") : 0;
 }
 
-int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, uint16_t *bound, struct error *e)
+struct nbdsrv_keys {
+	unsigned refs;
+	struct nbdsrv_tls spec;
+};
+
+struct nbdsrv_keys *nbdsrv_keys_load(const struct nbdsrv_tls *spec, struct error *e)
 {
-	(void)s;
-	(void)host;
-	(void)e;
-	fake_trace("tcp");
+	struct nbdsrv_keys *k = calloc(1, sizeof(*k));
+
+	assert(k);
+	*k = (struct nbdsrv_keys){ .refs = 1, .spec = *spec };
+	k->spec.psk_username = spec->psk_username ? strdup(spec->psk_username) : NULL;
+	k->spec.psk_file = spec->psk_file ? strdup(spec->psk_file) : NULL;
+	k->spec.certificates = spec->certificates ? strdup(spec->certificates) : NULL;
+	if (!fake.keys_err)
+		return k;
+	nbdsrv_keys_unref(k);
+	error_set(e, fake.keys_err, "the fake has no keys");
+	return NULL;
+}
+
+void nbdsrv_keys_unref(struct nbdsrv_keys *k)
+{
+	if (!k || --k->refs)
+		return;
+	free(k->spec.psk_username);
+	free(k->spec.psk_file);
+	free(k->spec.certificates);
+	free(k);
+}
+
+const struct nbdsrv_tls *nbdsrv_keys_spec(const struct nbdsrv_keys *k)
+{
+	return &k->spec;
+}
+
+int nbdsrv_listen_tcp(struct nbdsrv *s UNUSED, const char *host UNUSED, uint16_t port, struct nbdsrv_keys *keys, uint16_t *bound,
+		      struct error *e UNUSED)
+{
+	fake_trace(keys ? "tls" : "tcp");
 	*bound = port ? port : 1234;
 	return 0;
 }

@@ -13,11 +13,11 @@
 #include "nbdsrv/nbdsrv.h"
 
 struct fake {
-	/* Words, a space after each: open:rw open:ro flush close serve:rw serve:ro tcp cut mirror+ start finish abort mirror-
+	/* Words, a space after each: open:rw open:ro flush close serve:rw serve:ro tcp tls cut mirror+ start finish abort mirror-
 	 * restore keep sync lag verify+ compare stop verify- */
 	char trace[4096];
 	struct loop *loop;
-	int open_err, flush_err, listen_err;
+	int open_err, flush_err, listen_err, keys_err;
 	int layer_err; /* of an image that was opened */
 	unsigned clones, clone_err_at; /* so many were asked for; from that one on they end with clone_err; 0: none does. On pool threads */
 	int clone_err;

@@ -1,5 +1,5 @@
 UNIT_TESTS += tests/unit/test-nbd-parse tests/unit/test-nbdsrv tests/unit/test-nbdsrv-ends \
-	tests/unit/test-nbdsrv-links tests/unit/test-nbdsrv-passed
+	tests/unit/test-nbdsrv-links tests/unit/test-nbdsrv-passed tests/unit/test-nbdsrv-tls
 tests_unit_test_nbd_parse_SOURCES = tests/unit/test-nbd-parse.c
 tests_unit_test_nbd_parse_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_nbd_parse_LDADD = libnbdsrv.la $(UNIT_LIBS)
@@ -16,3 +16,6 @@ tests_unit_test_nbdsrv_links_LDADD = libnbdsrv.la $(UNIT_LIBS)
 tests_unit_test_nbdsrv_passed_SOURCES = tests/unit/test-nbdsrv-passed.c $(NBD_TALK)
 tests_unit_test_nbdsrv_passed_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_nbdsrv_passed_LDADD = libnbdsrv.la $(UNIT_LIBS)
+tests_unit_test_nbdsrv_tls_SOURCES = tests/unit/test-nbdsrv-tls.c $(NBD_TALK)
+tests_unit_test_nbdsrv_tls_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_nbdsrv_tls_LDADD = libnbdsrv.la $(UNIT_LIBS)

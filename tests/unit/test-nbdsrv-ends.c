@@ -226,11 +226,11 @@ static void tcp_port_is_told(void **state)
 	struct error e;
 
 	(void)state;
-	assert_int_equal(nbdsrv_listen_tcp(talk.server, "127.0.0.1", 0, &port, &e), 0);
+	assert_int_equal(nbdsrv_listen_tcp(talk.server, "127.0.0.1", 0, NULL, &port, &e), 0);
 	assert_int_not_equal(port, 0);
-	assert_int_equal(nbdsrv_listen_tcp(talk.server, "127.0.0.1", port, &again, &e), -1);
+	assert_int_equal(nbdsrv_listen_tcp(talk.server, "127.0.0.1", port, NULL, &again, &e), -1);
 	assert_int_equal(e.err, EADDRINUSE);
-	assert_int_equal(nbdsrv_listen_tcp(talk.server, "localhost", 0, &port, &e), -1);
+	assert_int_equal(nbdsrv_listen_tcp(talk.server, "localhost", 0, NULL, &port, &e), -1);
 }
 
 static void what_is_no_stream_socket_is_not_adopted(void **state)

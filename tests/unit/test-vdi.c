@@ -110,7 +110,7 @@ static void who_was_active_is_served_again(void **state)
 	(void)state;
 	assert_int_equal(rig_activate("3", false), 0);
 	assert_int_equal(rig_activate("u0_b", true), 0);
-	vdi_listen(rig_vdi, "3", "127.0.0.1", 0, &port, rig_answer, &a);
+	vdi_listen(rig_vdi, "3", "127.0.0.1", 0, NULL, &port, rig_answer, &a);
 	assert_int_equal(rig_answered(&a), 0);
 	assert_int_equal(port, 1234);
 	assert_true(fake_traced("open:rw serve:rw serve:ro tcp "));
