@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <libnbd.h>
 #include <poll.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "mirror/remote-private.h"
@@ -44,6 +45,29 @@ static int tell_libnbd(struct error *e, const char *what)
 	int err = nbd_get_errno();
 
 	return error_set(e, err ? err : EIO, "%s: %s", what, text ? text : "no reason given");
+}
+
+/* libnbd passes on what GnuTLS says, which says nothing to whoever has to find the mistake. */
+static int explain_tls(struct error *e)
+{
+	static const struct {
+		const char *said, *means;
+	} row[] = {
+		{ "server refused TLS", "the far side has no TLS, which is demanded here" },
+		{ "certificate verification", "the far side's certificate is not accepted: it is not signed by our ca-cert.pem, "
+		  "is for another host name, or its time is over" },
+		{ "unable to load PSK", "our key cannot be read" },
+		{ "gnutls_psk_set_client_credentials_file", "our key cannot be read, or there is none for that user" },
+		{ "gnutls_handshake", "no TLS with the far side: another key or user name, or it does not accept "
+		  "our certificate" },
+		{ "gnutls_record_recv", "the far side has ended TLS: it does not accept our certificate, or the link "
+		  "was broken" },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(row); i++)
+		if (strstr(e->text, row[i].said))
+			return error_prefix(e, "%s", row[i].means);
+	return -1;
 }
 
 /* One slice of libnbd's work. -1 + e: the link is over, or this was cancelled, or the deadline has come. */
@@ -93,11 +117,15 @@ static int try_to_connect(struct remote_connect *c, struct error *e)
 	for (char *const *name = c->contexts; name && *name; name++)
 		if (nbd_add_meta_context(c->nbd, *name) == -1)
 			return tell_libnbd(e, "cannot prepare an NBD client");
-	if (nbd_aio_connect_uri(c->nbd, c->uri) == -1)
-		return tell_libnbd(e, "cannot connect");
+	if (nbd_aio_connect_uri(c->nbd, c->uri) == -1) {
+		tell_libnbd(e, "cannot connect");
+		return explain_tls(e);
+	}
 	while (!nbd_aio_is_ready(c->nbd))
-		if (work_a_slice(c, deadline_ns, e) == -1)
+		if (work_a_slice(c, deadline_ns, e) == -1) {
+			explain_tls(e);
 			return error_prefix(e, nbd_aio_is_connecting(c->nbd) ? "no connection" : "no NBD session");
+		}
 	return 0;
 }
 

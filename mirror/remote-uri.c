@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "mirror/remote.h"
@@ -30,10 +31,11 @@ enum transport { TCP, UNIX, VSOCK };
 static const struct scheme {
 	const char *prefix; /* with its "://" */
 	enum transport transport;
+	bool has_tls;
 } schemes[] = {
-	{ "nbd://", TCP },          { "nbds://", TCP },
-	{ "nbd+unix://", UNIX },    { "nbds+unix://", UNIX },
-	{ "nbd+vsock://", VSOCK },  { "nbds+vsock://", VSOCK },
+	{ "nbd://", TCP, false },         { "nbds://", TCP, true },
+	{ "nbd+unix://", UNIX, false },   { "nbds+unix://", UNIX, true },
+	{ "nbd+vsock://", VSOCK, false }, { "nbds+vsock://", VSOCK, true },
 };
 
 static struct piece until(const char *text, const char *stops)
@@ -72,23 +74,67 @@ static int count_decoded(struct piece p, const char *what, size_t *bytes, struct
 	return 0;
 }
 
-/* socket=PATH among the a=b&c=d of a query. */
+/* What may stand in a query. Others would change what TLS checks, or are libnbd's of a later version, or are not heard at all. */
+enum parameter { SOCKET, PSK_FILE, CERTIFICATES, UNKNOWN };
+static const char *const parameter_name[] = { "socket=", "tls-psk-file=", "tls-certificates=" };
+
+/* The next a=b of a=b&c=d. False: there is none. */
+static bool next_parameter(const char **query, enum parameter *name, struct piece *value)
+{
+	struct piece pair;
+
+	*query += strspn(*query, "&;");
+	pair = until(*query, "&;#");
+	*query += pair.bytes;
+	*value = pair;
+	for (*name = SOCKET; *name < UNKNOWN; ++*name) {
+		size_t bytes = strlen(parameter_name[*name]);
+
+		if (pair.bytes < bytes || memcmp(pair.text, parameter_name[*name], bytes) != 0)
+			continue;
+		*value = (struct piece){ pair.text + bytes, pair.bytes - bytes };
+		break;
+	}
+	return pair.bytes > 0;
+}
+
 static bool find_socket(const char *query, struct piece *value)
 {
-	while (*query) {
-		struct piece pair = until(query, "&;#");
+	enum parameter name;
 
-		if (pair.bytes >= 7 && memcmp(pair.text, "socket=", 7) == 0) {
-			*value = (struct piece){ pair.text + 7, pair.bytes - 7 };
+	while (next_parameter(&query, &name, value))
+		if (name == SOCKET)
 			return true;
-		}
-		query += pair.bytes;
-		if (*query == '#')
-			break;
-		if (*query)
-			query++;
-	}
 	return false;
+}
+
+static bool is_absolute(struct piece path)
+{
+	return (path.bytes > 0 && path.text[0] == '/') || (path.bytes > 2 && strncasecmp(path.text, "%2f", 3) == 0);
+}
+
+static int check_query(const char *query, bool has_tls, struct error *e)
+{
+	enum parameter name;
+	struct piece value;
+	size_t bytes;
+
+	while (next_parameter(&query, &name, &value)) {
+		if (name == UNKNOWN)
+			return error_set(e, EINVAL, "the NBD URI has \"%.*s\": it may have socket, tls-psk-file and "
+					 "tls-certificates alone", (int)MIN(value.bytes, (size_t)60), value.text);
+		if (name == SOCKET)
+			continue;
+		if (!has_tls)
+			return error_set(e, EINVAL, "the NBD URI has %.*s, and no TLS: it has to begin with nbds",
+					 (int)strlen(parameter_name[name]) - 1, parameter_name[name]);
+		if (count_decoded(value, "path for TLS", &bytes, e) == -1)
+			return -1;
+		if (!is_absolute(value))
+			return error_set(e, EINVAL, "%s in the NBD URI has to be followed by an absolute path",
+					 parameter_name[name]);
+	}
+	return 0;
 }
 
 static int check_socket_bytes(size_t bytes, struct error *e)
@@ -137,6 +183,8 @@ static int check_standard(const struct scheme *scheme, const char *rest, struct 
 	if (count_decoded(path, "export name", &bytes, e) == -1)
 		return -1;
 	if (check_export_bytes(bytes ? bytes - 1 : 0, e) == -1) /* the first slash is not of the name */
+		return -1;
+	if (check_query(query, scheme->has_tls, e) == -1)
 		return -1;
 	if (scheme->transport == UNIX)
 		return check_unix(authority, query, e);

@@ -4,9 +4,10 @@
  *
  * Pure: no file, no socket, no name is looked up.  Taken:
  *
- *      nbd://HOST[:PORT]/EXPORT               nbds://...        TCP, TLS
+ *      nbd://HOST[:PORT]/EXPORT               nbds://[USER@]... TCP, TLS
  *      nbd+unix:///EXPORT?socket=PATH         nbds+unix://...
  *      nbd+vsock://CID[:PORT]/EXPORT          nbds+vsock://...
+ *      ...?tls-psk-file=PATH, ?tls-certificates=DIR             with nbds:// alone, absolute; and no other parameters
  *      nbd:unix:PATH:exportname=NAME          xapi's, which becomes nbd+unix:///NAME?socket=PATH
  */
 #ifndef SXM_MIRROR_REMOTE_URI_H

@@ -41,7 +41,8 @@ static void what_libnbd_takes_passes_unchanged(void **state)
 	static const char *const uris[] = {
 		"nbd://host", "nbd://host/", "nbd://host:10810/disk", "nbds://user@host/d?tls-certificates=/etc/pki",
 		"nbd://[::1]:10809/", "nbd+unix:///?socket=/run/x.sock", "nbd+unix:///disk%201?socket=/run/x%20y.sock",
-		"nbd+unix://?socket=/s", "nbds+unix://u@/e?socket=/s", "nbd+unix:///e?tls-verify-peer=1&socket=/run/s",
+		"nbd+unix://?socket=/s", "nbds+unix://u@/e?socket=/s", "nbds+unix:///e?tls-psk-file=/p&socket=/run/s",
+		"nbds://u@h:1/e?tls-psk-file=%2fetc%2fpsk", "nbds://h/e?tls-certificates=/a%20b",
 		"nbd+vsock://2:10809/e", "nbds+vsock://2/e",
 	};
 
@@ -93,8 +94,16 @@ static void a_local_socket_must_be_named(void **state)
 {
 	(void)state;
 	refuse("nbd+unix:///export", "no socket");
-	refuse("nbd+unix:///export?sock=/x", "no socket");
-	refuse("nbd+unix:///export?a=b#socket=/x", "no socket");
+	refuse("nbd+unix:///export?sock=/x", "sock=/x");
+	refuse("nbd+unix:///export", "no socket");
+	refuse("nbds://h/e?tls-verify-peer=0", "tls-verify-peer=0");
+	refuse("nbds://h/e?tls-psk-file=psk", "absolute");
+	refuse("nbds://h/e?tls-psk-file=", "absolute");
+	refuse("nbds://h/e?tls-certificates=../pki", "absolute");
+	refuse("nbds://h/e?tls-certificates=/pki%00", "NUL");
+	refuse("nbd://h/e?tls-psk-file=/psk", "nbds");
+	refuse("nbd+unix:///export?a=b#socket=/x", "a=b");
+	refuse("nbd+unix:///export#socket=/x", "no socket");
 	refuse("nbd+unix:///export?socket=", "no socket");
 	refuse("nbd+unix://host/export?socket=/x", "no host");
 	refuse("nbd+unix:///e?socket=/a%00b", "NUL");
