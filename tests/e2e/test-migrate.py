@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 import sshd  # noqa: E402
-from smapi import Host, ActiveDisk, SR_UUID, nbd_of, say, times, until_true
+from smapi import Host, ActiveDisk, SR_UUID, is_sanitized, nbd_of, say, times, until_true
 
 MiB = 1 << 20
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
@@ -135,14 +135,11 @@ class Move:
         host.call("Datapath.deactivate", uri=uri, domain="9")
         host.call("Datapath.detach", uri=uri, domain="9")
 
-    def moved(self, is_asked=False, host="b"):
+    def moved(self, host="b"):
         record = self.record()
         for d, r in zip(self.disks, record["disks"]):
             self.a.call("Datapath.detach", uri=d.uri, domain="1")
             assert self.a.owner(d.key) == "given", self.a.owner(d.key)
-            if is_asked:
-                self.a.refused("moved", "Datapath.activate", uri=d.uri, domain="8")
-                self.a.call("Datapath.detach", uri=d.uri, domain="8")
             self.verify(self.b, r["far_uri"], d)
             assert self.b.owner(r["far_key"]) == "owned", self.b.owner(r["far_key"])
             v = self.b.volume_of(r["far_key"])
@@ -179,7 +176,7 @@ def a_disk_moves_under_its_guest(a, b):
     m = Move(a, b)
     out = m.run(m.new())
     assert "done" in out, out
-    m.moved(is_asked=True)
+    m.moved()
 
 
 def a_halted_disk_moves(a, b):
@@ -335,7 +332,7 @@ def over_ssh(a, b, kind):
     os.mkdir(place)
     far = sshd.Sshd(os.path.join(b.dir, "sshd-" + kind), place + ":/usr/sbin:/usr/bin:/sbin:/bin").start()
     try:
-        m = Move(a, b, size=48 * MiB)
+        m = Move(a, b, size=32 * MiB)
         m.command = lambda *args: [SXM, "migrate", "--carrier", kind, "--config", far.write_client_config(), "--patience", "30s", *args]
         m.new = lambda *args: m.command(*args, *(d.uri for d in m.disks), f"far:{b.sr_dir}")
         out = m.run(m.new(), expect=1)
@@ -343,9 +340,9 @@ def over_ssh(a, b, kind):
         with open(os.path.join(place, "sxm"), "w") as f:
             f.write(f"#!/bin/sh\nexec env {b.env_words()} {SXM} \"$@\"\n")
         os.chmod(f.name, 0o755)
-        cut = sshd.Cut(far.port, 8 * MiB)
+        cut = sshd.Cut(far.port, 4 * MiB)
         config = far.write_client_config("cut", port=cut.port)
-        m.run([SXM, "migrate", "--carrier", kind, "--config", config, "--patience", "30s", m.disks[0].uri, f"far:{b.sr_dir}"])
+        m.run([SXM, "migrate", "--carrier", kind, "--config", config, "--patience", "30s", "--no-verify", m.disks[0].uri, f"far:{b.sr_dir}"])
         assert cut.has_cut.is_set()
         m.moved(host="far")
     finally:
@@ -406,11 +403,12 @@ def main():
     case(the_way_back_sends_what_changed)
     case(the_way_back_knows_of_no_write_before_its_log)
     case(the_rate_is_bounded_and_may_change)
-    for kind in ("ssh", "ssh2"):
-        case(over_ssh, kind)
+    case(over_ssh, "ssh")
+    if times(4) > 1 and not is_sanitized():  # libssh2 1.10 copies a part of its own list of methods over itself
+        case(over_ssh, "ssh2")
     case(interrupted)
     case(hooks)
-    for place in STEPS[:: 3 if times(4) == 1 else 1]:
+    for place in STEPS[:: 1 if os.environ.get("SXM_LONG") else 3]:
         case(killed_and_resumed, place)
         case(killed_and_aborted, place)
 
