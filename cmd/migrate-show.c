@@ -2,10 +2,11 @@
  *
  * migrate-show - see migrate-show.h
  *
- * Texts of others are made fit for a terminal.
+ * Texts of others are made fit for a terminal. A history that cannot be kept is said once, and stops no move.
  */
 #include "cmd/migrate-show.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,11 +28,33 @@ void show_close(struct show *s)
 {
 	if (s->progress)
 		progress_free(take_ptr(&s->progress));
+	if (s->history)
+		history_close(take_ptr(&s->history));
+}
+
+static void lose_history(struct show *s, const struct error *e)
+{
+	if (s->history)
+		history_close(take_ptr(&s->history));
+	if (s->progress && !s->is_json && !s->is_quiet)
+		progress_say(s->progress, "sxm report will not have all of this: %s", e->text);
+}
+
+static void keep_history(struct show *s, const char *id)
+{
+	CLEANUP_FREE char *path = history_path(id);
+	struct error e = { .err = ENOMEM, .text = "out of memory" };
+
+	if (s->history)
+		history_close(take_ptr(&s->history));
+	s->history = path ? history_open(path, 0, &e) : NULL;
+	if (!s->history)
+		lose_history(s, &e);
 }
 
 void show_begin(void *arg, const struct journey *j)
 {
-	const struct show *s = arg;
+	struct show *s = arg;
 	CLEANUP_FREE char *host = jsonspec_string(j->r.host);
 
 	if (s->is_json)
@@ -40,14 +63,18 @@ void show_begin(void *arg, const struct journey *j)
 		printf("move %s: %zu disk%s to %s (%s)\n", j->r.id, j->r.disks.count, j->r.disks.count == 1 ? "" : "s", j->r.host,
 		       j->r.step);
 	fflush(stdout);
+	keep_history(s, j->r.id);
 }
 
 void show_view(void *arg, const struct move_view *v)
 {
-	const struct show *s = arg;
+	struct show *s = arg;
+	struct error e;
 
 	if (s->progress)
 		progress_show(s->progress, v);
+	if (s->history && history_append(s->history, v, &e) == -1)
+		lose_history(s, &e);
 }
 
 void show_text(void *arg, const char *text)

@@ -216,6 +216,7 @@ static int commit(struct journey *j, struct error *e)
 	if (journey_set_step(j, JOURNEY_MOVED, e) == -1)
 		return -1;
 	decision_forget(j->r.group, &why);
+	journey_show(j, "handed over");
 	return 1;
 }
 

@@ -176,6 +176,9 @@ def a_disk_moves_under_its_guest(a, b):
     m = Move(a, b)
     out = m.run(m.new())
     assert "done" in out, out
+    picture = subprocess.run([SXM, "report", m.id()], env=a.env, capture_output=True, text=True, check=True).stdout
+    assert picture.startswith("<?xml") or picture.startswith("<svg"), picture[:200]
+    assert "handed over" in picture and "held" in picture, picture
     m.moved()
 
 
