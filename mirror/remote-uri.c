@@ -113,8 +113,21 @@ static bool is_absolute(struct piece path)
 	return (path.bytes > 0 && path.text[0] == '/') || (path.bytes > 2 && strncasecmp(path.text, "%2f", 3) == 0);
 }
 
-static int check_query(const char *query, bool has_tls, struct error *e)
+/* Over TLS it is known who is there, or nobody is talked to: without a key or certificates libnbd takes whoever the system
+ * trusts, and where no host is named there is no name that a certificate could have. */
+static int check_trust(bool has_key, bool has_certificates, bool is_tcp, struct error *e)
 {
+	if (!has_key && !has_certificates)
+		return error_set(e, EINVAL, "the NBD URI begins with nbds, and says with neither tls-psk-file nor "
+				 "tls-certificates how the far side is known");
+	if (has_certificates && !is_tcp)
+		return error_set(e, EINVAL, "a certificate is for a host, and the NBD URI names a unix socket: use tls-psk-file");
+	return 0;
+}
+
+static int check_query(const char *query, bool has_tls, bool is_tcp, struct error *e)
+{
+	bool has[UNKNOWN] = { false };
 	enum parameter name;
 	struct piece value;
 	size_t bytes;
@@ -123,6 +136,7 @@ static int check_query(const char *query, bool has_tls, struct error *e)
 		if (name == UNKNOWN)
 			return error_set(e, EINVAL, "the NBD URI has \"%.*s\": it may have socket, tls-psk-file and "
 					 "tls-certificates alone", (int)MIN(value.bytes, (size_t)60), value.text);
+		has[name] = true;
 		if (name == SOCKET)
 			continue;
 		if (!has_tls)
@@ -134,7 +148,7 @@ static int check_query(const char *query, bool has_tls, struct error *e)
 			return error_set(e, EINVAL, "%s in the NBD URI has to be followed by an absolute path",
 					 parameter_name[name]);
 	}
-	return 0;
+	return has_tls ? check_trust(has[PSK_FILE], has[CERTIFICATES], is_tcp, e) : 0;
 }
 
 static int check_socket_bytes(size_t bytes, struct error *e)
@@ -184,7 +198,7 @@ static int check_standard(const struct scheme *scheme, const char *rest, struct 
 		return -1;
 	if (check_export_bytes(bytes ? bytes - 1 : 0, e) == -1) /* the first slash is not of the name */
 		return -1;
-	if (check_query(query, scheme->has_tls, e) == -1)
+	if (check_query(query, scheme->has_tls, scheme->transport == TCP, e) == -1)
 		return -1;
 	if (scheme->transport == UNIX)
 		return check_unix(authority, query, e);

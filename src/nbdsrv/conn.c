@@ -387,7 +387,7 @@ static int wanted_events(const struct conn *c)
 
 	if (c->is_half_closed)
 		return 0;
-	if (conn_is_open(c) && !c->is_stalled)
+	if (conn_is_open(c) && !c->is_stalled && !stream_is_full(&c->stream))
 		events |= LOOP_IN;
 	if (c->is_blocked)
 		events |= LOOP_OUT;

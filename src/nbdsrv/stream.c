@@ -33,6 +33,11 @@ bool stream_is_unsent(const struct stream *s)
 	return s->tls && tls_is_unsent(s->tls);
 }
 
+bool stream_is_full(const struct stream *s)
+{
+	return s->tls && tls_is_full(s->tls);
+}
+
 int stream_secure(struct stream *s, struct nbdsrv_keys *keys)
 {
 	s->tls = tls_new(s->fd, keys);

@@ -30,6 +30,8 @@ ssize_t stream_receive(struct stream *s, struct iovec *iov, size_t count);
 ssize_t stream_send(struct stream *s, struct iovec *iov, size_t count);
 bool stream_is_holding(const struct stream *s);
 bool stream_is_unsent(const struct stream *s);
+/* So much is unsent that nothing is taken before it left: do not wait for input. */
+bool stream_is_full(const struct stream *s);
 
 /* From the next byte on there is TLS, and we are the server; the handshake is made by stream_receive(). -1: out of memory. */
 int stream_secure(struct stream *s, struct nbdsrv_keys *keys);

@@ -59,6 +59,11 @@ bool tls_is_unsent(const struct tls *t UNUSED)
 	abort();
 }
 
+bool tls_is_full(const struct tls *t UNUSED)
+{
+	abort();
+}
+
 bool tls_is_up(const struct tls *t UNUSED)
 {
 	abort();

@@ -269,34 +269,40 @@ static size_t take_record(struct tls *t, void *at, size_t room)
 	return 0;
 }
 
+bool tls_is_full(const struct tls *t)
+{
+	return t->out_end - t->out_start > OUT_BYTES - RECORD_ROOM;
+}
+
+/* What came is not all handed out: the socket will not tell. */
+static void look_for_held(struct tls *t)
+{
+	t->is_holding = t->end != NOT_ENDED || t->in_start < t->in_end || gnutls_record_check_pending(t->session) > 0;
+}
+
+/* What is held is handed out before the socket is asked again, which others' sockets are in between. */
 ssize_t tls_receive(struct tls *t, const struct iovec *iov, size_t count)
 {
 	size_t total = 0;
+	bool is_more = true;
 
-	t->is_dry = false;
-	t->is_holding = true;
-	if (t->end == NOT_ENDED && !t->is_up && shake_hands(t) == -1 && t->end == NOT_ENDED) {
-		t->is_holding = false;
-		errno = EAGAIN;
-		return -1;
-	}
-	for (size_t i = 0, got; t->end == NOT_ENDED && i < count; i++)
-		for (size_t filled = 0; filled < iov[i].iov_len; filled += got, total += got) {
+	t->is_dry = t->is_holding;
+	if (t->end == NOT_ENDED && !t->is_up)
+		is_more = shake_hands(t) == 0;
+	for (size_t i = 0; is_more && i < count; i++)
+		for (size_t filled = 0, got; is_more && filled < iov[i].iov_len; filled += got, total += got) {
 			/* Whoever makes us answer and does not read is not listened to. */
-			bool is_full = t->out_end - t->out_start > OUT_BYTES - RECORD_ROOM;
-
-			got = is_full ? 0 : take_record(t, (uint8_t *)iov[i].iov_base + filled, iov[i].iov_len - filled);
-			if (got)
-				continue;
-			if (total)
-				return (ssize_t)total; /* asked again, it says so again */
-			if (t->end != NOT_ENDED)
-				break;
-			t->is_holding = false;
-			errno = EAGAIN;
-			return -1;
+			got = tls_is_full(t) || t->end != NOT_ENDED ? 0 :
+			      take_record(t, (uint8_t *)iov[i].iov_base + filled, iov[i].iov_len - filled);
+			is_more = got > 0;
 		}
-	return t->end == NOT_ENDED || total ? (ssize_t)total : tell_end(t);
+	look_for_held(t);
+	if (total)
+		return (ssize_t)total;
+	if (t->end != NOT_ENDED)
+		return tell_end(t);
+	errno = EAGAIN;
+	return -1;
 }
 
 bool tls_is_holding(const struct tls *t)

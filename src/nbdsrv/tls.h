@@ -23,6 +23,7 @@ ssize_t tls_receive(struct tls *t, const struct iovec *iov, size_t count);
 ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t count);
 bool tls_is_holding(const struct tls *t);
 bool tls_is_unsent(const struct tls *t);
+bool tls_is_full(const struct tls *t);
 bool tls_is_up(const struct tls *t);
 const char *tls_why(const struct tls *t);
 

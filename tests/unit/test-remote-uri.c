@@ -41,9 +41,9 @@ static void what_libnbd_takes_passes_unchanged(void **state)
 	static const char *const uris[] = {
 		"nbd://host", "nbd://host/", "nbd://host:10810/disk", "nbds://user@host/d?tls-certificates=/etc/pki",
 		"nbd://[::1]:10809/", "nbd+unix:///?socket=/run/x.sock", "nbd+unix:///disk%201?socket=/run/x%20y.sock",
-		"nbd+unix://?socket=/s", "nbds+unix://u@/e?socket=/s", "nbds+unix:///e?tls-psk-file=/p&socket=/run/s",
+		"nbd+unix://?socket=/s", "nbds+unix://u@/e?socket=/s&tls-psk-file=/p", "nbds+unix:///e?tls-psk-file=/p&socket=/run/s",
 		"nbds://u@h:1/e?tls-psk-file=%2fetc%2fpsk", "nbds://h/e?tls-certificates=/a%20b",
-		"nbd+vsock://2:10809/e", "nbds+vsock://2/e",
+		"nbd+vsock://2:10809/e", "nbds+vsock://2/e?tls-psk-file=/p",
 	};
 
 	(void)state;
@@ -97,6 +97,8 @@ static void a_local_socket_must_be_named(void **state)
 	refuse("nbd+unix:///export?sock=/x", "sock=/x");
 	refuse("nbd+unix:///export", "no socket");
 	refuse("nbds://h/e?tls-verify-peer=0", "tls-verify-peer=0");
+	refuse("nbds://h/e", "how the far side is known");
+	refuse("nbds+unix:///e?socket=/s&tls-certificates=/pki", "certificate is for a host");
 	refuse("nbds://h/e?tls-psk-file=psk", "absolute");
 	refuse("nbds://h/e?tls-psk-file=", "absolute");
 	refuse("nbds://h/e?tls-certificates=../pki", "absolute");
