@@ -145,7 +145,7 @@ static char *find_base(const struct decoded *d, const char *mark, char **key, st
 		return NULL;
 	}
 	*key = find_kept(d->dir, mark, e);
-	return *key ? relay_image_of(d->dir, *key, e) : NULL;
+	return *key && relay_is_still_given(d->dir, *key, e) ? relay_image_of(d->dir, *key, e) : NULL;
 }
 
 static int find(const struct decoded *d, struct relay_reply *r, struct error *e)
@@ -175,19 +175,17 @@ static int drop(const char *path, struct error *e)
 	return ok ? 0 : -1;
 }
 
-/* Taken before, and nobody heard of it: it has the new mark. */
+/* Taken before, and nobody heard of it: it has the new mark. All of it is done again: nobody knows how far that came. */
 static int take(const struct decoded *d, struct relay_reply *r, struct error *e)
 {
 	CLEANUP_FREE char *key = relay_find_marked(d->dir, d->a.mark ? d->a.mark : "", e);
 	CLEANUP_FREE char *path = NULL;
 
-	if (!key) {
-		path = find_base(d, d->a.base, &key, e);
-		if (!path || drop(path, e) == -1 || relay_mark_volume(d->a.sr, key, d->a.mark, e) == -1)
-			return -1;
-	} else {
-		path = relay_image_of(d->dir, key, e);
-	}
+	if (!key && e->err)
+		return -1;
+	path = key ? relay_image_of(d->dir, key, e) : find_base(d, d->a.base, &key, e);
+	if (!path || drop(path, e) == -1 || relay_mark_volume(d->a.sr, key, d->a.mark, e) == -1)
+		return -1;
 	r->ok = path ? relay_describe(path, e) : NULL;
 	return r->ok ? 0 : -1;
 }

@@ -256,21 +256,6 @@ static int ask_status(const struct process *p, struct status *s, struct error *e
 	return e->err == ESRCH ? read_owner(p->path, s, e) : -1;
 }
 
-bool relay_is_untaken(const char *path, struct error *e)
-{
-	struct process p;
-	struct status s;
-	bool is_untaken;
-
-	if (process_by_path(&p, path, e) == -1 || ask_status(&p, &s, e) == -1)
-		return false;
-	is_untaken = s.owner.state && strcmp(s.owner.state, "eligible") == 0;
-	jsonspec_clear(&status_spec, &s);
-	if (!is_untaken)
-		error_set(e, EPERM, "a guest was started there meanwhile");
-	return is_untaken;
-}
-
 struct volume_answer {
 	char *sr, *key, *name, *description, *uri, *path, *id, *format, *owner, *operation;
 	int64_t size_bytes, allocated_bytes;

@@ -17,8 +17,6 @@ int relay_sr_find(const char *args, struct relay_reply *r, struct error *e);
 int relay_volume_find(const char *args, struct relay_reply *r, struct error *e);
 /* What volume.find answers, of the image at path. NULL + e. */
 char *relay_describe(const char *path, struct error *e);
-/* Of the image at path: it was handed over whole, and no guest has had it since. False + e. */
-bool relay_is_untaken(const char *path, struct error *e);
 /* "nfs-ng" of a directory that is mounted so; "filebased" where nothing is known of it. */
 const char *relay_sr_type(const char *dir);
 
@@ -43,6 +41,15 @@ char *relay_find_marked(const char *dir, const char *mark, struct error *e);
 /* It is, from now on, and kept for nobody. */
 int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e);
 char *relay_image_of(const char *dir, const char *key, struct error *e);
+
+/* relay-owner.c: what the record of the image at path allows. False, NULL: e says why not. */
+#define RELAY_KEY_GIFT "sxm_gift" /* of the source that was kept: relay_gift_of() when it was */
+bool relay_is_untaken(const char *path, struct error *e);     /* it was handed over whole, and no guest has had it since */
+bool relay_is_handed_over(const char *path, struct error *e); /* it was handed over whole */
+bool relay_may_undo(const char *path, struct error *e);       /* it never was */
+char *relay_gift_of(const char *path, struct error *e);       /* to whom it was given: "EPOCH MIRROR", heap */
+/* It is still given as it was when it was kept. */
+bool relay_is_still_given(const char *dir, const char *key, struct error *e);
 
 /* relay-base.c: the way back */
 int relay_volume_track(const char *args, struct relay_reply *r, struct error *e);

@@ -8,6 +8,8 @@
  *      keep   a name that says where it went, and keys that say whose it is and until when
  *      release   destroys what was kept with that mark, and nothing else
  *
+ * Each looks first at the volume's record (relay-owner): the mark alone does not say who has the data.
+ *
  * All of it by the verbs of the plugins, in this process.
  */
 #include <errno.h>
@@ -231,6 +233,17 @@ static char *image_of_key(const struct args *a, const char *key, struct error *e
 	return path;
 }
 
+static char *image_of_volume(const struct args *a, const char *key, struct error *e)
+{
+	CLEANUP_FREE char *dir = uri_path(a->sr, "file", e);
+
+	if (dir && key && meta_is_key(key))
+		return relay_image_of(dir, key, e);
+	if (dir)
+		error_set(e, EINVAL, "%.80s is no key of a volume", key ? key : "");
+	return NULL;
+}
+
 static int make(const struct args *a, struct relay_reply *r, struct error *e)
 {
 	CLEANUP_FREE char *found = find_marked(a, e);
@@ -258,7 +271,10 @@ static int name(const struct args *a, struct error *e)
 	char k[] = KEY_MARK;
 	const struct volume_call which = { .sr = a->sr, .key = a->key };
 	struct volume_call c = which;
+	CLEANUP_FREE char *path = image_of_volume(a, a->key, e);
 
+	if (!path || !relay_is_handed_over(path, e))
+		return -1;
 	c.k = k;
 	c.v = a->mark;
 	if (do_volume("Volume.set", c, e) == -1)
@@ -284,9 +300,12 @@ int relay_volume_name(const char *args, struct relay_reply *r, struct error *e)
 static int undo(const struct args *a, struct error *e)
 {
 	CLEANUP_FREE char *key = find_marked(a, e);
+	CLEANUP_FREE char *path = key ? image_of_volume(a, key, e) : NULL;
 
 	if (!key)
 		return e->err ? -1 : 0;
+	if (!path || !relay_may_undo(path, e))
+		return -1;
 	return do_volume("Volume.destroy", (struct volume_call) { .sr = a->sr, .key = key }, e);
 }
 
@@ -301,10 +320,18 @@ int relay_volume_undo(const char *args, struct relay_reply *r, struct error *e)
 
 static int keep(const struct args *a, struct error *e)
 {
-	char k_mark[] = KEY_MARK, k_until[] = KEY_UNTIL, until[24];
+	char k_gift[] = RELAY_KEY_GIFT, k_mark[] = KEY_MARK, k_until[] = KEY_UNTIL, until[24];
 	const struct volume_call which = { .sr = a->sr, .key = a->key };
 	struct volume_call c = which;
+	CLEANUP_FREE char *path = image_of_volume(a, a->key, e);
+	CLEANUP_FREE char *gift = path ? relay_gift_of(path, e) : NULL;
 
+	if (!gift)
+		return -1;
+	c.k = k_gift;
+	c.v = gift;
+	if (do_volume("Volume.set", c, e) == -1)
+		return -1;
 	snprintf(until, sizeof(until), "%" PRId64, a->until_s);
 	c.k = k_mark;
 	c.v = a->mark;
@@ -331,7 +358,10 @@ static int release(const struct args *a, struct error *e)
 	struct meta_volume m;
 	const char *mark;
 	bool is_kept;
+	CLEANUP_FREE char *dir = uri_path(a->sr, "file", e);
 
+	if (!dir)
+		return -1;
 	if (read_volume(a, &m, e) == -1)
 		return e->err == ENOENT ? 0 : -1;
 	mark = jsonspec_map_get(&m.keys, KEY_MARK);
@@ -339,6 +369,8 @@ static int release(const struct args *a, struct error *e)
 	meta_volume_clear(&m);
 	if (!is_kept)
 		return error_set(e, EPERM, "volume %s was not kept by move %s", a->key, a->mark);
+	if (!relay_is_still_given(dir, a->key, e))
+		return -1;
 	return do_volume("Volume.destroy", (struct volume_call) { .sr = a->sr, .key = a->key }, e);
 }
 
@@ -389,13 +421,14 @@ int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e)
 {
 	CLEANUP_FREE char *description = describe_mark(mark);
 	const struct relay_mark until = { .sr = sr, .key = key, .k = KEY_UNTIL }, moved = { .sr = sr, .key = key, .k = KEY_MARK };
+	const struct relay_mark gift = { .sr = sr, .key = key, .k = RELAY_KEY_GIFT };
 
 	if (!description)
 		return error_set(e, ENOMEM, "out of memory");
 	if (do_volume("Volume.set_description", (struct volume_call) { .sr = sr, .key = key, .new_description = description },
 		      e) == -1)
 		return -1;
-	return relay_set_key(&until, e) == 0 ? relay_set_key(&moved, e) : -1;
+	return relay_set_key(&until, e) == 0 && relay_set_key(&gift, e) == 0 ? relay_set_key(&moved, e) : -1;
 }
 
 char *relay_image_of(const char *dir, const char *key, struct error *e)

@@ -236,9 +236,7 @@ static void run_keeper(struct carrier *carrier, int fd)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	if (k.disk)
-		keep(&k);
-	for (size_t i = 0; i < k.disks; i++)
-		unlink(k.disk[i].socket);
+		keep(&k); /* its sockets stay: where it was slow to end, another keeper may have bound these names */
 	for (size_t i = 0; i < k.children; i++)
 		kill(k.child[i], SIGTERM);
 	carrier_free(carrier);

@@ -259,6 +259,41 @@ def write_some(b, uri, *commands):
                    check=True, stdout=subprocess.DEVNULL)
 
 
+def a_source_that_was_taken_by_force_is_no_kept_one(a, b):
+    """The far host is lost after the move, and the guest is started from the source again."""
+    m = filled(a, b, 8 * MiB)
+    d = m.disks[0]
+    m.run(m.new("--no-verify", "--quiet"))
+    subprocess.run([SXM, "epoch", "take", "--force", d.uri], env=a.env, check=True)
+    out = m.run(m.command("--release", m.id()), expect=1)
+    assert d.key in a.keys() and "not given away" in out, out
+    far = m.record()["disks"][0]["far_uri"]
+    for verb in ("attach", "activate", "deactivate", "detach"):
+        b.call(f"Datapath.{verb}", uri=far, domain="5")
+    m.end()
+
+
+def what_was_handed_over_otherwise_is_not_undone(a, b):
+    """The guest is shut down while its move waits for its moment: that hands the disk over; then somebody gives the move up."""
+    m = Move(a, b, size=8 * MiB)
+    d = m.disks[0]
+    p = subprocess.Popen(m.new("--switchover", "manual"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until_true("it is in sync", lambda: os.path.exists(os.path.join(a.dir, "state/journeys")) and m.record()["step"] == "verified", 30)
+    d.process.terminate()
+    d.process.wait()
+    d.process = None
+    d.deactivate()
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=60)
+    assert a.owner(d.key) == "given", a.owner(d.key)
+    out = subprocess.run(m.command("--abort", m.id()), env=a.env, capture_output=True, text=True)
+    far, = m.far_keys()
+    assert out.returncode and b.owner(far) == "eligible", (out, b.owner(far))
+    m.verify(b, m.record()["disks"][0]["far_uri"], d)
+    out = subprocess.run(m.command("--abort", m.id()), env=a.env, capture_output=True, text=True)
+    assert out.returncode and "is not removed" in out.stderr and far in b.keys(), out
+
+
 def the_way_back_knows_of_no_write_before_its_log(a, b):
     """The move is killed when the disk is handed over; a person starts the guest, and goes on with the move later."""
     m = filled(a, b, 8 * MiB)
@@ -405,12 +440,14 @@ def main():
     case(several_go_as_one)
     case(the_way_back_sends_what_changed)
     case(the_way_back_knows_of_no_write_before_its_log)
+    case(a_source_that_was_taken_by_force_is_no_kept_one)
     case(the_rate_is_bounded_and_may_change)
     case(over_ssh, "ssh")
     if times(4) > 1 and not is_sanitized():  # libssh2 1.10 copies a part of its own list of methods over itself
         case(over_ssh, "ssh2")
     case(interrupted)
     case(hooks)
+    case(what_was_handed_over_otherwise_is_not_undone)
     for place in STEPS[:: 1 if os.environ.get("SXM_LONG") else 3]:
         case(killed_and_resumed, place)
         case(killed_and_aborted, place)

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * relay-owner - whose a volume is, as its record says, and what a move may therefore do with it
+ *
+ *      source, kept       given                     by the mirror and in the epoch that are noted when it is kept: its gift
+ *      far, undone        receiving, incomplete,    or owned and never written to: nobody was ever handed it
+ *                         released
+ *      far, named         eligible, owned           it was handed over whole
+ *      far, tracked       eligible                  ... and no guest has had it yet
+ *
+ * Names and marks say which volume is meant. Only the record says whether it is the one with the data: a person may have taken
+ * the source by force, or started the guest by hand, at any moment. So before anything is destroyed, kept or written over it is
+ * read.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "base/proc.h"
+#include "cmd/relay-verbs.h"
+#include "plugins/image.h"
+#include "plugins/process.h"
+
+#define STATUS_WAIT_MS 10000u
+#define OWNER_MAX_BYTES 4096u
+
+struct owner {
+	char *state, *epoch, *mirror;
+	bool written;
+};
+#define OWNER(member, kind) { #member, kind, offsetof(struct owner, member), .is_optional = true }
+static const struct jsonspec_field owner_fields[] = {
+	OWNER(state, JS_STRING), OWNER(epoch, JS_STRING), OWNER(mirror, JS_STRING), OWNER(written, JS_BOOL), { NULL },
+};
+static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
+
+struct status {
+	struct owner owner;
+};
+static const struct jsonspec_field status_fields[] = {
+	{ "owner", JS_RECORD, offsetof(struct status, owner), .sub = &owner_spec }, { NULL },
+};
+static const struct jsonspec status_spec = { "status", sizeof(struct status), status_fields };
+
+/* Without a process: what the file beside the image says. None: it was never mirrored. */
+static int read_file(const char *path, struct owner *o, struct error *e)
+{
+	CLEANUP_FREE char *file = NULL;
+	CLEANUP_FREE char *text = NULL;
+	size_t bytes;
+
+	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0) {
+		file = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	text = proc_read_own_file(file, OWNER_MAX_BYTES, &bytes, e);
+	if (text)
+		return jsonspec_decode(&owner_spec, text, bytes, o, e);
+	return e->err == ENOENT ? 0 : -1;
+}
+
+static int read_owner(const char *path, struct owner *o, struct error *e)
+{
+	CLEANUP_FREE char *ok = NULL;
+	struct status s = { 0 };
+	struct process p;
+
+	*o = (struct owner) { 0 };
+	if (process_by_path(&p, path, e) == -1)
+		return -1;
+	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, e);
+	if (!ok)
+		return e->err == ESRCH ? read_file(path, o, e) : -1;
+	if (jsonspec_decode(&status_spec, ok, strlen(ok), &s, e) == -1)
+		return -1;
+	*o = s.owner;
+	return 0;
+}
+
+/* "" is owned: it never was anything else. */
+static bool is_in(const struct owner *o, const char *state)
+{
+	return strcmp(o->state && *o->state ? o->state : "owned", state) == 0;
+}
+
+bool relay_is_untaken(const char *path, struct error *e)
+{
+	struct owner o;
+	bool is_untaken;
+
+	if (read_owner(path, &o, e) == -1)
+		return false;
+	is_untaken = is_in(&o, "eligible");
+	jsonspec_clear(&owner_spec, &o);
+	if (!is_untaken)
+		error_set(e, EPERM, "a guest was started there meanwhile");
+	return is_untaken;
+}
+
+bool relay_is_handed_over(const char *path, struct error *e)
+{
+	struct owner o;
+	bool is_whole;
+
+	if (read_owner(path, &o, e) == -1)
+		return false;
+	is_whole = is_in(&o, "eligible") || is_in(&o, "owned");
+	if (!is_whole)
+		error_set(e, EPERM, "%s was not handed over, or it was given back (it is %s): its guest runs from the source",
+			  path, o.state);
+	jsonspec_clear(&owner_spec, &o);
+	return is_whole;
+}
+
+bool relay_may_undo(const char *path, struct error *e)
+{
+	struct owner o;
+	bool may;
+
+	if (read_owner(path, &o, e) == -1)
+		return false;
+	may = is_in(&o, "receiving") || is_in(&o, "incomplete") || is_in(&o, "released") ||
+	      (is_in(&o, "owned") && !o.written);
+	if (!may)
+		error_set(e, EPERM, "%s was handed over (it is %s): it may be the only one that is whole, and is not removed",
+			  path, o.state ? o.state : "owned");
+	jsonspec_clear(&owner_spec, &o);
+	return may;
+}
+
+char *relay_gift_of(const char *path, struct error *e)
+{
+	char *gift = NULL;
+	struct owner o;
+
+	if (read_owner(path, &o, e) == -1)
+		return NULL;
+	if (!is_in(&o, "given") || !o.epoch || !o.mirror)
+		error_set(e, EPERM, "%s is not given away (it is %s): its guest may run from here", path,
+			  o.state && *o.state ? o.state : "owned");
+	else if (asprintf(&gift, "%s %s", o.epoch, o.mirror) < 0)
+		error_set(e, (gift = NULL, ENOMEM), "out of memory");
+	jsonspec_clear(&owner_spec, &o);
+	return gift;
+}
+
+bool relay_is_still_given(const char *dir, const char *key, struct error *e)
+{
+	CLEANUP_FREE char *path = relay_image_of(dir, key, e);
+	CLEANUP_FREE char *gift = path ? relay_gift_of(path, e) : NULL;
+
+	if (!gift)
+		return false;
+	if (relay_has_key(dir, key, RELAY_KEY_GIFT, gift))
+		return true;
+	error_set(e, EPERM, "volume %s was given away by another move since it was kept", key);
+	return false;
+}
