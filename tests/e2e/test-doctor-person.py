@@ -228,7 +228,7 @@ def test_every_kind_is_planted():
     kinds = {k for line in manual.splitlines() if line.startswith("=item") for k in re.findall("C<([a-z-]+)>", line)}
     told = read(*(f"{top}/plugins/doctor{part}.c" for part in ("-host", "-process", "-volume", "")))
     assert {k for text in re.findall(r"\.kind = ([^,]*)", told) for k in re.findall('"([a-z-]+)"', text)} <= kinds
-    tests = read(*(f"{here}/test-doctor{part}.py" for part in ("", "-person")))
+    tests = read(*(f"{here}/test-{name}.py" for name in ("copy", "doctor", "doctor-person")))
     for kind in kinds:
         assert f'"{kind}"' in told and f'"{kind}"' in tests, kind
 

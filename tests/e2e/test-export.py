@@ -56,6 +56,7 @@ def same(disk, far):
 def start_logging(disk):
     """Its process anew, with a log to look at."""
     disk.deactivate()
+    until_true("its process ends", lambda: not host.processes())
     host.env["SXM_LOG"] = "stderr"
     done = host.run("datapath/sxm/Datapath.attach", json.dumps({"uri": disk.uri, "domain": disk.domain, "dbg": ""}))
     assert done.returncode == 0, done

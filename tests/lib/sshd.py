@@ -190,6 +190,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, and inherited so, where all tests run in the background
                 for fd, file in ((0, stdin), (1, stdout)):
                     if file is not None:
                         os.dup2(file, fd)
