@@ -32,7 +32,6 @@
 #define XFS_MAGIC 0x58465342
 #define EXT4_MAGIC 0xef53
 #define STATUS_WAIT_MS 10000u
-#define OWNER_MAX_BYTES 4096u
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
 
 /* --- SRs */
@@ -226,34 +225,16 @@ static const struct jsonspec_field status_fields[] = {
 };
 static const struct jsonspec status_spec = { "status", sizeof(struct status), status_fields };
 
-/* Without a process: what the file beside the image says. */
-static int read_owner(const char *path, struct status *s, struct error *e)
-{
-	CLEANUP_FREE char *file = NULL;
-	CLEANUP_FREE char *text = NULL;
-	size_t bytes;
-
-	*s = (struct status) { 0 };
-	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0) {
-		file = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	text = proc_read_own_file(file, OWNER_MAX_BYTES, &bytes, e);
-	if (text)
-		return jsonspec_decode(&owner_spec, text, bytes, &s->owner, e);
-	if (e->err != ENOENT)
-		return -1;
-	s->owner.state = strdup("owned");
-	return s->owner.state ? 0 : error_set(e, ENOMEM, "out of memory");
-}
-
 static int ask_status(const struct process *p, struct status *s, struct error *e)
 {
 	CLEANUP_FREE char *ok = process_call(p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, e);
 
 	if (ok)
 		return jsonspec_decode(&status_spec, ok, strlen(ok), s, e);
-	return e->err == ESRCH ? read_owner(p->path, s, e) : -1;
+	if (e->err != ESRCH)
+		return -1;
+	*s = (struct status) { .owner.state = relay_state_on_record(p->path, e) };
+	return s->owner.state ? 0 : -1;
 }
 
 struct volume_answer {

@@ -80,10 +80,29 @@ static int read_owner(const char *path, struct owner *o, struct error *e)
 	return 0;
 }
 
-/* "" is owned: it never was anything else. */
+/* None on record is owned: it never was anything else. */
+static const char *state_of(const struct owner *o)
+{
+	return o->state && *o->state ? o->state : "owned";
+}
+
 static bool is_in(const struct owner *o, const char *state)
 {
-	return strcmp(o->state && *o->state ? o->state : "owned", state) == 0;
+	return strcmp(state_of(o), state) == 0;
+}
+
+char *relay_state_on_record(const char *path, struct error *e)
+{
+	struct owner o = { 0 };
+	char *state;
+
+	if (read_file(path, &o, e) == -1)
+		return NULL;
+	state = strdup(state_of(&o));
+	jsonspec_clear(&owner_spec, &o);
+	if (!state)
+		error_set(e, ENOMEM, "out of memory");
+	return state;
 }
 
 bool relay_is_untaken(const char *path, struct error *e)
@@ -110,7 +129,7 @@ bool relay_is_handed_over(const char *path, struct error *e)
 	is_whole = is_in(&o, "eligible") || is_in(&o, "owned");
 	if (!is_whole)
 		error_set(e, EPERM, "%s was not handed over, or it was given back (it is %s): its guest runs from the source",
-			  path, o.state);
+			  path, state_of(&o));
 	jsonspec_clear(&owner_spec, &o);
 	return is_whole;
 }
@@ -126,7 +145,7 @@ bool relay_may_undo(const char *path, struct error *e)
 	      (is_in(&o, "owned") && !o.written);
 	if (!may)
 		error_set(e, EPERM, "%s was handed over (it is %s): it may be the only one that is whole, and is not removed",
-			  path, o.state ? o.state : "owned");
+			  path, state_of(&o));
 	jsonspec_clear(&owner_spec, &o);
 	return may;
 }
@@ -139,8 +158,7 @@ char *relay_gift_of(const char *path, struct error *e)
 	if (read_owner(path, &o, e) == -1)
 		return NULL;
 	if (!is_in(&o, "given") || !o.epoch || !o.mirror)
-		error_set(e, EPERM, "%s is not given away (it is %s): its guest may run from here", path,
-			  o.state && *o.state ? o.state : "owned");
+		error_set(e, EPERM, "%s is not given away (it is %s): its guest may run from here", path, state_of(&o));
 	else if (asprintf(&gift, "%s %s", o.epoch, o.mirror) < 0)
 		error_set(e, (gift = NULL, ENOMEM), "out of memory");
 	jsonspec_clear(&owner_spec, &o);

@@ -47,6 +47,7 @@ char *relay_image_of(const char *dir, const char *key, struct error *e);
 bool relay_is_untaken(const char *path, struct error *e);     /* it was handed over whole, and no guest has had it since */
 bool relay_is_handed_over(const char *path, struct error *e); /* it was handed over whole */
 bool relay_may_undo(const char *path, struct error *e);       /* it never was */
+char *relay_state_on_record(const char *path, struct error *e); /* of an image that no process has; heap */
 char *relay_gift_of(const char *path, struct error *e);       /* to whom it was given: "EPOCH MIRROR", heap */
 /* It is still given as it was when it was kept. */
 bool relay_is_still_given(const char *dir, const char *key, struct error *e);
