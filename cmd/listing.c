@@ -17,8 +17,8 @@
 #include "base/host-id.h"
 #include "base/lease.h"
 #include "cmd/live.h"
-#include "plugins/child.h"
 #include "plugins/image.h"
+#include "plugins/bounded.h"
 #include "plugins/meta.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
@@ -236,17 +236,6 @@ static int look_at_volumes(struct listing *l, const struct jsonspec_list *keys)
 	return 0;
 }
 
-/* In a child: its server may not answer. */
-static int look_at_sr(void *arg, int fd UNUSED, struct error *e)
-{
-	struct jsonspec_list keys;
-	struct meta_sr m;
-
-	if (meta_sr_read(arg, &m, e) == -1 && e->err != EBADMSG)
-		return -1;
-	return meta_list(arg, &keys, e);
-}
-
 static int say_trouble(struct listing *l, const struct error *e)
 {
 	l->trouble = strdup(e->text);
@@ -263,7 +252,7 @@ int listing_look(const char *dir, struct listing *l)
 	*l = (struct listing) { .dir = strdup(dir) };
 	if (!l->dir)
 		return -1;
-	if (child_call(look_at_sr, l->dir, LOOK_MS, 1, NULL, &e) == -1)
+	if (bounded_look_at_sr(l->dir, LOOK_MS, &e) == -1)
 		return say_trouble(l, &e);
 	if (meta_sr_read(dir, &m, &e) == 0) {
 		*l = (struct listing) { .dir = l->dir, .uuid = take_ptr(&m.uuid), .name = take_ptr(&m.name),

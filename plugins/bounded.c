@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/proc.h"
 #include "plugins/child.h"
+#include "plugins/meta.h"
 #include "plugins/mount.h"
 #include "plugins/sr.h"
 #include "plugins/uri.h"
@@ -89,4 +90,20 @@ int bounded_look(const char *uri, const char *scheme, struct failure *f)
 	CLEANUP_FREE char *dir = path ? mount_above(path) : NULL;
 
 	return dir ? look(dir, f) : 0;
+}
+
+/* In the child. */
+static int look_at_sr(void *arg, int fd UNUSED, struct error *e)
+{
+	struct jsonspec_list keys;
+	struct meta_sr m;
+
+	if (meta_sr_read(arg, &m, e) == -1 && e->err != EBADMSG)
+		return -1;
+	return meta_list(arg, &keys, e);
+}
+
+int bounded_look_at_sr(const char *dir, unsigned wait_ms, struct error *e)
+{
+	return child_call(look_at_sr, (void *)(uintptr_t)dir, wait_ms, 1, NULL, e);
 }

@@ -17,4 +17,8 @@ int bounded_call(smapi_fn *fn, struct smapi_call *call, unsigned wait_ms, char *
  * came. */
 int bounded_look(const char *uri, const char *scheme, struct failure *f);
 
+/* Can the records of the SR in dir be read? Asked in a child, as its server may not answer. -1 + e: ETIMEDOUT after wait_ms, or
+ * why not; that of the SR itself may be damaged. */
+int bounded_look_at_sr(const char *dir, unsigned wait_ms, struct error *e);
+
 #endif

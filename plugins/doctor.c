@@ -8,6 +8,8 @@
  * Processes come first: one that died is started again, and then answers for its disk itself, so the later rounds find nothing
  * there that is its own.  An SR whose server does not answer is left out, as a look at it would never end.
  */
+#include "plugins/bounded.h"
+#include "plugins/child.h"
 #include "plugins/doctor.h"
 
 #include <errno.h>
@@ -21,7 +23,6 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
-#include "plugins/child.h"
 #include "plugins/doctor-private.h"
 #include "plugins/image.h"
 #include "plugins/mount.h"
@@ -260,17 +261,6 @@ static int add_volume(struct doctor_view *v, const char *dir, const char *key)
 	return 0;
 }
 
-/* In a child: its server may not answer. */
-static int look_at_sr(void *arg, int fd UNUSED, struct error *e)
-{
-	struct jsonspec_list keys;
-	struct meta_sr m;
-
-	if (meta_sr_read(arg, &m, e) == -1 && e->err != EBADMSG)
-		return -1;
-	return meta_list(arg, &keys, e);
-}
-
 /* Told by its mark (doctor-host.c), with what is to be done. */
 static bool is_unmounted(const char *dir)
 {
@@ -304,7 +294,7 @@ static int add_sr(struct doctor_view *v, const char *dir)
 	struct error e = { 0 };
 	int r = 0;
 
-	if (child_call(look_at_sr, (void *)(uintptr_t)dir, LOOK_MS, 1, NULL, &e) == -1) {
+	if (bounded_look_at_sr(dir, LOOK_MS, &e) == -1) {
 		say_sr(v->d, dir, &e);
 		return 0;
 	}
