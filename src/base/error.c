@@ -33,7 +33,8 @@ static const struct {
 	{ EINPROGRESS, "EINPROGRESS" }, { ESTALE, "ESTALE" },   { EDQUOT, "EDQUOT" },
 	{ ECANCELED, "ECANCELED" }, { ENOLINK, "ENOLINK" },     { ENOTSOCK, "ENOTSOCK" },
 	{ EREMOTE, "EREMOTE" },     { EKEYREJECTED, "EKEYREJECTED" }, { ENOEXEC, "ENOEXEC" },
-	{ ELOOP, "ELOOP" },         { ENXIO, "ENXIO" },
+	{ ELOOP, "ELOOP" },         { ENXIO, "ENXIO" },         { ESRCH, "ESRCH" },
+	{ ENODATA, "ENODATA" },     { EPROTONOSUPPORT, "EPROTONOSUPPORT" },
 };
 
 /* A sentence is one line, whatever its parts were. */

@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -102,6 +104,34 @@ static void names_and_numbers_are_each_others_reverse(void **state)
 	assert_int_equal(error_number(""), EIO);
 }
 
+/* Nothing but EIO is said for a number without a name: a promise in a PROTOCOL would be broken in silence. */
+static void what_a_protocol_promises_has_a_name(void **state UNUSED)
+{
+	static const char *const files[] = { "src/PROTOCOL.control", "migrate/PROTOCOL.relay" };
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+	static char text[1 << 20], path[4096];
+
+	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "%s/%s", getenv("SXM_SRCDIR"), files[i]);
+		f = fopen(path, "r");
+		assert_non_null(f);
+		text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+		fclose(f);
+		for (char *word = text; (word += strcspn(word, letters), *word);) {
+			size_t bytes = strspn(word, letters);
+			char after = word[bytes];
+
+			word[bytes] = '\0';
+			if (*word == 'E' && bytes > 3 && strcmp(word, "EPOCH") != 0 && strcmp(word, "ENDED") != 0)
+				assert_string_equal(error_name(error_number(word)), word);
+			word[bytes] = after;
+			word += bytes;
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -112,6 +142,7 @@ int main(void)
 		cmocka_unit_test(what_does_not_fit_is_cut),
 		cmocka_unit_test(nobody_needs_to_listen),
 		cmocka_unit_test(names_and_numbers_are_each_others_reverse),
+		cmocka_unit_test(what_a_protocol_promises_has_a_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
