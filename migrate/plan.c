@@ -16,10 +16,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/printable.h"
 #include "base/size.h"
 
 #define SECTOR_BYTES 512
 #define RECORDS_MS 20 /* durable records and the sync of the last writes, at a switchover */
+#define TEXT_MAX_BYTES 480u /* of one sentence */
 #define MARGIN_BYTES (INT64_C(16) << 20)
 
 #define USER(member, kind) { #member, kind, offsetof(struct plan_user, member) }
@@ -79,11 +81,16 @@ struct making {
 	bool is_short; /* of memory */
 };
 
+/* The other host's names are among its words, and it is read on a terminal: one line, of a length to be read. */
 static char *format(const char *fmt, va_list args)
 {
 	char *text;
 
-	return vasprintf(&text, fmt, args) < 0 ? NULL : text;
+	if (vasprintf(&text, fmt, args) < 0)
+		return NULL;
+	text[strnlen(text, TEXT_MAX_BYTES)] = '\0';
+	printable_make(text, ' ');
+	return text;
 }
 
 static void add(struct making *m, struct jsonspec_list *to, char *text)

@@ -59,6 +59,27 @@ static struct world good(void)
 	};
 }
 
+static void what_others_are_called_is_made_fit_for_a_terminal(void **state UNUSED)
+{
+	static char name[100000];
+	struct world w = good();
+
+	memset(name, 'x', sizeof(name) - 1);
+	memcpy(name, "\033]0;a\n\302\233", 9);
+	w.in.there.version = name;
+	w.sr.health = name;
+	make(&w);
+	assert_true(w.plan.warnings.count + w.plan.refusals.count >= 1);
+	for (size_t i = 0; i < w.plan.warnings.count + w.plan.refusals.count; i++) {
+		const char *said = i < w.plan.warnings.count ? w.plan.warnings.item[i] :
+							       w.plan.refusals.item[i - w.plan.warnings.count];
+
+		assert_true(strlen(said) <= 480);
+		assert_null(strpbrk(said, "\033\n\302"));
+	}
+	plan_clear(&w.plan);
+}
+
 static void is_refused(struct world w, const char *word)
 {
 	make(&w);
@@ -155,6 +176,7 @@ int main(void)
 		cmocka_unit_test(a_move_says_its_steps_and_how_long_they_take), cmocka_unit_test(a_limit_makes_it_longer),
 		cmocka_unit_test(each_reason_has_its_sentence), cmocka_unit_test(all_reasons_are_said_at_once),
 		cmocka_unit_test(what_may_not_fit_later_is_a_warning), cmocka_unit_test(what_failed_before_is_none),
+		cmocka_unit_test(what_others_are_called_is_made_fit_for_a_terminal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
