@@ -125,9 +125,10 @@ static char *remote_of(const struct journey *j, size_t i)
 {
 	CLEANUP_FREE char *path = socket_path(j, i);
 	CLEANUP_FREE char *escaped = path ? escape(path) : NULL;
+	CLEANUP_FREE char *name = escape(journey_disk(j, i)->far_id); /* the far host's word: it names no other socket */
 	char *uri;
 
-	return !escaped || asprintf(&uri, "nbd+unix:///%s?socket=%s", journey_disk(j, i)->far_id, escaped) < 0 ? NULL : uri;
+	return !escaped || !name || asprintf(&uri, "nbd+unix:///%s?socket=%s", name, escaped) < 0 ? NULL : uri;
 }
 
 struct started {
