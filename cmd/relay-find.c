@@ -342,13 +342,17 @@ char *relay_describe(const char *path, struct error *e)
 	CLEANUP_FREE char *dir = NULL;
 	struct types_volume v;
 	char *text;
+	int r;
 
 	split_path(path, &dir, key);
 	if (!dir) {
 		error_set(e, ENOMEM, "out of memory");
 		return NULL;
 	}
-	if (!*key || volume_describe(dir, key, &v, e) != 0)
+	r = *key ? volume_describe(dir, key, &v, e) : 1;
+	if (r == -1)
+		return NULL;
+	if (r == 1)
 		return describe_bare(path, e);
 	text = describe_volume(dir, key, path, &v, e);
 	jsonspec_clear(&types_volume, &v);
