@@ -145,16 +145,30 @@ void ssh2_link_flush(struct ssh2_link *l)
 	}
 }
 
-/* fd is another one where libssh2 speaks with the agent; it waits for that. */
+/* Another descriptor than ours is the agent's: libssh2 waits for that, and that may wait for a person. Not for ever. */
+static ssize_t agent_io(const struct ssh2_link *l, libssh2_socket_t fd, void *to, const void *from, size_t bytes)
+{
+	struct pollfd p = { .fd = fd, .events = from ? POLLOUT : POLLIN };
+	uint64_t end_ns = ssh2_now_ns() + l->way->agent_ms * NS_PER_MS, now;
+	ssize_t n = -1;
+
+	for (errno = EAGAIN; n == -1 && (errno == EAGAIN || errno == EINTR);) {
+		now = ssh2_now_ns();
+		if (now >= end_ns)
+			return -ETIMEDOUT;
+		if (poll(&p, 1, (int)((end_ns - now) / NS_PER_MS) + 1) > 0)
+			n = from ? send(fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) : recv(fd, to, bytes, MSG_DONTWAIT);
+	}
+	return n >= 0 ? n : -errno;
+}
+
 static ssize_t on_send(libssh2_socket_t fd, const void *data, size_t bytes, int flags UNUSED, void **abstract)
 {
 	struct ssh2_link *l = *abstract;
 	ssize_t n = 0;
 
-	if (fd != l->fd) {
-		n = send(fd, data, bytes, MSG_NOSIGNAL);
-		return n >= 0 ? n : -errno;
-	}
+	if (fd != l->fd)
+		return agent_io(l, fd, NULL, data, bytes);
 	if (!l->is_buffered)
 		return send_now(l, data, bytes);
 	if (!ssh2_link_pending(l))
@@ -171,10 +185,8 @@ static ssize_t on_receive(libssh2_socket_t fd, void *buffer, size_t bytes, int f
 	struct ssh2_link *l = *abstract;
 	ssize_t n;
 
-	if (fd != l->fd) {
-		n = recv(fd, buffer, bytes, 0);
-		return n >= 0 ? n : -errno;
-	}
+	if (fd != l->fd)
+		return agent_io(l, fd, buffer, NULL, bytes);
 	if (l->is_buffered && !l->can_receive)
 		return -EAGAIN;
 	do {

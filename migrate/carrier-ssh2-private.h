@@ -64,7 +64,7 @@ struct ssh2_way {
 	uint8_t *key;         /* owned: the host's, once it is accepted */
 	size_t key_bytes;
 	bool may_ask;         /* only in the first connection */
-	unsigned connect_ms, dead_ms;
+	unsigned connect_ms, dead_ms, agent_ms;
 };
 
 /* --- a link */

@@ -28,6 +28,7 @@
 
 #define CONNECT_DEFAULT_S 15u
 #define DEAD_MS 20000u
+#define AGENT_MS 30000u /* it may ask a person */
 #define JUMPS_MAX 8u
 
 struct ssh2_carrier {
@@ -77,6 +78,7 @@ static int fill_way(struct ssh2_way *w, const struct carrier_spec *spec, const c
 	w->may_ask = !spec->is_silent && carrier_tty_is_there();
 	w->connect_ms = (c->connect_timeout_s ? c->connect_timeout_s : CONNECT_DEFAULT_S) * 1000;
 	w->dead_ms = number_from("SXM_SSH_DEAD_MS", DEAD_MS);
+	w->agent_ms = number_from("SXM_SSH_AGENT_MS", AGENT_MS);
 	return 0;
 }
 

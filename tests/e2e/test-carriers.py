@@ -4,6 +4,7 @@
 asked on a terminal, whose host key it is, what is said when there is no sxm over there, and what happens when the network is cut."""
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,19 @@ def test_the_agents_keys_are_tried(kind, far):
         refused(kind, config, "EACCES")
     finally:
         subprocess.run(["kill", found["SSH_AGENT_PID"]], check=False)
+
+
+def test_an_agent_that_says_nothing_is_given_up(kind, far):
+    if kind != "ssh2":
+        return  # ssh's own affair
+    path = os.path.join(dir, "silent-agent")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        talk = Talk(kind, far.write_client_config(more="IdentitiesOnly no"), SSH_AUTH_SOCK=path, SXM_SSH_AGENT_MS="200")
+        assert talk.is_ready and talk.ask(f"say {talk.open()} key") == "key", talk.end()
+        talk.end()
+        silent.accept()[0].close()  # it was asked
 
 
 def test_an_unknown_host_without_a_terminal(kind, far):
