@@ -38,7 +38,7 @@ def until_true(what, condition, seconds=10):
         time.sleep(0.02)
 
 
-IS_BRIEF = os.environ.get("SXM_BRIEF") == "1"
+IS_BRIEF = os.environ.get("SXM_BRIEF", "") in ("1", "2")
 
 
 def times(n):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests on the stage share: one play, as a row of words."""
 import os
+import random
 import subprocess
 import sys
 import time
@@ -8,6 +9,11 @@ import time
 STAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sxm-stage")
 XFS = ["--sr-type", "xfs-ng", "--device-config", "device={device}"]
 RAW, QCOW2 = ["--format", "raw"], ["--format", "qcow2"]
+
+
+def some(rows):
+    """All of them; a third, others each time, where all have been played before (tests/README)."""
+    return rows[random.randrange(3)::3] if os.environ.get("SXM_BRIEF") == "2" else rows
 
 
 def play(words):

@@ -7,7 +7,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from rows import QCOW2, RAW, play  # noqa: E402
+from rows import QCOW2, RAW, play, some  # noqa: E402
 
 QUICK = ["f1", "f1-lost", "f2-refused", "f3", "f5", "f5-lost", "f6", "f8", "f9", "f10", "f12", "f14", "f14-late", "late-proxy", "migrate-halted"]
 SLOW = ["f2", "f4", "f7", "f11", "f13", "w10"]  # a lost link is given 10 s
@@ -25,7 +25,7 @@ SHORT = [
 
 
 def main():
-    for words in SHORT:
+    for words in some(SHORT):
         play(["--set", "doctor=yes", *words])
     if os.environ.get("SXM_LONG"):
         for name, form, disks in itertools.product(QUICK + SLOW, (RAW, QCOW2), ("1", "3")):
