@@ -120,11 +120,13 @@ class Watch(threading.Thread):
         return self.worst
 
 
-def measure_nbdcopy(gold, room, scenario):
-    far = FarSide(room, os.path.getsize(gold), scenario.delay_ms)
+def measure_nbdcopy(gold, room, scenario, args):
+    far = FarSide(room, os.path.getsize(gold), scenario.delay_ms, disk_dir=args.far_dir)
     begin = time.monotonic()
     os.spawnlp(os.P_WAIT, "nbdcopy", "nbdcopy", "--destination-is-zero", "--flush", gold, far.uri)
-    return {"ready_s": round(time.monotonic() - begin, 2), **far.close()}
+    row = {"ready_s": round(time.monotonic() - begin, 2), **far.close()}
+    far.remove()
+    return row
 
 
 def measure_plain(engine, gold, room, scenario, args):
@@ -158,7 +160,7 @@ def far_side_alone(room, scenario, size):
 def measure_mirror(engine, gold, room, scenario, args):
     size, guest, watch = os.path.getsize(gold), None, None
     uri = engine.start(gold)
-    far = FarSide(room, size, scenario.delay_ms, scenario.threads, scenario.far_dir)
+    far = FarSide(room, size, scenario.delay_ms, scenario.threads, scenario.far_dir or args.far_dir)
     os.sync()
     try:
         if scenario.when == DURING:
@@ -203,7 +205,7 @@ def measure_mirror(engine, gold, room, scenario, args):
             guest.end()
         if watch:
             watch.end()
-        far.close()
+        far.remove()
 
 
 def is_for(name, engine):
@@ -228,7 +230,7 @@ def measure(name, kind, golds, args):
             return scenario.run(faults.Course(name, scenario, kind, ENGINES[kind], gold, room, args))
         engine = ENGINES[kind](room)
         if isinstance(engine, Nbdcopy):
-            return measure_nbdcopy(gold, room, scenario)
+            return measure_nbdcopy(gold, room, scenario, args)
         return (measure_plain if scenario.when == PLAIN else measure_mirror)(engine, gold, room, scenario, args)
     except (Exception, SystemExit) as e:  # pylint: disable=broad-except  one broken run must not lose the others
         return {"error": f"{type(e).__name__}: {e}"[:400]}
@@ -261,6 +263,8 @@ def parse():
     parser.add_argument("--limit", type=int, default=30, help="give a mirror up after so many seconds")
     parser.add_argument("--stop-s", type=int, default=60, help="how long the far side is stopped")
     parser.add_argument("--dir", default=os.environ.get("TMPDIR", "/var/tmp"))
+    parser.add_argument("--far-dir", default="", metavar="DIR",
+                        help="of the far side's disk (/dev/shm: not the medium that the guest's writes wait for)")
     parser.add_argument("--json", metavar="FILE", help="every run's figures")
     return parser.parse_args()
 

@@ -86,9 +86,13 @@ class FarSide:
                     found = re.match(r"(write|zero|trim): \d+ ops, [\d.]+ s, ([\d.]+) (\w+)", line)
                     if found:
                         figures[names[found[1]]] = round(float(found[2]) * UNITS[found[3]] / MIB, 1)
+        return figures
+
+    def remove(self):
+        """What else goes with the scenario's own room."""
+        self.close()
         if self.apart:
             shutil.rmtree(self.apart, ignore_errors=True)
-        return figures
 
 
 class Guest:
