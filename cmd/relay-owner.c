@@ -77,7 +77,10 @@ static int read_owner(const char *path, struct owner *o, struct error *e)
 	if (jsonspec_decode(&status_spec, ok, strlen(ok), &s, e) == -1)
 		return -1;
 	*o = s.owner;
-	return 0;
+	if (o->state && *o->state)
+		return 0;
+	jsonspec_clear(&owner_spec, o); /* it has not opened the disk yet, and knows nothing */
+	return read_file(path, o, e);
 }
 
 /* None on record is owned: it never was anything else. */
