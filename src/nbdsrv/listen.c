@@ -380,6 +380,17 @@ int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, struct 
 	return add_listener(s, take_fd(&fd), NULL, false, keys, e);
 }
 
+void nbdsrv_replace_keys(struct nbdsrv *s, const struct nbdsrv_keys *old, struct nbdsrv_keys *keys)
+{
+	struct listener *l;
+
+	SLIST_FOREACH(l, &s->listeners, link)
+		if (l->keys && l->keys == old) {
+			nbdsrv_keys_unref(l->keys);
+			l->keys = nbdsrv_keys_ref(keys);
+		}
+}
+
 void nbdsrv_shutdown(struct nbdsrv *s, void (*done)(void *arg), void *arg)
 {
 	struct conn *c, *next;

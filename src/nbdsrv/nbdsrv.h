@@ -51,6 +51,8 @@ int nbdsrv_listen_unix(struct nbdsrv *s, const char *path, struct error *e);
  * NBD_OPT_STARTTLS, and gets nothing before; NULL: plain. */
 int nbdsrv_listen_tcp(struct nbdsrv *s, const char *host, uint16_t port, struct nbdsrv_keys *keys, uint16_t *bound,
 		      struct error *e);
+/* Who comes to such a listener from now on is met with the other keys; who is there stays. */
+void nbdsrv_replace_keys(struct nbdsrv *s, const struct nbdsrv_keys *old, struct nbdsrv_keys *keys);
 /* A connected stream socket, taken (closed on failure too). No handshake timeout: whoever passed it may take minutes.
  * begins_again: NBD_CMD_DISC does not close it; what was asked for is answered, then it is greeted anew. */
 int nbdsrv_adopt(struct nbdsrv *s, int fd, bool begins_again, struct error *e);

@@ -3,6 +3,7 @@
  * listening - a domain's TCP listeners, as long as it is active: asked for, written down, and opened again
  *
  *      listen --tls?--> keys are loaded, in the pool --> nbdsrv_listen_tcp() --> domains.json
+ *      the same again --> keys are loaded --> nbdsrv_replace_keys()
  *      its server is made anew --> listening_again()
  *      a successor of a killed process: domains.json --> keys are loaded --> listening_again()
  *
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "vdi/vdi-private.h"
 
@@ -54,7 +56,7 @@ static bool demands(const struct listener *l, const struct nbdsrv_tls *tls)
 }
 
 /* The one that is as it was asked for; NULL: none. */
-static const struct listener *find_same(const struct domain *d, const struct job *j)
+static struct listener *find_same(struct domain *d, const struct job *j)
 {
 	for (size_t i = 0; i < d->listeners; i++)
 		if (strcmp(d->listener[i].host, j->listener.host) == 0 && demands(&d->listener[i], j->tls) &&
@@ -82,6 +84,24 @@ static void open_one(struct vdi *v)
 	}
 }
 
+/* It is there: what stands in its files now holds from now on. */
+static void renew_one(struct vdi *v)
+{
+	struct job *j = v->job;
+	struct domain *d = vdi_find(v, j->domain);
+	struct listener *l = find_same(d, j);
+
+	if (v->step.err) {
+		job_fail(v, &v->step);
+		return;
+	}
+	nbdsrv_replace_keys(d->server, l->keys, j->listener.keys);
+	drop_keys(l);
+	l->keys = take_ptr(&j->listener.keys);
+	*j->bound = l->port;
+	job_end(v);
+}
+
 static void load_keys(struct vdi *v)
 {
 	v->job->listener.keys = nbdsrv_keys_load(v->job->tls, &v->step);
@@ -99,10 +119,10 @@ void vdi_begin_listen(struct vdi *v)
 		*j->bound = same->port;
 	else if (d->listeners == DOMAINS_LISTEN_MAX)
 		error_set(&j->error, ENOSPC, "domain %s listens at %d addresses already", j->domain, DOMAINS_LISTEN_MAX);
-	if (same || j->error.err) {
+	if ((same && !j->tls) || j->error.err) {
 		job_end(v);
 	} else if (j->tls) {
-		stack_work(v, load_keys, open_one);
+		stack_work(v, load_keys, same ? renew_one : open_one);
 	} else {
 		error_clear(&v->step);
 		open_one(v);

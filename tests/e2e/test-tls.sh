@@ -84,6 +84,23 @@ says expired b listen "$listen{\"certificates\":\"$tmp/over\"}}"
 says ENOENT b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/none\"}}"
 says either b listen "$listen{}}"
 
+say "files are read again by the same listener, when it is said; who is there stays"
+start_mirror "$by_key"
+until_true 30 is_complete
+listen_again() { b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/psk\"}}"; }
+cp "$tmp/psk" "$tmp/psk.old"
+echo "sxm:short" >"$tmp/psk"
+says 'hexadecimal' listen_again
+nbdinfo --size "nbds://sxm@127.0.0.1:$port/?tls-psk-file=$tmp/psk.old" >/dev/null
+cp "$tmp/other" "$tmp/psk"
+listen_again | grep -q "$port"
+must_fail nbdinfo --size "nbds://sxm@127.0.0.1:$port/?tls-psk-file=$tmp/psk.old" 2>/dev/null
+nbdinfo --size "nbds://sxm@127.0.0.1:$port/?tls-psk-file=$tmp/psk" >/dev/null
+is_complete || die "the mirror's link is gone"
+cp "$tmp/psk.old" "$tmp/psk"
+listen_again >/dev/null
+a mirror.cancel "{\"id\":\"$op\"}" >/dev/null
+
 say "wrong keys, strangers, and no TLS: sentences, and never plain"
 refuses 'another key' "nbds://sxm@127.0.0.1:$port/b?tls-psk-file=$tmp/other"
 refuses 'TLS' "nbd://127.0.0.1:$port/b"
