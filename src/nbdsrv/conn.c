@@ -206,7 +206,10 @@ void conn_cut(struct conn *c)
 	stream_close(&c->stream);
 	nbdsrv_keys_unref(take_ptr(&c->keys));
 	TAILQ_REMOVE(&c->server->conns, c, link);
-	c->server->stats.clients--;
+	if (c->is_stranger)
+		c->server->strangers--;
+	else
+		c->server->stats.clients--;
 	conn_unref(c); /* the socket's */
 	conn_unref(c);
 }
@@ -287,11 +290,26 @@ static size_t aim(struct conn *c, struct iovec iov[2], size_t *count)
 	return payload_bytes;
 }
 
+/* It is known who it is: now it counts. */
+static void become_client(struct conn *c)
+{
+	struct nbdsrv *s = c->server;
+
+	c->is_stranger = false;
+	s->strangers--;
+	if (s->stats.clients++ < s->max_clients)
+		return;
+	conn_complain(c, "is not let in: %u NBD clients are connected", s->max_clients);
+	conn_end(c);
+}
+
 /* A step of TLS's handshake may have been made, or something has come that TLS answers by itself. */
 static void look_at_tls(struct conn *c, bool was_secure)
 {
-	if (!was_secure && stream_is_secure(&c->stream))
+	if (!was_secure && stream_is_secure(&c->stream)) {
+		become_client(c);
 		nbdsrv_set_deadline(c->server, c, CONN_HANDSHAKE_MS);
+	}
 	if (stream_is_unsent(&c->stream) || stream_is_holding(&c->stream))
 		conn_touch(c);
 }
@@ -463,7 +481,11 @@ struct conn *conn_new(struct nbdsrv *s, int fd, struct nbdsrv_keys *keys, struct
 		goto fail;
 	TAILQ_INSERT_TAIL(&s->conns, c, link);
 	s->alive++;
-	s->stats.clients++;
+	c->is_stranger = keys;
+	if (keys)
+		s->strangers++;
+	else
+		s->stats.clients++;
 	return c;
 fail:
 	error_set(e, ENOMEM, "out of memory for an NBD client");

@@ -31,6 +31,7 @@
 #define CONN_HELLO_ROOM (8u << 10)    /* the longest answer to one option is shorter */
 #define CONN_HANDSHAKE_MS 30000u      /* from the greeting, or from TLS, to transmission */
 #define CONN_SECURE_MS 10000u         /* for the handshake of TLS */
+#define CONN_STRANGERS_MAX 16u        /* who has not made it: one more, and the first of them is cut */
 
 struct conn;
 
@@ -73,6 +74,7 @@ struct conn {
 	bool begins_again;        /* DISC begins a new handshake */
 	bool is_parting;          /* DISC was read: what is in flight is answered, then comes the greeting */
 	struct nbdsrv_keys *keys; /* a reference: nothing but STARTTLS before there is TLS; NULL: plain */
+	bool is_stranger;         /* there is no TLS yet: it may be anybody, and is no client */
 	bool is_securing;         /* STARTTLS was read: what it is answered is sent, then begins TLS */
 	struct iobuf_waiter waiter;
 	struct loop_task resume;
@@ -132,6 +134,7 @@ struct nbdsrv {
 	struct conn_list conns;
 	struct conn_list touched; /* to be settled before the loop sleeps */
 	struct conn_list lively;  /* asked by the poller */
+	unsigned strangers;       /* conns that are such */
 	unsigned alive;           /* conns not freed: those cut with requests in flight are in no list */
 	unsigned lively_count;
 	struct loop_hook hook;

@@ -155,10 +155,27 @@ static void tune_inet(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+/* Of those who have not shown who they are the first goes: whoever is meant to be here has it done in a moment, and nobody keeps
+ * him out by doing nothing. */
+static void make_way(struct nbdsrv *s)
+{
+	struct conn *c;
+
+	if (s->strangers < CONN_STRANGERS_MAX)
+		return;
+	TAILQ_FOREACH(c, &s->conns, link)
+		if (c->is_stranger)
+			break;
+	conn_complain(c, "is cut before its handshake: %u others came after it", s->strangers);
+	conn_cut(c);
+}
+
 /* Takes fd. */
 static struct conn *admit(struct nbdsrv *s, int fd, struct nbdsrv_keys *keys, struct error *e)
 {
-	if (s->is_shutting_down || s->stats.clients >= s->max_clients) {
+	if (keys && !s->is_shutting_down)
+		make_way(s);
+	if (s->is_shutting_down || (!keys && s->stats.clients >= s->max_clients)) {
 		close(fd);
 		if (s->is_shutting_down)
 			error_set(e, ESHUTDOWN, "the NBD server is shutting down");
@@ -225,7 +242,7 @@ static void on_listener(void *arg, int events)
 		}
 		c = admit(l->server, fd, l->keys, &e);
 		if (c)
-			nbdsrv_set_deadline(l->server, c, CONN_HANDSHAKE_MS);
+			nbdsrv_set_deadline(l->server, c, l->keys ? CONN_SECURE_MS : CONN_HANDSHAKE_MS);
 		else if (log_allowed(&limit))
 			log_warn("%s", e.text);
 	}

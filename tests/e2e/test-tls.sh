@@ -101,6 +101,15 @@ cp "$tmp/psk.old" "$tmp/psk"
 listen_again >/dev/null
 a mirror.cancel "{\"id\":\"$op\"}" >/dev/null
 
+say "who does nothing keeps nobody out"
+silent=()
+for _ in {1..70}; do
+	exec {fd}<>"/dev/tcp/127.0.0.1/$port" # the first of them are cut
+	silent+=("$fd")
+done
+nbdinfo --size "nbds://sxm@127.0.0.1:$port/?tls-psk-file=$tmp/psk" >/dev/null || die "nobody else is let in"
+for fd in "${silent[@]}"; do exec {fd}>&-; done
+
 say "wrong keys, strangers, and no TLS: sentences, and never plain"
 refuses 'another key' "nbds://sxm@127.0.0.1:$port/b?tls-psk-file=$tmp/other"
 refuses 'TLS' "nbd://127.0.0.1:$port/b"
