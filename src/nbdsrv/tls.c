@@ -49,6 +49,8 @@ struct tls {
 	int pull_err;
 	uint8_t *in, *out, *stage; /* owned */
 	size_t in_start, in_end, out_start, out_end;
+	size_t record_bytes;      /* what a record may have in it... */
+	bool is_measured;         /* ...as one that was full has shown */
 	char why[240];
 };
 
@@ -147,7 +149,8 @@ struct tls *tls_new(int fd, struct nbdsrv_keys *keys)
 
 	if (!t)
 		return NULL;
-	*t = (struct tls){ .fd = fd, .in = malloc(IN_BYTES), .out = malloc(OUT_BYTES), .stage = malloc(RECORD_BYTES) };
+	*t = (struct tls){ .fd = fd, .in = malloc(IN_BYTES), .out = malloc(OUT_BYTES), .stage = malloc(RECORD_BYTES),
+			 .record_bytes = RECORD_BYTES };
 	if (!t->in || !t->out || !t->stage ||
 	    gnutls_init(&t->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS) != 0)
 		goto fail;
@@ -323,11 +326,11 @@ static size_t next_record(struct tls *t, struct cursor *at, const uint8_t **data
 	size_t bytes = 0;
 
 	*data = t->stage;
-	while (at->count && bytes < RECORD_BYTES) {
+	while (at->count && bytes < t->record_bytes) {
 		const uint8_t *from = (const uint8_t *)at->iov->iov_base + at->skip;
-		size_t left = at->iov->iov_len - at->skip, taken = MIN(left, RECORD_BYTES - bytes);
+		size_t left = at->iov->iov_len - at->skip, taken = MIN(left, t->record_bytes - bytes);
 
-		if (taken == RECORD_BYTES)
+		if (taken == t->record_bytes)
 			*data = from;
 		else
 			memcpy(t->stage + bytes, from, taken);
@@ -337,6 +340,31 @@ static size_t next_record(struct tls *t, struct cursor *at, const uint8_t **data
 			*at = (struct cursor){ at->iov + 1, at->count - 1, 0 };
 	}
 	return bytes;
+}
+
+/* A client may have said that it takes only small ones (RFC 8449). The session does not tell: it sends a part. */
+static int send_record(struct tls *t, const uint8_t *data, size_t bytes)
+{
+	t->is_measured |= bytes == t->record_bytes;
+	while (bytes) {
+		ssize_t n = gnutls_record_send(t->session, data, bytes);
+
+		if (n <= 0) {
+			note_end(t, n < 0 ? (int)n : GNUTLS_E_INTERNAL_ERROR);
+			return -1;
+		}
+		if ((size_t)n < bytes)
+			t->record_bytes = (size_t)n;
+		data += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Where one may become many small ones it takes a third more. */
+static bool has_room(const struct tls *t)
+{
+	return OUT_BYTES - t->out_end >= (t->is_measured ? 1 : 2) * RECORD_ROOM;
 }
 
 ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t count)
@@ -349,13 +377,9 @@ ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t count)
 		return -1;
 	if (t->end == BROKEN)
 		return tell_end(t);
-	while (OUT_BYTES - t->out_end >= RECORD_ROOM && (bytes = next_record(t, &at, &data)) > 0) {
-		ssize_t n = gnutls_record_send(t->session, data, bytes);
-
-		if (n != (ssize_t)bytes) {
-			note_end(t, n < 0 ? (int)n : GNUTLS_E_INTERNAL_ERROR);
+	while (has_room(t) && (bytes = next_record(t, &at, &data)) > 0) {
+		if (send_record(t, data, bytes) == -1)
 			return tell_end(t);
-		}
 		taken += bytes;
 	}
 	return flush(t) == -1 && errno != EAGAIN ? -1 : (ssize_t)taken;
