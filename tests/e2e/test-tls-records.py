@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Clients of a kind that ours are not: one that takes only small records is served all the same, in pieces."""
+"""Clients of a kind that ours are not: one that takes only small records is served all the same, in pieces; one that offers nothing
+but a group that takes long to compute is not, at once."""
 import ctypes
 import os
 import socket
@@ -92,6 +93,10 @@ def main():
         data, largest = c.hear(len(content))
         assert data == content and largest <= MAX, largest
         say(f"{version.decode()}: {len(content)} bytes, in records of {largest} at most")
+    for version in (b":-VERS-ALL:+VERS-TLS1.3", b":-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+DHE-PSK"):
+        for group in (b"FFDHE8192", b"FFDHE6144"):
+            assert Client(port, ANY + version + b":-GROUP-ALL:+GROUP-" + group).shake_hands() < 0, (version, group)
+    assert Client(port, ANY + b":-GROUP-ALL:+GROUP-FFDHE2048").shake_hands() == 0
 
 
 main()
