@@ -2,6 +2,8 @@
  *
  * remote-connect - see remote-connect.h
  *
+ *      of certificates: by which the far side is known is there --no--> a sentence
+ *         |
  *      connect --refused, not there--> wait 10, 20, 40 ... 200 ms, again, for connect_wait_ms in all
  *         |
  *      greeting and options, within handshake_ms
@@ -20,11 +22,15 @@
 #include <errno.h>
 #include <libnbd.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "mirror/remote-private.h"
 #include "mirror/remote-probe.h"
+#include "mirror/remote-uri.h"
 
 #define SLICE_MS 100u
 #define FIRST_PAUSE_MS 10
@@ -102,11 +108,34 @@ int remote_connect_await(struct remote_connect *c, int64_t cookie, uint64_t dead
 	}
 }
 
+/* libnbd takes whoever the system trusts where there is no ca-cert.pem; and who can write to it says who is trusted. */
+static int check_certificates(const char *uri, struct error *e)
+{
+	CLEANUP_FREE char *dir = remote_uri_certificates(uri);
+	CLEANUP_FREE char *path = NULL;
+	struct stat st;
+
+	if (!dir)
+		return 0;
+	if (asprintf(&path, "%s/ca-cert.pem", dir) == -1) {
+		path = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	if (stat(path, &st) == -1)
+		return error_set(e, EINVAL, "%s is not to be had (%s): without it whoever the system trusts would be taken for "
+				 "the far side", path, strerror(errno));
+	if (st.st_mode & S_IWOTH)
+		return error_set(e, EPERM, "%s can be written by everybody on this host: chmod o-w it", path);
+	return 0;
+}
+
 /* One try. The peer has handshake_ms for all of it. */
 static int try_to_connect(struct remote_connect *c, struct error *e)
 {
 	uint64_t deadline_ns = loop_now_ns() + c->handshake_ms * NS_PER_MS;
 
+	if (check_certificates(c->uri, e) == -1)
+		return -1;
 	c->nbd = nbd_create();
 	if (!c->nbd)
 		return tell_libnbd(e, "cannot make an NBD client");

@@ -108,6 +108,35 @@ static bool find_socket(const char *query, struct piece *value)
 	return false;
 }
 
+static char *decode(struct piece p)
+{
+	char *text = malloc(p.bytes + 1), *to = text;
+
+	for (size_t i = 0; text && i < p.bytes; i++) {
+		if (p.text[i] == '%' && i + 2 < p.bytes) {
+			*to++ = (char)(hex_value(p.text[i + 1]) << 4 | hex_value(p.text[i + 2]));
+			i += 2;
+		} else {
+			*to++ = p.text[i];
+		}
+	}
+	if (text)
+		*to = '\0';
+	return text;
+}
+
+char *remote_uri_certificates(const char *normal)
+{
+	const char *query = strchr(normal, '?');
+	enum parameter name;
+	struct piece value;
+
+	for (query = query ? query + 1 : ""; next_parameter(&query, &name, &value);)
+		if (name == CERTIFICATES)
+			return decode(value);
+	return NULL;
+}
+
 static bool is_absolute(struct piece path)
 {
 	return (path.bytes > 0 && path.text[0] == '/') || (path.bytes > 2 && strncasecmp(path.text, "%2f", 3) == 0);

@@ -22,4 +22,7 @@
 /* The URI for libnbd, heap. NULL + e: not one that could work. */
 char *remote_uri_normalize(const char *uri, struct error *e);
 
+/* The directory that tls-certificates names in such a URI, heap. NULL: it names none, or out of memory. */
+char *remote_uri_certificates(const char *normal);
+
 #endif

@@ -208,12 +208,26 @@ static int load_pair(struct nbdsrv_keys *k, const char *cert_path, const char *k
 	return code >= 0 ? 0 : tell_gnutls(code, key_path, e);
 }
 
+/* Who can write to it lets in whom he likes. */
+static int check_writers(const char *path, struct error *e)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return error_errno(e, errno, "%s", path);
+	if (st.st_mode & S_IWOTH)
+		return error_set(e, EPERM, "%s can be written by everybody on this host: chmod o-w it", path);
+	return 0;
+}
+
 static int load_trust(struct nbdsrv_keys *k, const char *path, struct error *e)
 {
 	CLEANUP_SECRET struct secret ca = { 0 };
 	gnutls_datum_t datum;
 	int count;
 
+	if (check_writers(k->spec.certificates, e) == -1 || check_writers(path, e) == -1)
+		return -1;
 	ca.text = proc_read_file(path, FILE_MAX, &ca.bytes, e);
 	if (!ca.text)
 		return -1;

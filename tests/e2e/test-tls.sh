@@ -84,6 +84,14 @@ says expired b listen "$listen{\"certificates\":\"$tmp/over\"}}"
 says ENOENT b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/none\"}}"
 says either b listen "$listen{}}"
 
+chmod o+w "$tmp/pki/ca-cert.pem"
+says 'written by everybody' b listen "$listen{\"certificates\":\"$tmp/pki\"}}"
+refuses 'written by everybody' "$by_cert"
+chmod o-w "$tmp/pki/ca-cert.pem"
+mkdir "$tmp/trustless"
+cp "$tmp/pki"/client-* "$tmp/trustless"
+refuses 'ca-cert.pem' "nbds://localhost:$certified/b?tls-certificates=$tmp/trustless"
+
 say "files are read again by the same listener, when it is said; who is there stays"
 start_mirror "$by_key"
 until_true 30 is_complete
