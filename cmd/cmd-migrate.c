@@ -300,6 +300,9 @@ const struct cmd cmd_migrate = {
 		 "  --carrier KIND       how to get there: ssh2, ssh\n"
 		 "  --via 'PROG ARGS'    a program that brings bytes to `sxm relay` there\n"
 		 "  --port N, --config FILE   of ssh\n"
+		 "  --transport KIND     how the disks' bytes go: ssh (default), tcp+tls, tcp (with --insecure)\n"
+		 "  --listen ADDRESS     of tcp+tls and tcp: where the other host listens (default: where its sshd was reached)\n"
+		 "  --tls-certificates DIR   on both hosts, in place of a key that is made for this move\n"
 		 "  --json, --quiet\n"
 		 "exit status: 0 done, 1 refused, or failed and undone, 2 usage, 3 interrupted and resumable,\n"
 		 "4 moved, but something was left",

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,7 +42,8 @@ static const struct jsonspec hello_spec = { "hello", sizeof(struct hello), hello
 
 struct greeting {
 	int64_t protocol, oldest, now_ms;
-	char *version, *hostname, *host, *run_dir;
+	char *version, *hostname, *host, *run_dir, *address;
+	struct jsonspec_list transports;
 };
 static const struct jsonspec_field greeting_fields[] = {
 	{ "protocol", JS_INT64, offsetof(struct greeting, protocol) },
@@ -51,14 +53,33 @@ static const struct jsonspec_field greeting_fields[] = {
 	{ "host", JS_STRING, offsetof(struct greeting, host) },
 	{ "now_ms", JS_INT64, offsetof(struct greeting, now_ms) },
 	{ "run_dir", JS_STRING, offsetof(struct greeting, run_dir) },
+	{ "address", JS_STRING, offsetof(struct greeting, address) },
+	{ "transports", JS_LIST, offsetof(struct greeting, transports) },
 	{ NULL },
 };
 static const struct jsonspec greeting_spec = { "greeting", sizeof(struct greeting), greeting_fields };
 
+#ifdef HAVE_GNUTLS
+#define HAS_TLS 1
+#else
+#define HAS_TLS 0
+#endif
+
+/* Where who asks has reached sshd here: the third word of "his address, his port, ours, our port". "": it was not sshd. */
+static void find_address(char address[static 64])
+{
+	const char *connection = getenv("SSH_CONNECTION");
+
+	if (!connection || sscanf(connection, "%*s %*s %63s", address) != 1)
+		*address = '\0';
+}
+
 static int hello(const char *args, struct relay_reply *r, struct error *e)
 {
-	char host[HOST_ID_MAX] = "", name[256] = "", version[] = PACKAGE_VERSION;
-	struct greeting g = { .oldest = RELAY_PROTOCOL_OLDEST, .version = version, .hostname = name, .host = host };
+	static char ssh[] = "ssh", tcp[] = "tcp", tls[] = "tcp+tls", *transports[] = { ssh, tcp, tls };
+	char host[HOST_ID_MAX] = "", name[256] = "", address[64], version[] = PACKAGE_VERSION;
+	struct greeting g = { .oldest = RELAY_PROTOCOL_OLDEST, .version = version, .hostname = name, .host = host,
+			      .address = address, .transports = { ARRAY_LEN(transports) - !HAS_TLS, transports } };
 	CLEANUP_FREE char *run_dir = strdup(proc_run_dir());
 	struct timespec now;
 	struct hello h;
@@ -70,6 +91,7 @@ static int hello(const char *args, struct relay_reply *r, struct error *e)
 				 "install the same on both hosts", h.protocol, RELAY_PROTOCOL_OLDEST, RELAY_PROTOCOL);
 	if (gethostname(name, sizeof(name) - 1) == -1 || !*name || host_id(host, e) == -1)
 		strcpy(host, "");
+	find_address(address);
 	clock_gettime(CLOCK_REALTIME, &now);
 	g.protocol = MIN(h.protocol, RELAY_PROTOCOL);
 	g.now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / (long)NS_PER_MS;
@@ -103,7 +125,8 @@ static const struct relay_verb verbs[] = {
 	{ "volume.make", relay_volume_make }, { "volume.name", relay_volume_name }, { "volume.undo", relay_volume_undo },
 	{ "volume.keep", relay_volume_keep }, { "volume.release", relay_volume_release },
 	{ "volume.track", relay_volume_track }, { "base.find", relay_base_find }, { "base.take", relay_base_take },
-	{ "control", relay_control }, { "connect", relay_connect }, { NULL, NULL },
+	{ "control", relay_control }, { "connect", relay_connect },
+	{ "key.put", relay_key_put }, { "key.drop", relay_key_drop }, { "way.open", relay_way_open }, { NULL, NULL },
 };
 
 static int run(int argc, char **argv UNUSED)

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cmd/cmd.h"
+#include "migrate/way.h"
 
 #define DAY_S 86400
 #define KEEP_DAYS 7
@@ -169,7 +170,7 @@ static int parse_destination(const char *text, struct migrate_options *o)
 enum long_option {
 	OPT_PLAN = 256, OPT_RESUME, OPT_ABORT, OPT_RELEASE, OPT_GO, OPT_CHANGE, OPT_LIST, OPT_DOMAIN, OPT_SWITCHOVER,
 	OPT_ON_PAUSE, OPT_ON_RESUME, OPT_BANDWIDTH, OPT_KEEP, OPT_NO_VERIFY, OPT_CARRIER, OPT_VIA, OPT_PORT, OPT_CONFIG, OPT_JSON,
-	OPT_QUIET, OPT_PATIENCE,
+	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES,
 };
 
 static int take_action(enum migrate_action action, const char *id, struct migrate_options *o)
@@ -216,10 +217,36 @@ static int take_option(int c, char *arg, struct migrate_options *o)
 	case OPT_VIA: return split(arg, &o->via) == 0 ? 0 : complain("--via: %s is no command", arg);
 	case OPT_PORT: return take_number(arg, o);
 	case OPT_CONFIG: o->config = arg; return 0;
+	case OPT_TRANSPORT: o->transport = arg; return 0;
+	case OPT_INSECURE: o->is_insecure = true; return 0;
+	case OPT_LISTEN: o->address = arg; return 0;
+	case OPT_CERTIFICATES: o->certificates = arg; return 0;
 	case OPT_JSON: o->is_json = true; return 0;
 	case OPT_QUIET: o->is_quiet = true; return 0;
 	default: return CMD_USAGE;
 	}
+}
+
+/* What is in the clear is so because somebody said that it may be. */
+static int check_transport(const struct migrate_options *o)
+{
+	bool is_tls = o->transport && strcmp(o->transport, "tcp+tls") == 0;
+	bool is_tcp = o->transport && strcmp(o->transport, "tcp") == 0;
+
+	if (o->transport && !is_tls && !is_tcp && strcmp(o->transport, "ssh") != 0)
+		return complain("--transport is ssh, tcp+tls or tcp, not %s", o->transport);
+	if (is_tcp && !o->is_insecure)
+		return complain("--transport tcp sends the disks over the network in the clear, and whoever reaches the port "
+				"there can read and change them: use tcp+tls, or say --insecure, too");
+	if (o->address && !is_tls && !is_tcp)
+		return complain("--listen is for --transport tcp+tls and tcp: over ssh nothing listens there");
+	if (o->address && !way_is_address(o->address))
+		return complain("--listen: %s is no numeric address", o->address);
+	if (o->certificates && !is_tls)
+		return complain("--tls-certificates is for --transport tcp+tls");
+	if (o->certificates && *o->certificates != '/')
+		return complain("--tls-certificates: %s is no absolute path", o->certificates);
+	return 0;
 }
 
 static int check(int argc, char **argv, struct migrate_options *o)
@@ -235,6 +262,8 @@ static int check(int argc, char **argv, struct migrate_options *o)
 		return complain("that many disks cannot be moved together");
 	o->sources = (const char *const *)argv;
 	o->count = (size_t)argc - 1;
+	if (check_transport(o))
+		return CMD_USAGE;
 	return parse_destination(argv[argc - 1], o);
 }
 
@@ -249,7 +278,9 @@ int migrate_parse(int argc, char **argv, struct migrate_options *o)
 		{ "no-verify", 0, NULL, OPT_NO_VERIFY },
 		{ "carrier", 1, NULL, OPT_CARRIER }, { "via", 1, NULL, OPT_VIA }, { "port", 1, NULL, OPT_PORT },
 		{ "config", 1, NULL, OPT_CONFIG }, { "json", 0, NULL, OPT_JSON }, { "quiet", 0, NULL, OPT_QUIET },
-		{ "patience", 1, NULL, OPT_PATIENCE }, { NULL, 0, NULL, 0 },
+		{ "patience", 1, NULL, OPT_PATIENCE }, { "transport", 1, NULL, OPT_TRANSPORT },
+		{ "insecure", 0, NULL, OPT_INSECURE }, { "listen", 1, NULL, OPT_LISTEN },
+		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { NULL, 0, NULL, 0 },
 	};
 	int c, status = 0;
 
@@ -311,10 +342,12 @@ int migrate_make_record(const struct migrate_options *o, struct journey_record *
 		.kind = text_of(o->via.count ? "exec" : o->carrier), .far_sr = text_of(o->sr), .far_domain = text_of(o->domain),
 		.receiver = strdup(receiver), .group = strdup(""), .switchover = text_of(o->switchover), .at_s = o->at_s,
 		.bandwidth_bytes_s = (int64_t)MIN(o->bandwidth_bytes_s, (uint64_t)INT64_MAX), .keep_s = o->keep_s,
-		.will_verify = o->will_verify, .disks = { o->count, calloc(o->count, sizeof(struct journey_disk)) },
+		.transport = strdup(o->transport ? o->transport : "ssh"), .address = text_of(o->address),
+		.certificates = text_of(o->certificates), .will_verify = o->will_verify,
+		.disks = { o->count, calloc(o->count, sizeof(struct journey_disk)) },
 	};
 	if (r->id && r->step && r->why && r->host && r->user && r->config && r->kind && r->far_sr && r->far_domain &&
-	    r->receiver &&
+	    r->receiver && r->transport && r->address && r->certificates &&
 	    r->group && r->switchover && r->disks.item && copy_list(&o->via, &r->argv) && copy_list(&o->on_pause, &r->on_pause) &&
 	    copy_list(&o->on_resume, &r->on_resume))
 		return 0;

@@ -26,7 +26,8 @@ struct migrate_options {
 	uint64_t bandwidth_bytes_s;
 	bool has_bandwidth;
 	int64_t keep_s, patience_s;
-	bool is_plan, is_json, is_quiet, will_verify;
+	const char *transport, *address, *certificates; /* borrowed; NULL: not said */
+	bool is_plan, is_json, is_quiet, will_verify, is_insecure;
 };
 
 /* 0; or an exit status, CMD_USAGE too. */

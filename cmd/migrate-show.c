@@ -93,6 +93,8 @@ void show_plan(const struct plan *p)
 	for (size_t i = 0; i < p->steps.count; i++)
 		printf("%zu. %s%s%s%s\n", i + 1, step[i].step, *step[i].undo ? "   (undone: " : "", step[i].undo,
 		       *step[i].undo ? ")" : "");
+	if (strcmp(p->transport, "ssh") != 0)
+		printf("transport: %s, to %s\n", p->transport, *p->address ? p->address : "an address that is not known");
 	printf("to be sent: %s", size_format((uint64_t)p->bytes, text));
 	if (p->rate_bytes_s)
 		printf(" at %s/s: %.1f s", size_format((uint64_t)p->rate_bytes_s, text), (double)p->duration_ms / 1000);

@@ -12,6 +12,11 @@
 int relay_control(const char *args, struct relay_reply *r, struct error *e);
 int relay_connect(const char *args, struct relay_reply *r, struct error *e);
 
+/* relay-way.c: of a move whose bytes go by a connection of their own */
+int relay_key_put(const char *args, struct relay_reply *r, struct error *e);
+int relay_key_drop(const char *args, struct relay_reply *r, struct error *e);
+int relay_way_open(const char *args, struct relay_reply *r, struct error *e);
+
 /* relay-find.c: which SR, which volume */
 int relay_sr_find(const char *args, struct relay_reply *r, struct error *e);
 int relay_volume_find(const char *args, struct relay_reply *r, struct error *e);

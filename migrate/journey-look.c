@@ -2,10 +2,10 @@
  *
  * journey-look - what the disks of a journey do just now: for its decisions, and for who watches
  *
- *      status of each disk's process -> struct journey_look        the mirror that goes through our socket, who writes
+ *      status of each disk's process -> struct journey_look        the mirror that goes our way, who writes
  *                                   '-> struct move_view           view_from_status()
  *
- * The mirror is found by the path of the journey's socket in its remote: also one whose name never came to be on record.
+ * The mirror is found by its remote (journey-transport): also one whose name never came to be on record.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -68,16 +68,6 @@ static const struct jsonspec status_spec = { "status", sizeof(struct status), st
 
 /* --- one disk */
 
-static bool is_ours(const struct journey *j, size_t i, const struct operation *o)
-{
-	char part[64];
-	const char *found;
-
-	snprintf(part, sizeof(part), "journeys/%s/disk-%zu", j->r.id, i);
-	found = o->copy ? NULL : strstr(o->remote, part);
-	return found && (found[strlen(part)] == '\0' || found[strlen(part)] == '&');
-}
-
 static void take_operation(const struct operation *o, struct journey_look *l)
 {
 	snprintf(l->operation, sizeof(l->operation), "%s", o->id);
@@ -100,7 +90,7 @@ static void take_status(const struct journey *j, size_t i, const struct status *
 	const struct user *u = s->domains.item;
 
 	for (size_t k = 0; k < s->operations.count; k++)
-		if (is_ours(j, i, &o[k]))
+		if (!o[k].copy && journey_is_remote(j, i, o[k].remote))
 			take_operation(&o[k], l); /* the newest */
 	for (size_t k = 0; k < s->domains.count; k++)
 		if (u[k].active && !u[k].read_only && l->writers++ == 0)
@@ -205,6 +195,7 @@ static int mend(struct journey *j, size_t i, const struct journey_look *l, int64
 				 *l->why ? l->why : "it ended");
 	if (now - *tried_ms < RESUME_EVERY_MS)
 		return 0;
+	journey_reopen_way(j);
 	if (journey_start_mirror(j, i, true, &why) == -1)
 		snprintf(j->view.why, sizeof(j->view.why), "%.200s", why.text);
 	*tried_ms = journey_now_ms();

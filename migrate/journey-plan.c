@@ -22,6 +22,7 @@ struct found {
 	char **moving_in;           /* owned */
 	size_t count;
 	struct plan_sr sr;
+	struct error no_way;        /* err 0: there is one */
 };
 
 static void clear(struct found *f)
@@ -80,7 +81,8 @@ static int make(struct journey *j, const struct found *f, int64_t rate, struct p
 		.here = host_of(&j->here, "this host"), .there = host_of(&j->there, j->r.host), .volume = f->volume,
 		.count = f->count, .sr = &f->sr, .moving_in = (const char *const *)f->moving_in,
 		.domain = *j->r.far_domain ? j->r.far_domain : NULL, .bandwidth_bytes_s = (uint64_t)j->r.bandwidth_bytes_s,
-		.will_verify = j->r.will_verify, .keep_s = j->r.keep_s,
+		.will_verify = j->r.will_verify, .keep_s = j->r.keep_s, .transport = j->r.transport, .address = j->r.address,
+		.no_way = f->no_way.err ? f->no_way.text : NULL,
 	};
 
 	in.there.rate_bytes_s = rate;
@@ -139,6 +141,12 @@ static int set_disks(struct journey *j, const struct found *f, struct error *e)
 	return 0;
 }
 
+static int lose(const struct found *f, struct error *e)
+{
+	*e = f->no_way;
+	return -1;
+}
+
 int journey_plan(struct journey *j, const char *const *sources, bool will_probe, struct plan *p, struct error *e)
 {
 	size_t count = j->r.disks.count;
@@ -152,6 +160,8 @@ int journey_plan(struct journey *j, const char *const *sources, bool will_probe,
 		r = peer_reach(&j->there, e);
 	if (r == 0)
 		r = find_sr(j, &f, e);
+	if (r == 0 && journey_try_way(j, &f.no_way) == -1 && j->there.is_lost)
+		r = lose(&f, e);
 	if (r == 0 && will_probe && (rate = probe(j, e)) < 0)
 		r = -1;
 	if (r == 0)

@@ -57,7 +57,6 @@ void journey_apply_limit(struct journey *j);
 int journey_make(struct journey *j, struct error *e);
 int journey_receive(struct journey *j, struct error *e);
 int journey_mirror(struct journey *j, struct error *e);
-int journey_serve(struct journey *j, struct error *e);
 int journey_verify(struct journey *j, struct error *e);
 int journey_start(struct journey *j, struct error *e);
 int journey_keep(struct journey *j, struct error *e);
@@ -65,6 +64,24 @@ int journey_keep(struct journey *j, struct error *e);
 int journey_start_mirror(struct journey *j, size_t i, bool is_resumed, struct error *e);
 /* Somebody writes to it here: a guest, or we. */
 int journey_ensure_writer(struct journey *j, size_t i, const struct journey_look *l, struct error *e);
+
+/* --- journey-transport.c */
+#define TRANSPORT_SSH "ssh"
+#define TRANSPORT_TCP "tcp"
+#define TRANSPORT_TLS "tcp+tls"
+bool journey_is_tcp(const struct journey *j);
+/* Before anything is done: the far host can do it, and its address, which is on record then, is reached. -1 + e: why not. */
+int journey_try_way(struct journey *j, struct error *e);
+/* The mirrors' way is there, as long as it is wanted: asked each time when the journey is gone on with. */
+int journey_open_way(struct journey *j, struct error *e);
+/* ... and when a mirror lost it: what can be done now is done. */
+void journey_reopen_way(struct journey *j);
+/* What was made for it is gone, on both hosts. */
+void journey_close_way(struct journey *j);
+/* What mirror.start is told: heap; NULL: out of memory. */
+char *journey_remote(const struct journey *j, size_t i);
+/* It is such a one. */
+bool journey_is_remote(const struct journey *j, size_t i, const char *remote);
 
 /* --- journey-switch.c */
 int journey_switch(struct journey *j, struct error *e);

@@ -5,7 +5,7 @@
  *      SXM_STATE_DIR/journeys/<id>.json      the record, replaced whole and durable
  *                             <id>.lock      flock: who drives it
  *                             all.lock       flock: a move begins; no two take one disk
- *      SXM_RUN_DIR/journeys/<id>/            sockets; "bandwidth" and "go": what others tell who drives it
+ *      SXM_RUN_DIR/journeys/<id>/            sockets; "bandwidth" and "go": what others tell who drives it; "key" (move-key)
  */
 #include <dirent.h>
 #include <errno.h>
@@ -32,15 +32,19 @@ static const struct jsonspec_field disk_fields[] = {
 	DISK(key, JS_STRING),
 	DISK(domain, JS_STRING), { "ours", JS_BOOL, offsetof(struct journey_disk, is_ours) }, DISK(size_bytes, JS_INT64),
 	DISK(base, JS_STRING), DISK(log, JS_STRING), { "tracked", JS_BOOL, offsetof(struct journey_disk, is_tracked) },
-	DISK(far_key, JS_STRING), DISK(far_uri, JS_STRING), DISK(far_id, JS_STRING), DISK(operation, JS_STRING), { NULL },
+	DISK(far_key, JS_STRING), DISK(far_uri, JS_STRING), DISK(far_id, JS_STRING), DISK(operation, JS_STRING),
+	{ "port", JS_INT64, offsetof(struct journey_disk, port), .is_optional = true }, { NULL },
 };
 static const struct jsonspec disk_spec = { "disk", sizeof(struct journey_disk), disk_fields };
 
 #define RECORD(member, kind) { #member, kind, offsetof(struct journey_record, member) }
+/* Older records have none. */
+#define LATER(member) { #member, JS_STRING, offsetof(struct journey_record, member), .is_optional = true }
 static const struct jsonspec_field record_fields[] = {
 	RECORD(format, JS_INT64), RECORD(id, JS_STRING), RECORD(step, JS_STRING), RECORD(why, JS_STRING),
 	RECORD(started_ms, JS_INT64), RECORD(host, JS_STRING), RECORD(kind, JS_STRING), RECORD(argv, JS_LIST),
-	RECORD(user, JS_STRING), RECORD(config, JS_STRING), RECORD(port, JS_INT64), RECORD(far_sr, JS_STRING),
+	RECORD(user, JS_STRING), RECORD(config, JS_STRING), RECORD(port, JS_INT64), LATER(transport), LATER(address),
+	LATER(certificates), RECORD(far_sr, JS_STRING),
 	RECORD(far_domain, JS_STRING), RECORD(receiver, JS_STRING), RECORD(group, JS_STRING), RECORD(attempt, JS_INT64),
 	RECORD(switchover, JS_STRING), RECORD(at_s, JS_INT64), RECORD(on_pause, JS_LIST), RECORD(on_resume, JS_LIST),
 	{ "paused", JS_BOOL, offsetof(struct journey_record, is_paused) }, RECORD(bandwidth_bytes_s, JS_INT64),
@@ -128,6 +132,18 @@ static int check(const struct journey_record *r, const char *id, struct error *e
 	return error_set(e, EBADMSG, "the record of move %s is damaged", id);
 }
 
+/* As it was meant by who wrote it before there was a choice. */
+static int complete(struct journey_record *r, struct error *e)
+{
+	if (!r->transport)
+		r->transport = strdup("ssh");
+	if (!r->address)
+		r->address = strdup("");
+	if (!r->certificates)
+		r->certificates = strdup("");
+	return r->transport && r->address && r->certificates ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
 int journey_read(const char *id, struct journey_record *r, struct error *e)
 {
 	CLEANUP_FREE char *path = NULL;
@@ -145,7 +161,7 @@ int journey_read(const char *id, struct journey_record *r, struct error *e)
 		return error_set(e, ENOENT, "there is no move %s on this host", id);
 	if (!text || jsonspec_decode(&journey_record_spec, text, bytes, r, e) == -1)
 		return error_prefix(e, "the record of move %s", id);
-	if (check(r, id, e) == 0)
+	if (check(r, id, e) == 0 && complete(r, e) == 0)
 		return 0;
 	jsonspec_clear(&journey_record_spec, r);
 	return -1;

@@ -4,7 +4,7 @@
  *
  *      make      volume.make, by the journey's mark: what is there is found
  *      receive   Datapath.attach and activate, for the domain that receives
- *      mirror    the tunnel's sockets, a writer where there is none, mirror.start where none runs
+ *      mirror    a writer where there is none, mirror.start where none runs
  *      verify    both sides are read back; while the guest goes on
  *      start     what received is let go of; the guest's domain has the disk
  *      keep      names; our own domain is let go of; the source is kept
@@ -17,7 +17,6 @@
 #include <time.h>
 
 #include "base/cleanup.h"
-#include "base/proc.h"
 #include "migrate/journey-private.h"
 #include "migrate/question.h"
 
@@ -83,54 +82,6 @@ int journey_receive(struct journey *j, struct error *e)
 
 /* --- mirror */
 
-static char *socket_path(const struct journey *j, size_t i)
-{
-	char name[32];
-
-	snprintf(name, sizeof(name), "disk-%zu", i);
-	return journey_run_path(j->r.id, name);
-}
-
-int journey_serve(struct journey *j, struct error *e)
-{
-	CLEANUP_FREE char *dir = journey_run_path(j->r.id, "");
-
-	if (!dir || proc_make_dir(dir, e) == -1)
-		return dir ? -1 : error_set(e, ENOMEM, "out of memory");
-	for (size_t i = 0; i < j->r.disks.count; i++) {
-		CLEANUP_FREE char *path = socket_path(j, i);
-
-		if (!path)
-			return error_set(e, ENOMEM, "out of memory");
-		if (tunnel_serve(j->tunnel, path, journey_disk(j, i)->far_uri, j->r.receiver, e) == -1)
-			return -1;
-	}
-	return 0;
-}
-
-/* What has a meaning in a URI is escaped. */
-static char *escape(const char *path)
-{
-	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
-	char *text = malloc(3 * strlen(path) + 1), *to = text;
-
-	for (; text && *path; path++)
-		to += strchr(plain, *path) ? sprintf(to, "%c", *path) : sprintf(to, "%%%02X", (unsigned)(unsigned char)*path);
-	if (text)
-		*to = '\0';
-	return text;
-}
-
-static char *remote_of(const struct journey *j, size_t i)
-{
-	CLEANUP_FREE char *path = socket_path(j, i);
-	CLEANUP_FREE char *escaped = path ? escape(path) : NULL;
-	CLEANUP_FREE char *name = escape(journey_disk(j, i)->far_id); /* the far host's word: it names no other socket */
-	char *uri;
-
-	return !escaped || !name || asprintf(&uri, "nbd+unix:///%s?socket=%s", name, escaped) < 0 ? NULL : uri;
-}
-
 struct started {
 	char *id;
 };
@@ -141,7 +92,7 @@ static char *start_args(const struct journey *j, size_t i, bool is_resumed)
 {
 	const struct journey_disk *d = journey_disk(j, i);
 	const char *log = *d->log && !is_resumed ? d->log : NULL;
-	CLEANUP_FREE char *remote = remote_of(j, i);
+	CLEANUP_FREE char *remote = journey_remote(j, i);
 
 	return remote ? question_new(is_resumed ? "\"copy\":false,\"resume\":true" : "\"copy\":false", "domain", d->domain,
 				     "remote", remote, "base", log, NULL) : NULL;

@@ -211,7 +211,7 @@ static int prepare_step(struct journey *j, enum journey_step after, struct error
 {
 	if (!j->tunnel && journey_reach(j, NULL, e) == -1)
 		return -1;
-	return after >= JOURNEY_RECEIVING && after < JOURNEY_MOVED ? journey_serve(j, e) : 0;
+	return after >= JOURNEY_RECEIVING && after < JOURNEY_MOVED ? journey_open_way(j, e) : 0;
 }
 
 /* 0: on; else an outcome. */
@@ -236,6 +236,7 @@ static int take_step(struct journey *j, struct error *e, bool *is_over)
 
 static enum journey_outcome finish(struct journey *j, struct error *e)
 {
+	journey_close_way(j);
 	if (journey_set_step(j, JOURNEY_DONE, e) == -1)
 		return JOURNEY_LEFT;
 	j->view.ended_ms = journey_now_ms();
@@ -353,6 +354,7 @@ static int undo(struct journey *j, struct error *e)
 	for (size_t i = 0; i < j->r.disks.count; i++)
 		if (undo_there(j, i, e) == -1)
 			return error_prefix(e, "undo what was made of %s there", journey_disk(j, i)->name);
+	journey_close_way(j);
 	return 0;
 }
 

@@ -41,6 +41,7 @@ struct journey_disk {
 	int64_t size_bytes;
 	char *far_key, *far_uri, *far_id; /* "": not made yet */
 	char *operation; /* "": none yet */
+	int64_t port;    /* where it listens there; 0: nowhere, or not yet */
 };
 
 struct journey_record {
@@ -52,6 +53,9 @@ struct journey_record {
 	struct jsonspec_list argv;
 	char *user, *config;
 	int64_t port;
+	char *transport;    /* of the disks' bytes: ssh, tcp, tcp+tls */
+	char *address;      /* of the far host, numeric; "": not tcp, or not found yet */
+	char *certificates; /* for tcp+tls: their directory, on both hosts; "": a key that is made for this move */
 	char *far_sr, *far_domain; /* the domain to be started there; "": none */
 	char *receiver;     /* the domain that receives */
 	char *group;        /* "": no handover was begun */

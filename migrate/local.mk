@@ -3,12 +3,14 @@ libmigrate_la_SOURCES = \
 	migrate/carrier-exec.c \
 	migrate/carrier.c migrate/carrier.h \
 	migrate/journey.c migrate/journey.h migrate/journey-private.h migrate/journey-ask.c migrate/journey-look.c migrate/journey-plan.c \
-	migrate/journey-record.c migrate/journey-steps.c migrate/journey-switch.c \
+	migrate/journey-record.c migrate/journey-steps.c migrate/journey-switch.c migrate/journey-transport.c \
+	migrate/move-key.c migrate/move-key.h \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \
 	migrate/pump.c migrate/pump.h \
 	migrate/question.c migrate/question.h \
 	migrate/relay.c migrate/relay.h \
-	migrate/tunnel.c migrate/tunnel.h
+	migrate/tunnel.c migrate/tunnel.h \
+	migrate/way.c migrate/way.h
 libmigrate_la_LIBADD = libview.la libjson.la
 EXTRA_DIST += migrate/README migrate/PROTOCOL.relay
 include $(srcdir)/migrate/view.mk

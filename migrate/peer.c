@@ -53,7 +53,8 @@ static const struct jsonspec answer_spec = { "answer", sizeof(struct answer), an
 
 struct greeting {
 	int64_t protocol, now_ms;
-	char *version, *hostname, *host, *run_dir;
+	char *version, *hostname, *host, *run_dir, *address;
+	struct jsonspec_list transports;
 };
 static const struct jsonspec_field greeting_fields[] = {
 	{ "protocol", JS_INT64, offsetof(struct greeting, protocol) },
@@ -62,6 +63,8 @@ static const struct jsonspec_field greeting_fields[] = {
 	{ "hostname", JS_STRING, offsetof(struct greeting, hostname) },
 	{ "host", JS_STRING, offsetof(struct greeting, host) },
 	{ "run_dir", JS_STRING, offsetof(struct greeting, run_dir) },
+	{ "address", JS_STRING, offsetof(struct greeting, address), .is_optional = true },
+	{ "transports", JS_LIST, offsetof(struct greeting, transports), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec greeting_spec = { "greeting", sizeof(struct greeting), greeting_fields };
@@ -241,6 +244,14 @@ static void copy(char to[static PEER_TEXT_MAX], const char *from)
 	snprintf(to, PEER_TEXT_MAX, "%s", from);
 }
 
+static bool has(const struct jsonspec_list *l, const char *text)
+{
+	for (size_t i = 0; i < l->count; i++)
+		if (strcmp(l->item[i], text) == 0)
+			return true;
+	return false;
+}
+
 static int take_greeting(struct peer *p, const char *text, int64_t took_us, struct error *e)
 {
 	struct greeting g;
@@ -254,6 +265,9 @@ static int take_greeting(struct peer *p, const char *text, int64_t took_us, stru
 	copy(p->greeting.hostname, g.hostname);
 	copy(p->greeting.host, g.host);
 	copy(p->greeting.run_dir, g.run_dir);
+	copy(p->greeting.address, g.address ? g.address : "");
+	p->greeting.has_tcp = has(&g.transports, "tcp");
+	p->greeting.has_tls = has(&g.transports, "tcp+tls");
 	jsonspec_clear(&greeting_spec, &g);
 	if (p->greeting.protocol >= RELAY_PROTOCOL_OLDEST && p->greeting.protocol <= RELAY_PROTOCOL)
 		return 0;

@@ -27,6 +27,8 @@ struct peer_greeting {
 	int64_t protocol, now_ms;
 	int64_t round_trip_us; /* of the greeting */
 	char version[PEER_TEXT_MAX], hostname[PEER_TEXT_MAX], host[PEER_TEXT_MAX], run_dir[PEER_TEXT_MAX];
+	char address[PEER_TEXT_MAX]; /* where sshd there was reached; "": that is not known */
+	bool has_tcp, has_tls;       /* transports */
 };
 
 struct peer {

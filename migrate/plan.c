@@ -58,7 +58,8 @@ static const struct jsonspec step_spec = { "step", sizeof(struct plan_step), ste
 static const struct jsonspec_field plan_fields[] = {
 	{ "possible", JS_BOOL, offsetof(struct plan, is_possible) }, PLAN(refusals, JS_LIST), PLAN(warnings, JS_LIST),
 	PLAN(bytes, JS_INT64), PLAN(duration_ms, JS_INT64), PLAN(downtime_ms, JS_INT64), PLAN(round_trip_us, JS_INT64),
-	PLAN(rate_bytes_s, JS_INT64), { "steps", JS_RECORDS, offsetof(struct plan, steps), .sub = &step_spec }, { NULL },
+	PLAN(rate_bytes_s, JS_INT64), PLAN(transport, JS_STRING), PLAN(address, JS_STRING),
+	{ "steps", JS_RECORDS, offsetof(struct plan, steps), .sub = &step_spec }, { NULL },
 };
 const struct jsonspec plan_spec = { "plan", sizeof(struct plan), plan_fields };
 
@@ -230,6 +231,8 @@ static void check_sr(struct making *m, const struct plan_input *in)
 	if (strcmp(in->sr->health, "Healthy") != 0)
 		refuse(m, "SR %s on %s is not healthy: %s", in->sr->name, in->there.name, in->sr->health);
 	check_space(m, in);
+	if (in->no_way)
+		refuse(m, "%s", in->no_way);
 	if (strcmp(in->here.version, in->there.version) != 0)
 		warn(m, "here is sxm %s, on %s %s", in->here.version, in->there.name, in->there.version);
 }
@@ -251,11 +254,13 @@ static void estimate(struct plan *p, const struct plan_input *in)
 static void add_steps(struct making *m, const struct plan_input *in)
 {
 	const char *s = in->count == 1 ? "" : "s", *host = in->there.name;
+	const char *by = in->transport && strcmp(in->transport, "ssh") != 0 ? in->transport : "";
 
 	add_step(m, text("make %zu volume%s in SR %s on %s", in->count, s, in->sr->name, host),
 		 text("destroy what was made there"));
 	add_step(m, text("let it receive: attach and activate for a mirror"), text("let go of it there"));
-	add_step(m, text("mirror, while the guest goes on, until both sides are the same"),
+	add_step(m, text("mirror%s%s%s, while the guest goes on, until both sides are the same", *by ? " over " : "", by,
+			 *by && strcmp(by, "tcp") == 0 ? " in the clear" : ""),
 		 text("end the mirror; the guest goes on here"));
 	if (in->will_verify)
 		add_step(m, text("read both sides back and compare them"), text("%s", ""));
@@ -278,6 +283,9 @@ int plan_make(const struct plan_input *in, struct plan *p, struct error *e)
 	check_sr(&m, in);
 	estimate(p, in);
 	add_steps(&m, in);
+	p->transport = text("%s", in->transport ? in->transport : "ssh");
+	p->address = text("%s", in->address ? in->address : "");
+	m.is_short |= !p->transport || !p->address;
 	p->is_possible = p->refusals.count == 0;
 	if (!m.is_short)
 		return 0;

@@ -52,6 +52,8 @@ struct plan_input {
 	uint64_t bandwidth_bytes_s;       /* 0: no limit */
 	bool will_verify;
 	int64_t keep_s;
+	const char *transport, *address;  /* NULL: ssh; where the disks would listen there, "": not known */
+	const char *no_way;               /* why the bytes cannot go so; NULL: they can */
 };
 
 struct plan_step {
@@ -62,6 +64,7 @@ struct plan {
 	struct jsonspec_records steps;           /* struct plan_step */
 	int64_t bytes, duration_ms, downtime_ms; /* what is sent, and the estimates; -1: not known */
 	int64_t round_trip_us, rate_bytes_s;
+	char *transport, *address;               /* owned */
 	bool is_possible;
 };
 extern const struct jsonspec plan_spec;

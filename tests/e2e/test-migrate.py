@@ -387,6 +387,114 @@ def over_ssh(a, b, kind):
         far.stop()
 
 
+LOCAL = ("--listen", "127.0.0.1")
+
+
+def keys_left(*hosts):
+    found = [os.path.join(h.run_dir, "journeys", m, n) for h in hosts if os.path.exists(os.path.join(h.run_dir, "journeys"))
+             for m in os.listdir(os.path.join(h.run_dir, "journeys")) for n in os.listdir(os.path.join(h.run_dir, "journeys", m))]
+    return [p for p in found if os.path.basename(p).startswith("key")]
+
+
+def knows_tls(m):
+    """And what is said where TLS is not to be had."""
+    out = m.run([SXM, "migrate", "--via", f"sh -c 'env {m.b.env_words()} {SXM} relay | sed -u s/tcp+tls/ssh/'", *TLS, m.disks[0].uri,
+                 f"b:{m.b.sr_dir}"], expect=1)
+    assert "without TLS" in out, out
+    plan = subprocess.run(m.new("--plan", "--json", *TLS), env=m.a.env, capture_output=True, text=True)
+    if "without TLS" in plan.stdout:
+        return False
+    plan = json.loads(plan.stdout)
+    assert plan["possible"] and plan["transport"] == "tcp+tls" and plan["address"] == "127.0.0.1", plan
+    return True
+
+
+TLS = ("--transport", "tcp+tls", *LOCAL)
+
+
+def over_tls(a, b):
+    """Whoever drives it is killed in the middle: the mirror goes on; so it does when the far process is killed. Nobody without the key
+    is let in, and the key is nowhere when it is over."""
+    m = filled(a, b, 32 * MiB)
+    d = m.disks[0]
+    if not knows_tls(m):
+        say("built without TLS")
+        m.end()
+        return
+    p = subprocess.Popen(m.new("--bandwidth", "4MiB", "--no-verify", *TLS), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until_true("it mirrors", lambda: m.records() and m.record()["step"] == "mirrored", 30)
+    p.kill()
+    p.wait()
+    r = m.record()
+    port, export = r["disks"][0]["port"], r["disks"][0]["far_id"]
+    here, there = sorted(keys_left(a)), sorted(keys_left(b))
+    assert [os.path.basename(k) for k in here + there] == ["key", "key"], (here, there)
+    for path in here + there:
+        st = os.stat(path)
+        assert st.st_mode & 0o7777 == 0o600 and st.st_uid == os.geteuid(), path
+    with open(here[0]) as f, open(there[0]) as g:
+        key = f.read()
+        assert key == g.read() and key.startswith(r["id"] + ":") and len(key) == len(r["id"]) + 66, "not one key"
+    secret = key.split(":")[1].strip()
+    with open(os.path.join(a.dir, "state/journeys", r["id"] + ".json")) as f:
+        assert secret not in f.read()
+    wrong = os.path.join(a.dir, "wrong")
+    with open(os.open(wrong, os.O_CREAT | os.O_WRONLY, 0o600), "w") as f:
+        f.write(f"{r['id']}:{'0' * 64}\n")
+    for uri, is_good in ((f"nbds://{r['id']}@127.0.0.1:{port}/{export}?tls-psk-file={here[0]}", True),
+                         (f"nbds://{r['id']}@127.0.0.1:{port}/{export}?tls-psk-file={wrong}", False),
+                         (f"nbd://127.0.0.1:{port}/{export}", False)):
+        done = subprocess.run(["nbdinfo", "--size", uri], capture_output=True, text=True)
+        assert (done.returncode == 0) == is_good, (uri, done)
+
+    def copied():
+        o = [o for o in a.control(d.key, "status")["ok"]["operations"] if not o["copy"]][-1]
+        assert not o["failed"] and o["remote"].startswith(f"nbds://{r['id']}@127.0.0.1:{port}/"), o
+        return o["copied_bytes"]
+    before = copied()
+    until_true("the mirror goes on without anybody", lambda: copied() > before + MiB)
+    os.kill(b.control(r["disks"][0]["far_key"], "hello")["ok"]["pid"], signal.SIGKILL)
+    before = copied()
+    until_true("it goes on when the far process was killed", lambda: copied() > before + MiB)
+    m.run(m.command("--resume", r["id"], "--bandwidth", "0"))
+    assert not keys_left(a, b), keys_left(a, b)
+    m.moved()
+
+
+def over_tcp_or_not_at_all(a, b):
+    m = Move(a, b, disks=2, size=8 * MiB)
+    out = m.run(m.new("--transport", "tcp", *LOCAL), expect=2)
+    assert "--insecure" in out, out
+    for args in (("--transport", "udp"), ("--listen", "127.0.0.1"), ("--transport", "tcp+tls", "--listen", "localhost"),
+                 ("--tls-certificates", "/x")):
+        m.run(m.new(*args), expect=2)
+    plan = m.run(m.new("--plan", "--transport", "tcp", "--insecure", "--listen", "192.0.2.1"), expect=1)
+    assert "cannot listen at 192.0.2.1" in plan, plan
+    plan = m.run(m.new("--plan", "--transport", "tcp", "--insecure"), expect=1)
+    assert "--listen" in plan, plan
+    assert not m.far_keys()
+    m.run_until("synced", m.new("--transport", "tcp", "--insecure", *LOCAL))
+    m.run(m.command("--resume", m.id()))
+    assert all(d["port"] for d in m.record()["disks"])
+    m.moved()
+
+
+def given_up_over_tls(a, b):
+    m = Move(a, b, size=8 * MiB)
+    if knows_tls(m):
+        m.run_until("synced", m.new(*TLS))
+        assert keys_left(a, b)
+        m.run(m.command("--abort", m.id()))
+        assert not keys_left(a, b), keys_left(a, b)
+        m.stayed()
+    else:
+        for d in m.disks:
+            d.process.kill()
+            d.process.wait()
+            d.deactivate()
+        m.end()
+
+
 def what_is_refused_leaves_nothing(a, b):
     m = Move(a, b, guest=False)
     d = m.disks[0]
@@ -445,6 +553,9 @@ def main():
     case(over_ssh, "ssh")
     if not is_sanitized():  # libssh2 1.10 copies a part of its own list of methods over itself
         case(over_ssh, "ssh2")
+    case(over_tls)
+    case(over_tcp_or_not_at_all)
+    case(given_up_over_tls)
     case(interrupted)
     case(hooks)
     case(what_was_handed_over_otherwise_is_not_undone)

@@ -45,6 +45,8 @@ static void a_record_is_read_as_it_was_written(void **state UNUSED)
 	assert_int_equal(journey_step_of(&got), JOURNEY_SYNCED);
 	assert_string_equal(((struct journey_disk *)got.disks.item)->uri, disk.uri);
 	assert_int_equal(got.keep_s, 5);
+	assert_string_equal(got.transport, "ssh"); /* as it is where nothing is said of it */
+	assert_string_equal(got.address, "");
 	jsonspec_clear(&journey_record_spec, &got);
 	journey_forget("m0a");
 	assert_int_equal(journey_read("m0a", &got, &e), -1);

@@ -129,6 +129,7 @@ static void each_reason_has_its_sentence(void **state UNUSED)
 	w = good(), w.moving_in[0] = "m12", is_refused(w, "--resume m12");
 	w = good(), w.sr.free_bytes = 50 << 20, is_refused(w, "free");
 	w = good(), w.sr.health = TEXT("Unreachable"), is_refused(w, "Unreachable");
+	w = good(), w.in.no_way = "b is not reached", is_refused(w, "b is not reached");
 	w = good(), w.in.count = 2, is_refused(w, "twice");
 	w = good(), w.in.there.host = "h1", w.sr.sr = TEXT("file:///a"), is_refused(w, "already");
 }
