@@ -5,6 +5,7 @@
  *      SXM_RUN_DIR/mnt/NAME.json         a mark; of an SR that is not attached: unmounted, as SR.detach does it
  *      SXM_STATE_DIR/operations          a record that says "runs" of what cannot run any more: has failed from now on
  *      SXM_STATE_DIR/groups              a decision that not every disk has followed
+ *      SXM_RUN_DIR/journeys/ID/key       the key of a move that is over, or has not been heard of for long
  *      /var/run/nbdproxy/export/MIR*     a socket of xapi's relay that nobody listens at: xapi was restarted during a move
  *
  * Whether somebody listens is read in /proc/net/unix: a relay takes one connection, and to try it would be that one.
@@ -34,6 +35,7 @@
 #define LISTENS 0x10000u /* __SO_ACCEPTCON in /proc/net/unix */
 #define DECISION_OLD_S 86400u
 #define RECORD_YOUNG_S 60u
+#define DOMAINS_MAX_BYTES (1u << 20)
 
 /* --- mounts */
 
@@ -266,6 +268,90 @@ static void check_group(struct doctor_view *v, const char *group)
 		.why = "a disk of it may not have followed yet, and would have to know" });
 }
 
+/* --- keys of moves */
+
+struct journey {
+	char *step;
+};
+static const struct jsonspec_field journey_fields[] = { { "step", JS_STRING, offsetof(struct journey, step) }, { NULL } };
+static const struct jsonspec journey_spec = { "journey", sizeof(struct journey), journey_fields };
+
+/* It is of this host, and not over: it is gone on with some day, with this key. */
+static bool is_open_journey(const char *id)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct journey j;
+	bool is_open;
+
+	if (asprintf(&path, "%s/journeys/%s.json", proc_state_dir(), id) < 0) {
+		path = NULL;
+		return true;
+	}
+	if (!doctor_read(path, &journey_spec, &j))
+		return access(path, F_OK) == 0;
+	is_open = strcmp(j.step, "done") != 0 && strcmp(j.step, "aborted") != 0;
+	jsonspec_clear(&journey_spec, &j);
+	return is_open;
+}
+
+struct search {
+	const char *word; /* borrowed */
+	bool is_found;
+};
+
+/* A process that is started again reads its keys by what stands there. */
+static void search_users(const char *id, void *arg)
+{
+	struct search *s = arg;
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *text = NULL;
+	struct error e;
+
+	if (asprintf(&path, "%s/%s/domains.json", proc_run_dir(), id) < 0)
+		path = NULL;
+	text = path ? proc_read_own_file(path, DOMAINS_MAX_BYTES, NULL, &e) : NULL;
+	s->is_found |= text && strstr(text, s->word);
+}
+
+static int remove_keys(const char *dir, struct error *e)
+{
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	int err = 0;
+
+	while (d && (entry = readdir(d)))
+		if (strncmp(entry->d_name, "key", 3) == 0 && unlinkat(dirfd(d), entry->d_name, 0) == -1)
+			err = errno;
+	if (d)
+		closedir(d);
+	rmdir(dir); /* others' files may be in it */
+	return err ? error_errno(e, err, "remove the key in %s", dir) : 0;
+}
+
+static void check_key(struct doctor_view *v, const char *move)
+{
+	struct search s = { .word = move };
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *key = NULL;
+	struct error what, e;
+
+	if (asprintf(&dir, "%s/journeys/%s", proc_run_dir(), move) < 0)
+		dir = NULL;
+	if (!dir || asprintf(&key, "%s/key", dir) < 0)
+		key = NULL;
+	if (!key || access(key, F_OK) == -1 || doctor_age_s(dir, "key") < v->d->older_s || is_open_journey(move))
+		return;
+	process_each(search_users, &s);
+	if (s.is_found)
+		return;
+	error_set(&what, ENOENT, "%s is the key of a move that is over, and nobody listens with it", key);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "key-left", .subject = key, .what = what.text,
+		.why = "a secret that nobody needs is one that can only be lost",
+		.remedy = "remove it" }))
+		doctor_done(v->d, remove_keys(dir, &e), &e);
+}
+
 /* --- sockets of xapi's relays */
 
 /* Some socket of that name listens. Where it cannot be read: yes. */
@@ -329,5 +415,6 @@ void doctor_check_host(struct doctor_view *v)
 	each_in(proc_run_dir(), "mnt", DOCTOR_MARK_SUFFIX, check_mount, v);
 	each_in(proc_state_dir(), "operations", RECORD_SUFFIX, check_record, v);
 	each_in(proc_state_dir(), "groups", RECORD_SUFFIX, check_group, v);
+	each_in(proc_run_dir(), "journeys", "", check_key, v);
 	each_name(proxy_dir(), "", check_proxy, v);
 }

@@ -120,6 +120,21 @@ def plant_proxy(host):
     return holds
 
 
+def plant_key(host):
+    """Of a move that is over, of one that is not, and of one with which a disk listens."""
+    state, run = host.env["SXM_STATE_DIR"] + "/journeys", f"{host.run_dir}/journeys"
+    for move, step in (("m1", "done"), ("m2", "mirrored"), ("m3", None), ("m4", None)):
+        host.write(f"{run}/{move}/key", f"{move}:00\n")
+        if step:
+            host.write(f"{state}/{move}.json", json.dumps({"step": step}))
+    host.start("5")
+    place, = (n for n in os.listdir(host.run_dir) if n.startswith(KEY) and os.path.isdir(f"{host.run_dir}/{n}"))
+    with open(f"{host.run_dir}/{place}/domains.json") as f:
+        text = f.read()
+    host.write(f"{host.run_dir}/{place}/domains.json", text.replace("{", '{"key":"/m3/key",', 1))
+    return lambda: sorted(m for m in os.listdir(run) if os.path.exists(f"{run}/{m}/key")) == ["m2", "m3"]
+
+
 def plant_lease(host):
     os.mkdir(host.image + ".lease", 0o700)
     host.write(host.image + ".lease/8.3.9f3a01c2d4e5f607.this-host")
