@@ -71,7 +71,7 @@ begin b MIR1
 nbd="nbd+unix:///a?socket=$(get socket a attach '{"domain":"3"}')"
 listen="{\"domain\":\"MIR1\",\"host\":\"127.0.0.1\",\"tls\":"
 port=$(get port b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/psk\"}}") || {
-	b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/psk\"}}" 2>&1 | grep -q ENOTSUP && skip "built without GnuTLS"
+	b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/psk\"}}" 2>&1 | grep -q NOTSUP && skip "built without GnuTLS"
 	die "does not listen"
 }
 [ "$port" = "$(get port b listen "$listen{\"psk_username\":\"sxm\",\"psk_file\":\"$tmp/psk\"}}")" ] || die "listens twice"
