@@ -7,7 +7,8 @@
  *                                                              '--refused: HELLO's answer said why--'
  *                                                              '--released: on record -> RELEASED---'
  *
- *      nobody answers, RECLAIM: once more after a pause, doubled each time, for vdi_spec.envoy_ms in all
+ *      nobody answers, RECLAIM: once more after a pause, doubled each time, for vdi_spec.envoy_ms in all; a third of that where
+ *      nobody even listens at a unix socket
  *
  * The far side may just be being started again, so RECLAIM is asked for some seconds; each link has its own number, and a link
  * that was lost after the question may have been heard: it is asked again, and answered as before.  COMMIT is asked once: who
@@ -28,6 +29,7 @@
 #include "vdi/vdi-private.h"
 
 #define CONNECT_MS 2000u
+#define CONNECT_SOCKET_MS 1000u
 #define ANSWER_MS 5000u
 #define PAUSE_FIRST_MS 100u
 #define PAUSE_LAST_MS 1600u
@@ -86,12 +88,26 @@ static void settled(struct vdi *v)
 
 static void reach(struct vdi *v);
 
+/* What is at a unix socket is on this host: its keeper starts a datapath again in less, and a relay that is gone, of xapi's or of
+ * a move by hand, comes again only when somebody goes on with the move. To give up is safe: the disk stays given. */
+static bool is_at_socket(const struct vdi *v)
+{
+	return strstr(v->journal.remote, "unix");
+}
+
+static unsigned patience_ms(const struct vdi *v)
+{
+	bool is_nobody_there = v->step.err == ENOENT || v->step.err == ECONNREFUSED;
+
+	return is_nobody_there && is_at_socket(v) ? v->envoy_ms / 3 : v->envoy_ms;
+}
+
 static bool may_ask_again(const struct vdi *v)
 {
 	const struct envoy *n = &v->envoy;
 
 	return n->question == REMOTE_ASK_RECLAIM && n->timer && !n->is_final && !v->is_stopping &&
-	       loop_now_ns() - n->began_ns < v->envoy_ms * NS_PER_MS;
+	       loop_now_ns() - n->began_ns < patience_ms(v) * NS_PER_MS;
 }
 
 static void on_pause_over(void *arg)
@@ -226,7 +242,7 @@ static void reach(struct vdi *v)
 		.uri = v->journal.remote,
 		.min_size_bytes = v->disk->geometry.size_bytes,
 		.handshake_ms = ANSWER_MS,
-		.connect_wait_ms = CONNECT_MS,
+		.connect_wait_ms = is_at_socket(v) ? CONNECT_SOCKET_MS : CONNECT_MS,
 		.dead_ms = ANSWER_MS,
 		.mirror_id = r->mirror,
 		.epoch = r->epoch - 1,

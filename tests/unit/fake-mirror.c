@@ -394,7 +394,7 @@ void mirror_restore(struct layer *mirror, void (*done)(void *arg, const struct e
 const char *mirror_uri(const struct layer *mirror)
 {
 	(void)mirror;
-	return "nbd://far/mirror";
+	return fake.uri ? fake.uri : "nbd://far/mirror";
 }
 
 bool mirror_is_settled(const struct layer *mirror, struct range r)

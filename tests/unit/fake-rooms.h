@@ -36,6 +36,7 @@ struct fake {
 	} says[12];
 	struct digest digest;   /* of the link */
 	bool is_digest_void;
+	const char *uri;        /* the mirror's; NULL: one on TCP */
 	int envoy_err;          /* of a link without a mirror; HELLO's answer may come with it */
 	uint64_t envoy_epoch;
 	bool is_envoy_released; /* HELLO says so */

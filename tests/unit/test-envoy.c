@@ -129,6 +129,30 @@ static void a_later_process_that_reaches_nobody_leaves_it_given(void **state)
 	assert_true(rig_is_owned("\"state\":\"given\""));
 }
 
+static unsigned refused_after_ms(void)
+{
+	uint64_t began_ns = loop_now_ns();
+
+	assert_int_equal(rig_activate("4", false), EPERM);
+	return (unsigned)((loop_now_ns() - began_ns) / NS_PER_MS);
+}
+
+/* A keeper takes less; who waits for the disk has waited long enough. */
+static void a_socket_where_nobody_listens_is_given_up_sooner(void **state)
+{
+	(void)state;
+	fake.uri = "nbd+unix:///x?socket=/far";
+	switch_over();
+	assert_int_equal(rig_detach("3"), 0);
+	rig_envoy_ms = 900;
+	die();
+	fake.envoy_err = ECONNREFUSED;
+	assert_in_range(refused_after_ms(), 300, 850);
+	fake.envoy_err = ETIMEDOUT;
+	assert_in_range(refused_after_ms(), 900, 100000);
+	assert_true(rig_is_owned("\"state\":\"given\""));
+}
+
 static void a_later_process_takes_what_was_given_back_and_says_so(void **state)
 {
 	(void)state;
@@ -170,6 +194,7 @@ int main(void)
 		RIG_TEST(what_no_mirror_goes_on_by_is_not_left_beside_the_image),
 		RIG_TEST(a_later_process_learns_that_the_disk_was_taken),
 		RIG_TEST(a_later_process_that_reaches_nobody_leaves_it_given),
+		RIG_TEST(a_socket_where_nobody_listens_is_given_up_sooner),
 		RIG_TEST(a_later_process_takes_what_was_given_back_and_says_so),
 		RIG_TEST(a_later_process_asks_again_where_nobody_answers),
 	};
