@@ -400,6 +400,20 @@ static void check_dead(struct doctor_view *v, struct process *p)
 
 /* --- each of them */
 
+/* Who dies, or ends, while he is asked hangs up: what is so after that counts. One that begins anew takes the question up. */
+static int ask_living(const struct process *p, struct doctor_status *s, struct error *e)
+{
+	const struct timespec pause = { .tv_nsec = GONE_PAUSE_MS * (long)NS_PER_MS };
+
+	for (unsigned ms = 0;; ms += GONE_PAUSE_MS) {
+		if (doctor_ask(p, s, e) == 0)
+			return 0;
+		if (e->err != ECONNRESET || ms >= GONE_WAIT_MS)
+			return -1;
+		nanosleep(&pause, NULL);
+	}
+}
+
 static void check_one(const char *id, void *arg)
 {
 	struct doctor_view *v = arg;
@@ -410,7 +424,7 @@ static void check_one(const char *id, void *arg)
 
 	if (process_by_id(&p, id, &e) == -1 || lstat(p.dir, &st) == -1 || !S_ISDIR(st.st_mode))
 		return;
-	if (doctor_ask(&p, &s, &e) == 0) {
+	if (ask_living(&p, &s, &e) == 0) {
 		check_answering(v, &p, &s);
 		jsonspec_clear(&doctor_status_spec, &s);
 	} else if (e.err == ESRCH) {

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -47,6 +48,19 @@ def plant_process_dead(host):
         until_true("it serves its guest", greets)
         return True
     return serves
+
+
+def plant_process_dying(host):
+    """It was killed, and the kernel has not closed its sockets yet: whoever asks is hung up on, and then it is gone."""
+    place = f"{host.run_dir}/{KEY}-01234567"
+    listener = bound_socket(f"{place}/control")
+    listener.listen()
+
+    def die():
+        listener.accept()[0].close()
+        listener.close()
+    threading.Thread(target=die, daemon=True).start()
+    return lambda: not os.path.exists(place)
 
 
 def plant_process_idle(host):
@@ -197,6 +211,15 @@ def suspend(host):
 
 
 ADVISED.append(("mirror-suspended", suspend))
+
+
+def test_one_that_dies_while_it_is_asked_is_dead():
+    host = Sick()
+    holds = plant_process_dying(host)
+    status, found = host.findings()
+    assert status == LEFT and [f["kind"] for f in found] == ["files-left"], found
+    assert host.doctor("--fix").returncode == REPAIRED and holds()
+    host.end()
 
 
 def test_what_only_a_person_knows_is_left():
