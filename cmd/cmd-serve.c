@@ -23,6 +23,7 @@
 #include "cmd/say.h"
 #include "cmd/served.h"
 #include "cmd/signals.h"
+#include "cmd/survivor.h"
 #include "plugins/lock.h"
 #include "plugins/process.h"
 
@@ -239,7 +240,7 @@ static int begin_locked(const struct wish *w, const struct place *p, struct serv
 {
 	struct error ignored;
 
-	if (check(w, p, e) == -1 || served_begin(s, p, DOMAIN, w->is_read_only, e) == -1)
+	if (served_begin(s, p, DOMAIN, w->is_read_only, e) == -1)
 		return -1;
 	*uri = make_uri(w, p, s, e);
 	if (*uri)
@@ -249,7 +250,9 @@ static int begin_locked(const struct wish *w, const struct place *p, struct serv
 	return -1;
 }
 
-static int begin(const struct wish *w, const struct place *p, struct served *s, char **uri, struct error *e)
+/* What is another one's already is not the survivor's to end. */
+static int begin(const struct wish *w, const struct place *p, struct served *s, char **uri, const struct survivor *survivor,
+		 struct error *e)
 {
 	CLEANUP_FREE char *path = start_lock(p);
 	CLEANUP_LOCK int lock = -1;
@@ -262,19 +265,25 @@ static int begin(const struct wish *w, const struct place *p, struct served *s, 
 	lock = lock_make(path, LOCK_EXCLUSIVE, e);
 	if (lock < 0)
 		return -1;
-	r = begin_locked(w, p, s, uri, e);
+	r = check(w, p, e);
+	if (r == 0) {
+		survivor_arm(survivor);
+		r = begin_locked(w, p, s, uri, e);
+		if (r == -1)
+			survivor_disarm(survivor);
+	}
 	unlink(path);
 	return r;
 }
 
-static int serve(const struct wish *w, const struct place *p, struct error *e)
+static int serve_until_end(const struct wish *w, const struct place *p, const struct survivor *survivor, struct error *e)
 {
 	CLEANUP_FREE char *uri = NULL;
 	struct served s;
 	int r;
 
 	signals_hold();
-	if (begin(w, p, &s, &uri, e) == -1)
+	if (begin(w, p, &s, &uri, survivor, e) == -1)
 		return -1;
 	r = print(w, p, &s, uri);
 	if (r == 0 && !w->is_detached)
@@ -284,6 +293,7 @@ static int serve(const struct wish *w, const struct place *p, struct error *e)
 		remove_socket(w->socket, s.socket);
 		r = served_end(p, DOMAIN, e) == 0 ? r : -1;
 	}
+	survivor_disarm(survivor);
 	served_clear(&s);
 	return r;
 }
@@ -297,6 +307,38 @@ static int stop(const struct wish *w, const struct place *p, struct error *e)
 	remove_socket(w->socket, s.socket);
 	served_clear(&s);
 	return served_end(p, DOMAIN, e);
+}
+
+struct serving {
+	const struct wish *wish;   /* borrowed, both */
+	const struct place *place;
+};
+
+static void end_serving(const void *arg)
+{
+	const struct serving *serving = arg;
+	struct error ignored;
+	struct served s;
+
+	if (served_find(&s, serving->place, DOMAIN, &ignored) == 0) {
+		remove_socket(serving->wish->socket, s.socket);
+		served_clear(&s);
+	}
+	served_end(serving->place, DOMAIN, &ignored); /* it may be beginning */
+}
+
+/* Killed outright it serves no longer than after Ctrl-C. */
+static int serve(const struct wish *w, const struct place *p, struct error *e)
+{
+	const struct serving serving = { w, p };
+	struct survivor survivor = { .fd = -1 };
+	int r;
+
+	if (!w->is_detached && survivor_begin(&survivor, end_serving, &serving, e) == -1)
+		return -1;
+	r = serve_until_end(w, p, &survivor, e);
+	survivor_end(&survivor);
+	return r;
 }
 
 /* --- the command */
@@ -373,6 +415,7 @@ const struct cmd cmd_serve = {
 		 "  --export NAME       the export's name in the URI; every name is answered\n"
 		 "  --detach            do not wait; it is served until --stop\n"
 		 "  --stop              end that\n"
+		 "It is served until Ctrl-C, or until this command ends in whatever way.\n"
 		 "exit status: 0 it was served, 1 it could not be, 2 usage",
 	.run = run,
 	.usage_status = USAGE,

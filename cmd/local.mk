@@ -30,6 +30,7 @@ sxm_SOURCES = \
 	cmd/served.c cmd/served.h \
 	cmd/signals.c cmd/signals.h \
 	cmd/stream-in.c cmd/stream-in.h \
+	cmd/survivor.c cmd/survivor.h \
 	cmd/target.c cmd/target.h \
 	cmd/transfer.c cmd/transfer.h
 sxm_LDADD = libplugins.la libmigrate.la

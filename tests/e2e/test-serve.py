@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from smapi import Host, say, skip, until_true  # noqa: E402
@@ -184,20 +185,25 @@ def in_use():
 
 
 def killed():
-    """Killed, it is still served, and the next one says how that ends; its datapath killed, it goes on."""
-    path = make("killed")
-    s = Serving(path)
-    datapath = [p for p in host.processes() if p != s.process.pid]
-    child = max(datapath)
-    os.kill(child, signal.SIGKILL)
+    """Its datapath killed, it goes on; killed itself, in whatever moment, nobody serves it any more, and nothing is left."""
+    path, link = make("killed"), os.path.join(host.dir, "killed.socket")
+    s = Serving("--socket", link, path)
+    datapath = max(host.processes())
+    os.kill(datapath, signal.SIGKILL)
     until_true("it is served again", lambda: io(s.uri, "read 0 512"), 20)
     assert s.process.poll() is None
+    refused("served already", path)
     s.process.kill()
     s.process.communicate()
-    refused("--stop", path)
-    assert io(s.uri, "read 0 512")
-    serve("--stop", path)
     until_true("its process ends", lambda: not host.processes())
+    assert not os.path.lexists(link)
+    for wait in (0.0, 0.002, 0.01):
+        p = subprocess.Popen([SXM, "serve", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=host.env)
+        time.sleep(wait)  # some moment of its beginning
+        p.kill()
+        p.communicate()
+        until_true("its process ends", lambda: not host.processes())
+    Serving(path).stop()
     assert [n for n in os.listdir(host.run_dir) if n.endswith(".serve")] == []
 
 
