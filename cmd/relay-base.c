@@ -190,6 +190,16 @@ static int take(const struct decoded *d, struct relay_reply *r, struct error *e)
 	return r->ok ? 0 : -1;
 }
 
+static int take_locked(const struct decoded *d, struct relay_reply *r, struct error *e)
+{
+	int lock = relay_mark_begin(d->a.mark, e);
+	int taken = lock < 0 ? -1 : take(d, r, e);
+
+	if (lock >= 0)
+		relay_mark_end(d->a.mark, lock);
+	return taken;
+}
+
 int relay_base_take(const char *args, struct relay_reply *r, struct error *e)
 {
 	struct decoded d;
@@ -198,5 +208,5 @@ int relay_base_take(const char *args, struct relay_reply *r, struct error *e)
 		return -1;
 	if (!d.a.mark || !decision_group_is_valid(d.a.mark))
 		return done(&d, error_set(e, EINVAL, "no move is named"));
-	return done(&d, take(&d, r, e));
+	return done(&d, take_locked(&d, r, e));
 }

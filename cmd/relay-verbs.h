@@ -47,6 +47,12 @@ char *relay_find_marked(const char *dir, const char *mark, struct error *e);
 int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e);
 char *relay_image_of(const char *dir, const char *key, struct error *e);
 
+/* relay-mark.c: what is made for a move, one at a time. A descriptor; -1 + e: EPERM: it was undone. */
+int relay_mark_begin(const char *mark, struct error *e);
+void relay_mark_end(const char *mark, int lock);
+/* From now on nothing is made for it. A descriptor, to be closed when that is done; -1 + e. */
+int relay_mark_undo(const char *mark, struct error *e);
+
 /* relay-owner.c: what the record of the image at path allows. False, NULL: e says why not. */
 #define RELAY_KEY_GIFT "sxm_gift" /* of the source that was kept: relay_gift_of() when it was */
 bool relay_is_untaken(const char *path, struct error *e);     /* it was handed over whole, and no guest has had it since */

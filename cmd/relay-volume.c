@@ -23,6 +23,7 @@
 #include "base/jsonspec.h"
 #include "cmd/relay-verbs.h"
 #include "plugins/image.h"
+#include "plugins/lock.h"
 #include "plugins/sr.h"
 #include "plugins/types.h"
 #include "plugins/uri.h"
@@ -258,11 +259,21 @@ static int make(const struct args *a, struct relay_reply *r, struct error *e)
 	return r->ok ? 0 : -1;
 }
 
+static int make_locked(const struct args *a, struct relay_reply *r, struct error *e)
+{
+	int lock = relay_mark_begin(a->mark, e);
+	int made = lock < 0 ? -1 : make(a, r, e);
+
+	if (lock >= 0)
+		relay_mark_end(a->mark, lock);
+	return made;
+}
+
 int relay_volume_make(const char *args, struct relay_reply *r, struct error *e)
 {
 	struct args a;
 
-	return decode(args, &a, e) == 0 ? done(&a, make(&a, r, e), r, e) : -1;
+	return decode(args, &a, e) == 0 ? done(&a, make_locked(&a, r, e), r, e) : -1;
 }
 
 /* The description last: as long as it has the mark it can be undone. */
@@ -309,11 +320,18 @@ static int undo(const struct args *a, struct error *e)
 	return do_volume("Volume.destroy", (struct volume_call) { .sr = a->sr, .key = key }, e);
 }
 
+static int undo_locked(const struct args *a, struct error *e)
+{
+	CLEANUP_LOCK int lock = relay_mark_undo(a->mark, e);
+
+	return lock < 0 ? -1 : undo(a, e);
+}
+
 int relay_volume_undo(const char *args, struct relay_reply *r, struct error *e)
 {
 	struct args a;
 
-	return decode(args, &a, e) == 0 ? done(&a, undo(&a, e), r, e) : -1;
+	return decode(args, &a, e) == 0 ? done(&a, undo_locked(&a, e), r, e) : -1;
 }
 
 /* --- keep, release */

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`sxm migrate`: disks go to another host under a guest that writes. Whatever dies, and whenever, the move is finished or undone by a
 second command, the guest's data is whole, and each disk has one owner."""
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -42,6 +44,35 @@ class Side(Host):
             return "owned"
         with open(path) as f:
             return json.load(f)["state"]
+
+
+class Relay:
+    """Asked by hand."""
+
+    def __init__(self, side):
+        self.process = subprocess.Popen([SXM, "relay"], env=side.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, verb, **args):
+        self.process.stdin.write(json.dumps({"id": 1, "verb": verb, "args": args}) + "\n")
+        self.process.stdin.flush()
+
+    def has_answered(self):
+        return select.select([self.process.stdout], [], [], 0)[0]
+
+    def answer(self):
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        assert self.process.wait() == 0
+
+
+def is_waited_for(path):
+    """Somebody wants this file's lock."""
+    if not os.path.exists(path):
+        return False
+    with open("/proc/locks") as f:
+        return any("->" in line and f":{os.stat(path).st_ino} " in line for line in f)
 
 
 class Move:
@@ -238,6 +269,32 @@ def interrupted(a, b):
     out = p.communicate(timeout=60)[0]
     assert p.returncode == 0, out
     m.moved()
+
+
+def a_relay_whose_caller_died_is_waited_for(a, b):
+    """It is in the middle of making a volume when the move is resumed, or given up: there is one volume, or none."""
+    before = b.keys()
+    for mark, verb in (("m1-0", "volume.make"), ("m2-0", "volume.undo")):
+        old, new = Relay(b), Relay(b)
+        args = {"sr": b.sr, "mark": mark, "size_bytes": MiB, "name": "x"}
+        with open(os.path.join(b.sr_dir, "sxm-sr.lock"), "a") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            old.ask("volume.make", **args)
+            until_true("it makes the volume", lambda: is_waited_for(f.name))
+            new.ask(verb, **args)
+            until_true("it waits", lambda: new.has_answered() or is_waited_for(os.path.join(b.run_dir, "moves", mark)))
+        made, second = old.answer(), new.answer()
+        assert "ok" in made and "ok" in second, (made, second)
+        if verb == "volume.make":
+            assert made["ok"]["key"] == second["ok"]["key"] and len(b.keys()) == len(before) + 1, (made, second)
+            new.ask("volume.undo", **args)
+            assert "ok" in new.answer()
+        assert b.keys() == before, (verb, b.keys())
+        old.ask("volume.make", **args)  # it was on its way all the while
+        late = old.answer()
+        assert late["error"]["code"] == "EPERM" and "undone" in late["error"]["text"] and b.keys() == before, late
+        old.end()
+        new.end()
 
 
 def filled(a, b, size):
@@ -543,6 +600,7 @@ def main():
         say(f"{name}: {time.monotonic() - began:.1f} s")
 
     case(what_is_refused_leaves_nothing)
+    case(a_relay_whose_caller_died_is_waited_for)
     case(a_disk_moves_under_its_guest)
     case(a_halted_disk_moves)
     case(several_go_as_one)
