@@ -264,6 +264,7 @@ static int run(int argc, char **argv)
 	show.is_json = o.is_json;
 	show.is_quiet = o.is_quiet;
 	watch.patience_s = o.patience_s;
+	watch.is_forced = o.is_forced;
 	catch_signals();
 	if (show_open(&show, &e) == -1)
 		return fail(&e);
@@ -286,7 +287,8 @@ const struct cmd cmd_migrate = {
 	.summary = "move disks to another host while they are written to",
 	.usage = "sxm migrate [OPTIONS] SRC... [USER@]HOST:SR\n"
 		 "       sxm migrate --plan [--json] [OPTIONS] SRC... [USER@]HOST:SR\n"
-		 "       sxm migrate --resume ID | --abort ID | --go ID | --release ID | --release expired | --list\n"
+		 "       sxm migrate --resume ID | --abort ID | --go ID | --release ID [--force] |\n"
+		 "                   --release expired | --list\n"
 		 "       sxm migrate --change ID --bandwidth RATE\n"
 		 "  SRC                  SR/KEY, the path of an image, or the id of a disk in use; several go together\n"
 		 "  SR                   there: a name, a uuid, or a directory\n"
@@ -295,7 +297,8 @@ const struct cmd cmd_migrate = {
 		 "  --on-pause CMD, --on-resume CMD   run around the switchover, without a shell\n"
 		 "  --bandwidth RATE     at most so much a second, of all disks together (100MiB); 0: no limit\n"
 		 "  --no-verify          do not read both sides back and compare them before it\n"
-		 "  --keep-for TIME      how long the source is kept at least (7d); --release removes it\n"
+		 "  --keep-for TIME      how long the source is kept at least (7d); --release removes it, when the other host\n"
+		 "                       says that it has the disk; with --force unasked, where that host is gone for good\n"
 		 "  --patience TIME      how long the other host may be out of reach (10m)\n"
 		 "  --carrier KIND       how to get there: ssh2, ssh\n"
 		 "  --via 'PROG ARGS'    a program that brings bytes to `sxm relay` there\n"

@@ -170,7 +170,7 @@ static int parse_destination(const char *text, struct migrate_options *o)
 enum long_option {
 	OPT_PLAN = 256, OPT_RESUME, OPT_ABORT, OPT_RELEASE, OPT_GO, OPT_CHANGE, OPT_LIST, OPT_DOMAIN, OPT_SWITCHOVER,
 	OPT_ON_PAUSE, OPT_ON_RESUME, OPT_BANDWIDTH, OPT_KEEP, OPT_NO_VERIFY, OPT_CARRIER, OPT_VIA, OPT_PORT, OPT_CONFIG, OPT_JSON,
-	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES,
+	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE,
 };
 
 static int take_action(enum migrate_action action, const char *id, struct migrate_options *o)
@@ -223,6 +223,7 @@ static int take_option(int c, char *arg, struct migrate_options *o)
 	case OPT_CERTIFICATES: o->certificates = arg; return 0;
 	case OPT_JSON: o->is_json = true; return 0;
 	case OPT_QUIET: o->is_quiet = true; return 0;
+	case OPT_FORCE: o->is_forced = true; return 0;
 	default: return CMD_USAGE;
 	}
 }
@@ -251,6 +252,8 @@ static int check_transport(const struct migrate_options *o)
 
 static int check(int argc, char **argv, struct migrate_options *o)
 {
+	if (o->is_forced && (o->action != MIGRATE_RELEASE || !o->id))
+		return complain("--force goes with --release ID alone");
 	if (o->action != MIGRATE_MOVE) {
 		if (argc)
 			return complain("%s: a move that is there has its disks", argv[0]);
@@ -280,7 +283,7 @@ int migrate_parse(int argc, char **argv, struct migrate_options *o)
 		{ "config", 1, NULL, OPT_CONFIG }, { "json", 0, NULL, OPT_JSON }, { "quiet", 0, NULL, OPT_QUIET },
 		{ "patience", 1, NULL, OPT_PATIENCE }, { "transport", 1, NULL, OPT_TRANSPORT },
 		{ "insecure", 0, NULL, OPT_INSECURE }, { "listen", 1, NULL, OPT_LISTEN },
-		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { NULL, 0, NULL, 0 },
+		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { "force", 0, NULL, OPT_FORCE }, { NULL, 0, NULL, 0 },
 	};
 	int c, status = 0;
 

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -229,12 +230,20 @@ static int ask_status(const struct process *p, struct status *s, struct error *e
 {
 	CLEANUP_FREE char *ok = process_call(p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, e);
 
-	if (ok)
-		return jsonspec_decode(&status_spec, ok, strlen(ok), s, e);
-	if (e->err != ESRCH)
+	if (ok && jsonspec_decode(&status_spec, ok, strlen(ok), s, e) == -1)
 		return -1;
-	*s = (struct status) { .owner.state = relay_state_on_record(p->path, e) };
-	return s->owner.state ? 0 : -1;
+	if (!ok && e->err != ESRCH)
+		return -1;
+	if (!ok)
+		*s = (struct status) { 0 };
+	if (s->owner.state && *s->owner.state)
+		return 0;
+	free(s->owner.state); /* it has not opened the disk yet, and knows nothing */
+	s->owner.state = relay_state_on_record(p->path, e);
+	if (s->owner.state)
+		return 0;
+	jsonspec_clear(&status_spec, s);
+	return -1;
 }
 
 struct volume_answer {

@@ -18,6 +18,10 @@ int journey_check(const struct journey *j, struct error *e);
 /* The step is done: on record. */
 int journey_set_step(struct journey *j, enum journey_step step, struct error *e);
 int journey_save(const struct journey *j, struct error *e);
+/* What is shown has a place for each disk. */
+int journey_open_view(struct journey *j, struct error *e);
+/* The way to the far host, and its disks' sockets here where the step after that needs them. */
+int journey_prepare(struct journey *j, enum journey_step after, struct error *e);
 /* Replaces an owned text. */
 int journey_set(char **text, const char *value, struct error *e);
 int64_t journey_now_ms(void);

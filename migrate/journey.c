@@ -5,7 +5,6 @@
  *      step done before -> the next one's function -> its name on record -> the next
  *                             '-- failed: what can be gone on with stays as it is (resume); what was refused is undone
  *
- * Undone is in the opposite order: handover, mirror, our domain here; what received there, and its volume.
  * Can fail: everything. Nothing here decides whose a disk is: the handover's records do.
  */
 #include "migrate/journey.h"
@@ -117,7 +116,7 @@ static int far_why(void *arg, struct error *e)
 	return j->tunnel ? tunnel_why(j->tunnel, e) : -1;
 }
 
-static int open_view(struct journey *j, struct error *e)
+int journey_open_view(struct journey *j, struct error *e)
 {
 	if (j->view.disks)
 		return 0;
@@ -207,7 +206,7 @@ static const struct {
 	{ JOURNEY_STARTED, journey_keep, JOURNEY_KEPT, false },
 };
 
-static int prepare_step(struct journey *j, enum journey_step after, struct error *e)
+int journey_prepare(struct journey *j, enum journey_step after, struct error *e)
 {
 	if (!j->tunnel && journey_reach(j, NULL, e) == -1)
 		return -1;
@@ -224,7 +223,7 @@ static int take_step(struct journey *j, struct error *e, bool *is_over)
 		if (steps[i].after != at)
 			continue;
 		j->view.phase = journey_step_name(at);
-		if (prepare_step(j, at, e) == -1)
+		if (journey_prepare(j, at, e) == -1)
 			return JOURNEY_INTERRUPTED;
 		if (steps[i].run(j, e) == 0)
 			return journey_set_step(j, steps[i].step, e) == 0 ? 0 : JOURNEY_INTERRUPTED;
@@ -286,133 +285,11 @@ enum journey_outcome journey_run(struct journey *j, struct error *e)
 	int outcome = 0;
 
 	error_clear(e);
-	if (open_view(j, e) == -1)
+	if (journey_open_view(j, e) == -1)
 		return JOURNEY_INTERRUPTED;
 	if (journey_step_of(&j->r) >= JOURNEY_ABORTING)
 		return journey_abort(j, e);
 	while (!is_over && !outcome)
 		outcome = journey_check(j, e) == -1 ? JOURNEY_INTERRUPTED : take_step(j, e, &is_over);
 	return outcome ? stop(j, (enum journey_outcome)outcome, e) : finish(j, e);
-}
-
-/* --- abort */
-
-static char *datapath_args(const char *uri, const char *domain)
-{
-	return question_new(NULL, "dbg", "sxm migrate", "uri", uri, "domain", domain, NULL);
-}
-
-static int end_operation(struct journey *j, size_t i, const char *operation, struct error *e)
-{
-	CLEANUP_FREE char *args = question_new(NULL, "id", operation, NULL);
-	CLEANUP_FREE char *cancelled = args ? journey_control(j, i, "mirror.cancel", args, e) : NULL;
-	CLEANUP_FREE char *destroyed = NULL;
-
-	if (!cancelled && e->err != ENOENT)
-		return -1;
-	destroyed = journey_control(j, i, "mirror.destroy", args, e);
-	return destroyed || e->err == ENOENT ? 0 : -1;
-}
-
-static int undo_here(struct journey *j, size_t i, struct error *e)
-{
-	const struct journey_disk *d = journey_disk(j, i);
-	struct journey_look l;
-
-	if (journey_look(j, i, &l, e) == -1)
-		return -1;
-	if (*l.operation && end_operation(j, i, l.operation, e) == -1)
-		return -1;
-	if (!d->is_ours)
-		return 0;
-	return journey_call_here(j, "Datapath.deactivate", datapath_args(d->uri, d->domain), e) == 0 &&
-	       journey_call_here(j, "Datapath.detach", datapath_args(d->uri, d->domain), e) == 0 ? 0 : -1;
-}
-
-static int undo_there(struct journey *j, size_t i, struct error *e)
-{
-	const struct journey_disk *d = journey_disk(j, i);
-	char mark[64];
-	CLEANUP_FREE char *args = NULL;
-	CLEANUP_FREE char *ok = NULL;
-
-	if (*d->far_uri && (journey_call_there(j, "Datapath.deactivate", datapath_args(d->far_uri, j->r.receiver), e) == -1 ||
-			    journey_call_there(j, "Datapath.detach", datapath_args(d->far_uri, j->r.receiver), e) == -1) &&
-	    j->there.is_lost)
-		return -1;
-	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
-	args = question_new(NULL, "sr", j->r.far_sr, "mark", mark, NULL);
-	ok = args ? journey_ask_there(j, "volume.undo", args, e) : NULL;
-	return ok ? 0 : -1;
-}
-
-static int undo(struct journey *j, struct error *e)
-{
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (undo_here(j, i, e) == -1)
-			return error_prefix(e, "end the mirror of %s", journey_disk(j, i)->name);
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (undo_there(j, i, e) == -1)
-			return error_prefix(e, "undo what was made of %s there", journey_disk(j, i)->name);
-	journey_close_way(j);
-	return 0;
-}
-
-enum journey_outcome journey_abort(struct journey *j, struct error *e)
-{
-	enum journey_step at = journey_step_of(&j->r);
-	struct error why;
-	int r;
-
-	if (at == JOURNEY_ABORTED)
-		return JOURNEY_UNDONE;
-	if (open_view(j, e) == -1)
-		return JOURNEY_INTERRUPTED;
-	if (at >= JOURNEY_MOVED && at <= JOURNEY_DONE) {
-		error_set(e, EALREADY, "the disks have moved: nothing goes back; --resume finishes it");
-		return JOURNEY_LEFT;
-	}
-	/* What was decided to be handed over needs its way; what was not is withdrawn without one. */
-	if (*j->r.group && prepare_step(j, at, &why) == -1)
-		journey_say(j, "%s", why.text);
-	r = journey_settle(j, e);
-	if (r == 1)
-		error_set(e, EALREADY, "it was decided that the disks move, and they have: --resume finishes it");
-	if (r)
-		return r == 1 ? JOURNEY_LEFT : JOURNEY_INTERRUPTED;
-	journey_set_limit(j, 0);
-	if (journey_set_step(j, JOURNEY_ABORTING, e) == -1 || undo(j, e) == -1 || journey_set_step(j, JOURNEY_ABORTED, e) == -1)
-		return JOURNEY_INTERRUPTED;
-	return JOURNEY_UNDONE;
-}
-
-/* --- release */
-
-static int release_one(struct journey *j, size_t i, struct error *e)
-{
-	const struct journey_disk *d = journey_disk(j, i);
-	char mark[64];
-	CLEANUP_FREE char *args = NULL;
-	CLEANUP_FREE char *ok = NULL;
-
-	if (!*d->key)
-		return 0;
-	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
-	args = question_new(NULL, "sr", d->sr, "key", d->key, "mark", mark, NULL);
-	ok = args ? peer_ask(&j->here, "volume.release", args, JOURNEY_LONG_MS, e) : NULL;
-	return ok ? 0 : error_prefix(e, "release the source of %s", d->name);
-}
-
-enum journey_outcome journey_release(struct journey *j, struct error *e)
-{
-	error_clear(e);
-	if (journey_step_of(&j->r) != JOURNEY_DONE) {
-		error_set(e, EBUSY, "move %s is not done (%s)", j->r.id, j->r.step);
-		return JOURNEY_UNDONE;
-	}
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (release_one(j, i, e) == -1)
-			return JOURNEY_UNDONE;
-	journey_forget(j->r.id);
-	return JOURNEY_OK;
 }

@@ -106,6 +106,7 @@ struct journey_watch {
 	void *arg;
 	const volatile sig_atomic_t *interrupts;             /* how often Ctrl-C was pressed */
 	int64_t patience_s;                                  /* how long the far host may be away */
+	bool is_forced;                                      /* release: the far host is gone for good, and is not asked */
 };
 
 struct journey {
@@ -141,7 +142,7 @@ int journey_begin(struct journey *j, struct error *e);
 enum journey_outcome journey_run(struct journey *j, struct error *e);
 /* Back to its beginning. EALREADY: it is decided; only forward. */
 enum journey_outcome journey_abort(struct journey *j, struct error *e);
-/* The kept source goes. */
+/* The kept source goes, when the far host has said that it has the disk. */
 enum journey_outcome journey_release(struct journey *j, struct error *e);
 
 /* The rate of one that runs: whoever drives it looks each interval. */

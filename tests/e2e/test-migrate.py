@@ -330,6 +330,40 @@ def a_source_that_was_taken_by_force_is_no_kept_one(a, b):
     m.end()
 
 
+def a_source_is_kept_until_the_other_host_has_the_disk(a, b):
+    """Nobody to ask, not that host's, or not there any more: what may be the only copy goes by force alone."""
+    m = filled(a, b, 8 * MiB)
+    d = m.disks[0]
+    m.run(m.new("--no-verify", "--quiet"))
+    record = m.record()
+    far = record["disks"][0]["far_key"]
+    journey, owner = os.path.join(a.dir, f"state/journeys/{m.id()}.json"), os.path.join(b.sr_dir, far + ".raw.owner")
+
+    def put(path, content):
+        with open(path, "w") as f:
+            json.dump(content, f)
+
+    def stays(word):
+        out = m.run(m.command("--release", m.id()), expect=1)
+        assert word in out and "stays" in out and "--force" in out and d.key in a.keys(), out
+    put(journey, {**record, "argv": ["false"]})
+    stays("relay")
+    put(journey, record)
+    b.end_processes()
+    with open(owner) as f:
+        said = json.load(f)
+    assert said["state"] == "eligible", said
+    put(owner, {**said, "state": "released"})
+    stays("released there")
+    for name in [n for n in os.listdir(b.sr_dir) if n.startswith(far)]:
+        os.unlink(os.path.join(b.sr_dir, name))
+    stays(far)
+    m.run(m.command("--release", "expired", "--force"), expect=2)
+    m.run(m.command("--release", m.id(), "--force"))
+    assert d.key not in a.keys() and not [r for r in m.records() if r["id"] == record["id"]]
+    m.end()
+
+
 def what_was_handed_over_otherwise_is_not_undone(a, b):
     """The guest is shut down while its move waits for its moment: that hands the disk over; then somebody gives the move up."""
     m = Move(a, b, size=8 * MiB)
@@ -607,6 +641,7 @@ def main():
     case(the_way_back_sends_what_changed)
     case(the_way_back_knows_of_no_write_before_its_log)
     case(a_source_that_was_taken_by_force_is_no_kept_one)
+    case(a_source_is_kept_until_the_other_host_has_the_disk)
     case(the_rate_is_bounded_and_may_change)
     case(over_ssh, "ssh")
     if not is_sanitized():  # libssh2 1.10 copies a part of its own list of methods over itself
