@@ -124,7 +124,8 @@ static const struct relay_verb verbs[] = {
 	{ "sr.find", relay_sr_find }, { "volume.find", relay_volume_find },
 	{ "volume.make", relay_volume_make }, { "volume.name", relay_volume_name }, { "volume.undo", relay_volume_undo },
 	{ "volume.keep", relay_volume_keep }, { "volume.release", relay_volume_release },
-	{ "volume.track", relay_volume_track }, { "base.find", relay_base_find }, { "base.take", relay_base_take },
+	{ "volume.owner", relay_volume_owner }, { "volume.track", relay_volume_track },
+	{ "base.find", relay_base_find }, { "base.take", relay_base_take },
 	{ "control", relay_control }, { "connect", relay_connect },
 	{ "key.put", relay_key_put }, { "key.drop", relay_key_drop }, { "way.open", relay_way_open }, { NULL, NULL },
 };

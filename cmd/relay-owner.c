@@ -5,6 +5,7 @@
  *      source, kept       given                     by the mirror and in the epoch that are noted when it is kept: its gift
  *      far, undone        receiving, incomplete,    or owned and never written to: nobody was ever handed it
  *                         released
+ *      far, called back   eligible                  its source owns it again, and says so; then it is undone
  *      far, named         eligible, owned           it was handed over whole
  *      far, tracked       eligible                  ... and no guest has had it yet
  *
@@ -21,11 +22,14 @@
 #include "base/jsonspec.h"
 #include "base/proc.h"
 #include "cmd/relay-verbs.h"
+#include "migrate/question.h"
 #include "plugins/image.h"
 #include "plugins/process.h"
+#include "plugins/uri.h"
 
 #define STATUS_WAIT_MS 10000u
 #define OWNER_MAX_BYTES 4096u
+#define RECALL_WAIT_MS 20000u
 
 struct owner {
 	char *state, *epoch, *mirror;
@@ -179,4 +183,70 @@ bool relay_is_still_given(const char *dir, const char *key, struct error *e)
 		return true;
 	error_set(e, EPERM, "volume %s was given away by another move since it was kept", key);
 	return false;
+}
+
+/* --- as it is asked for, and called back */
+
+struct whose {
+	char *state, *epoch, *mirror;
+};
+static const struct jsonspec_field whose_fields[] = {
+	{ "state", JS_STRING, offsetof(struct whose, state) }, { "epoch", JS_STRING, offsetof(struct whose, epoch) },
+	{ "mirror", JS_STRING, offsetof(struct whose, mirror) }, { NULL },
+};
+static const struct jsonspec whose_spec = { "volume.owner", sizeof(struct whose), whose_fields };
+
+struct whose_args {
+	char *uri;
+};
+static const struct jsonspec_field whose_args_fields[] = { { "uri", JS_STRING, offsetof(struct whose_args, uri) }, { NULL } };
+static const struct jsonspec whose_args_spec = { "volume.owner", sizeof(struct whose_args), whose_args_fields };
+
+static char *text_or_none(char *text)
+{
+	static char none[] = "";
+
+	return text ? text : none;
+}
+
+int relay_volume_owner(const char *args, struct relay_reply *r, struct error *e)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct whose_args a;
+	struct owner o;
+	struct whose w;
+
+	if (jsonspec_decode(&whose_args_spec, args, strlen(args), &a, e) == -1)
+		return -1;
+	path = uri_path(a.uri, "sxm", e);
+	jsonspec_clear(&whose_args_spec, &a);
+	if (!path || read_owner(path, &o, e) == -1)
+		return -1;
+	w = (struct whose) {
+		.state = (char *)(uintptr_t)state_of(&o), .epoch = text_or_none(o.epoch), .mirror = text_or_none(o.mirror),
+	};
+	r->ok = jsonspec_encode(&whose_spec, &w);
+	jsonspec_clear(&owner_spec, &o);
+	return r->ok ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
+/* Only what may have been handed over needs it: the rest starts nobody. */
+int relay_recall(const char *path, const char *mirror, const char *epoch, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "mirror", mirror, "epoch", epoch, NULL);
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+	struct owner o;
+	bool is_needed;
+
+	if (read_owner(path, &o, e) == -1)
+		return -1;
+	is_needed = is_in(&o, "eligible") || is_in(&o, "released");
+	jsonspec_clear(&owner_spec, &o);
+	if (!is_needed)
+		return 0;
+	if (!args || process_by_path(&p, path, e) == -1)
+		return args ? -1 : error_set(e, ENOMEM, "out of memory");
+	ok = process_call(&p, "epoch.recall", args, PROCESS_START, RECALL_WAIT_MS, e);
+	return ok ? 0 : -1;
 }

@@ -63,6 +63,10 @@ char *relay_gift_of(const char *path, struct error *e);       /* to whom it was 
 /* It is still given as it was when it was kept. */
 bool relay_is_still_given(const char *dir, const char *key, struct error *e);
 
+int relay_volume_owner(const char *args, struct relay_reply *r, struct error *e);
+/* The source of that mirror owns the disk in that epoch, on record: what the image at path has of it starts nobody any more. */
+int relay_recall(const char *path, const char *mirror, const char *epoch, struct error *e);
+
 /* relay-base.c: the way back */
 int relay_volume_track(const char *args, struct relay_reply *r, struct error *e);
 int relay_base_find(const char *args, struct relay_reply *r, struct error *e);

@@ -35,7 +35,7 @@
 #define MARK_FORMAT "sxm migrate %s: being received"
 
 struct args {
-	char *sr, *key, *mark, *name, *description;
+	char *sr, *key, *mark, *name, *description, *mirror, *epoch;
 	int64_t size_bytes, until_s;
 	char *verb, *type, *args;
 };
@@ -43,7 +43,8 @@ struct args {
 #define OPTIONAL(member, kind) { #member, kind, offsetof(struct args, member), .is_optional = true }
 static const struct jsonspec_field fields[] = {
 	MEMBER(sr, JS_STRING), OPTIONAL(key, JS_STRING), MEMBER(mark, JS_STRING), OPTIONAL(name, JS_STRING),
-	OPTIONAL(description, JS_STRING), OPTIONAL(size_bytes, JS_INT64), OPTIONAL(until_s, JS_INT64), { NULL },
+	OPTIONAL(description, JS_STRING), OPTIONAL(mirror, JS_STRING), OPTIONAL(epoch, JS_STRING), OPTIONAL(size_bytes, JS_INT64),
+	OPTIONAL(until_s, JS_INT64), { NULL },
 };
 static const struct jsonspec_field smapi_fields[] = {
 	MEMBER(verb, JS_STRING), OPTIONAL(type, JS_STRING), OPTIONAL(args, JS_TEXT), { NULL },
@@ -308,14 +309,37 @@ int relay_volume_name(const char *args, struct relay_reply *r, struct error *e)
 	return decode(args, &a, e) == 0 ? done(&a, name(&a, e), r, e) : -1;
 }
 
+/* It has its own name already, and was asked back since. */
+static char *find_named(const struct args *a, struct error *e)
+{
+	CLEANUP_FREE char *dir = uri_path(a->sr, "file", e);
+	struct jsonspec_list keys;
+	char *found = NULL;
+
+	if (!dir || meta_list(dir, &keys, e) == -1)
+		return NULL;
+	for (size_t i = 0; i < keys.count && !found; i++)
+		if (relay_has_key(dir, keys.item[i], KEY_MARK, a->mark) && !relay_has_key(dir, keys.item[i], KEY_UNTIL, NULL))
+			found = strdup(keys.item[i]);
+	meta_list_clear(&keys);
+	return found;
+}
+
+static char *find_to_undo(const struct args *a, struct error *e)
+{
+	char *key = find_marked(a, e);
+
+	return key || e->err || !a->mirror ? key : find_named(a, e);
+}
+
 static int undo(const struct args *a, struct error *e)
 {
-	CLEANUP_FREE char *key = find_marked(a, e);
+	CLEANUP_FREE char *key = find_to_undo(a, e);
 	CLEANUP_FREE char *path = key ? image_of_volume(a, key, e) : NULL;
 
 	if (!key)
 		return e->err ? -1 : 0;
-	if (!path || !relay_may_undo(path, e))
+	if (!path || (a->mirror && a->epoch && relay_recall(path, a->mirror, a->epoch, e) == -1) || !relay_may_undo(path, e))
 		return -1;
 	return do_volume("Volume.destroy", (struct volume_call) { .sr = a->sr, .key = key }, e);
 }

@@ -138,6 +138,7 @@ static const char *const why_texts[COMMIT_WHY_COUNT] = {
 	[COMMIT_WHY_ONLY_COPY] = "its source cannot be asked, and this may be the only copy; wait a day, or force it",
 	[COMMIT_WHY_UNACKNOWLEDGED] = "it was given back, and its source has not said yet that it has it",
 	[COMMIT_WHY_OWNED] = "it is owned here already",
+	[COMMIT_WHY_STARTED] = "a guest was started from it since it was handed over",
 	[COMMIT_WHY_NOT_GIVEN] = "it was not given away: only the source of a move that is over may be written over",
 	[COMMIT_WHY_NO_OPERATION] = "no mirror of it is in a state for this",
 	[COMMIT_WHY_UNVERIFIED] = "a foreign source wrote it, which cannot say whether it was complete",
@@ -461,6 +462,29 @@ struct commit_verdict commit_take(const struct commit_record *r, bool is_forced)
 	default:
 		return commit_activate(r, &a);
 	}
+}
+
+struct commit_verdict commit_recall(const struct commit_record *r, const char *mirror, uint64_t epoch)
+{
+	struct commit_verdict v = commit_verdict(r, COMMIT_ALLOW, COMMIT_WHY_NONE);
+	bool is_later = r->epoch + (r->state == COMMIT_ELIGIBLE) > epoch; /* it was handed over since */
+
+	if (r->role != COMMIT_ROLE_FAR || strcmp(r->mirror, mirror) != 0 || epoch > COMMIT_EPOCH_MAX)
+		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_NO_OPERATION);
+	if (r->state == COMMIT_INCOMPLETE)
+		return v;
+	if (r->state == COMMIT_OWNED)
+		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_STARTED);
+	if (is_later && !PLANTED(BUG_RECALL_ANY_EPOCH))
+		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_NO_OPERATION);
+	if (r->state == COMMIT_RELEASED) {
+		v.next.is_acknowledged = true;
+	} else {
+		v.next.state = COMMIT_INCOMPLETE;
+		v.next.epoch = epoch;
+	}
+	v.shuts_out = true;
+	return commit_changed(v, r);
 }
 
 /* Of the same mirror still, so that a late word of its far side finds that it has ended. */

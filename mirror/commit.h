@@ -117,6 +117,7 @@ enum commit_why {
 	COMMIT_WHY_ONLY_COPY,          /* eligible or released, and no link to ask over: it may be the only copy */
 	COMMIT_WHY_UNACKNOWLEDGED,     /* released, and its source has not said yet that it has it */
 	COMMIT_WHY_OWNED,              /* it is owned here: there is nothing to take */
+	COMMIT_WHY_STARTED,            /* it cannot be called back: a guest has it */
 	COMMIT_WHY_NOT_GIVEN,          /* it was not given away: there is nothing to drop */
 	COMMIT_WHY_NO_OPERATION,       /* no mirror of this name, or it does not fit its state */
 	COMMIT_WHY_UNVERIFIED,         /* allowed, to be logged: a foreign source wrote it; whether all of it, nobody knows */
@@ -181,6 +182,11 @@ struct commit_verdict commit_take(const struct commit_record *r, bool is_forced)
 /* What was given away, and is kept, may receive once more: as a far side that ended half way, so it starts nobody. Who asks knows
  * that the disk is owned on the other host. REFUSE: it was not given. */
 struct commit_verdict commit_drop(const struct commit_record *r);
+
+/* What may have been handed over by that mirror is called back: its source owns the disk in `epoch`, on record, and has given the
+ * mirror up. RECLAIM and END in one, by who has no link: compare and set, too. ALLOW: it starts nobody. REFUSE: TAKEN; of another
+ * mirror, or of a later epoch. */
+struct commit_verdict commit_recall(const struct commit_record *r, const char *mirror, uint64_t epoch);
 
 /* --- the far role. status, next.state and next.epoch are the answer; link is the connection that asks */
 

@@ -9,7 +9,7 @@
 #include "control/dispatch.h"
 
 struct args {
-	char *domain, *host, *remote, *id, *mode, *base, *group, *path, *volume, *vm, *device; /* owned */
+	char *domain, *host, *remote, *id, *mode, *base, *group, *path, *volume, *vm, *device, *mirror, *epoch; /* owned */
 	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate, has_tls;

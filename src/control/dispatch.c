@@ -73,6 +73,7 @@ ARGS(operation, ARG("id", JS_STRING, id));
 ARGS(group, ARG("group", JS_STRING, group));
 ARGS(prepare, ARG("domain", JS_STRING, domain), ARG("group", JS_STRING, group), OPTION("patience_ms", JS_INT64, wait_ms));
 ARGS(path, ARG("path", JS_STRING, path));
+ARGS(recall, ARG("mirror", JS_STRING, mirror), ARG("epoch", JS_STRING, epoch));
 ARGS(snapshot, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume));
 ARGS(hold, ARG("path", JS_STRING, path), OPTION("volume", JS_STRING, volume), OPTION("patience_ms", JS_INT64, wait_ms),
      OPTION("bound", JS_BOOL, is_bound));
@@ -216,6 +217,17 @@ static void on_take(struct call *c)
 static void on_drop(struct call *c)
 {
 	vdi_drop(c->d->vdi, dispatch_done, c);
+}
+
+static void on_recall(struct call *c)
+{
+	char *end;
+	uint64_t epoch = strtoull(c->args.epoch, &end, 10);
+
+	if (!epoch || *end)
+		dispatch_fail(c, EINVAL, "epoch is a number, as text");
+	else
+		vdi_recall(c->d->vdi, c->args.mirror, epoch, dispatch_done, c);
 }
 
 static void on_destroy_volume(struct call *c)
@@ -378,6 +390,7 @@ static const struct verb verbs[] = {
 	{ "destroy", &force_args, on_destroy_volume, empty },
 	{ "epoch.take", &force_args, on_take, empty },
 	{ "epoch.drop", &no_args, on_drop, empty },
+	{ "epoch.recall", &recall_args, on_recall, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "figures", &figures_args, on_figures, empty },
 	{ "import", &domain_args, on_import, import_ok },

@@ -216,6 +216,8 @@ struct job {
 	uint64_t serial;       /* no other job of this process has it; not 0 */
 	char domain[DOMAINS_NAME_MAX];
 	bool is_read_only, is_forced, is_drop;
+	char recalled[COMMIT_MIRROR_MAX]; /* TAKE: ""; or the mirror whose source owns the disk in that epoch */
+	uint64_t recalled_epoch;
 	uint64_t number;       /* REMOVE, SETTLE: the operation */
 	char id[64];           /* FORGET */
 	struct domain *d;      /* of a running job */

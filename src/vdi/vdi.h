@@ -117,6 +117,9 @@ void vdi_destroy(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 void vdi_take(struct vdi *v, bool is_forced, vdi_done_fn *done, void *arg);
 /* The source of a move that is over may receive a mirror, and starts nobody. EPERM: it was not given away. */
 void vdi_drop(struct vdi *v, vdi_done_fn *done, void *arg);
+/* What that mirror handed over here, or may have, is called back: its source owns the disk in that epoch, on record. From now on
+ * it starts nobody. EPERM: a guest was started from it. */
+void vdi_recall(struct vdi *v, const char *mirror, uint64_t epoch, vdi_done_fn *done, void *arg);
 /* The process is asked to go: an operation fails, everybody is cut off, the disk is flushed and closed. Nothing is forgotten:
  * vdi_resume() of a successor takes it up again. No verb is taken afterwards. */
 void vdi_stop(struct vdi *v, vdi_done_fn *done, void *arg);

@@ -120,7 +120,7 @@ static void crash(struct world *w, struct volume *x)
 /* It ignores errors, and even so does not do the one thing that nobody could make safe. */
 static bool may_try_b(const struct world *w)
 {
-	return w->b.exists && w->b.rec.role == COMMIT_ROLE_FAR &&
+	return w->b.exists && w->b.rec.role == COMMIT_ROLE_FAR && !w->is_promised &&
 	       !(w->b.rec.state == COMMIT_ELIGIBLE && w->b.rec.epoch <= w->offered) && !w->b.is_busy;
 }
 
@@ -238,7 +238,7 @@ static void orchestrate(struct world *w)
 		be_impatient(w);
 		return;
 	}
-	switch (world_roll(w, 13)) {
+	switch (world_roll(w, 14)) {
 	case 0: case 1: case 2: case 3:
 		if (w->group && w->a.is_guest_active && world_roll(w, 8))
 			break; /* it is to go with the others */
@@ -269,6 +269,10 @@ static void orchestrate(struct world *w)
 		break;
 	case 11:
 		data_cancel(w);
+		break;
+	case 12:
+		if (!w->group)
+			person_act(w);
 		break;
 	default:
 		if (!w->a.is_busy && w->a.exists)
@@ -426,10 +430,14 @@ static void work_b(struct world *w)
 {
 	bool may_start = !w->b.is_busy || PLANTED(BUG_CALLER_RACES);
 
-	if (!w->b.exists)
+	if (!w->b.exists) {
+		w->is_recalling = w->is_promised = false;
 		return;
+	}
 	if (w->is_starting && w->is_try && !may_try_b(w))
 		w->is_starting = false;
+	else if (w->is_recalling && !w->b.is_busy && !world_roll(w, 4))
+		person_recall(w);
 	else if (w->is_starting && may_start && !world_roll(w, w->is_right || w->is_try ? 4 : 20))
 		far_start(w);
 	else if (w->is_destroying && !w->b.is_busy)

@@ -5,6 +5,7 @@
  *      handover.c         the world: records becoming durable, links, faults, one random step
  *      handover-source.c  A: the guest's host, its verbs, its questions
  *      handover-far.c     B: the other
+ *      handover-person.c  who gives a move up, with a word to B and without a link, or takes A's disk back by force
  *      handover-group.c   two such disks, handed over together: their decision, and who makes it
  *      handover-oracle.c  what must hold, after each step and at the end
  *
@@ -77,7 +78,8 @@ enum phase { PHASE_BEGIN, PHASE_SYNC, PHASE_PREPARE, PHASE_COMMIT, PHASE_RECLAIM
 enum outcome { OUTCOME_GOOD, OUTCOME_RAISED, OUTCOME_REFUSED, OUTCOME_LOST };
 
 enum tally { TALLY_MOVED, TALLY_RECLAIMED, TALLY_RELEASED, TALLY_RAISED, TALLY_ENDED, TALLY_WITHDRAWN, TALLY_ADMIN_GIVEN,
-	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_CANCELLED, TALLY_ALONE,
+	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_CANCELLED, TALLY_RECALLED, TALLY_TAKEN_BACK,
+	     TALLY_ALONE,
 	     /* of groups */
 	     TALLY_GONE = TALLY_ALONE, TALLY_STAYED, TALLY_TORN, TALLY_DOUBT, TALLY_COUNT };
 
@@ -117,6 +119,12 @@ struct world {
 	bool is_prepared, is_decided, must_look;
 	uint64_t offered_base;       /* base, when it was offered */
 	bool is_in_group, was_prepared; /* the oracle's: offered with it, and nothing has become of it yet */
+
+	/* who gives it up */
+	bool is_recalling;           /* he has read A's record, and B has not heard yet */
+	char recalled[COMMIT_MIRROR_MAX];
+	uint64_t recalled_epoch;
+	bool is_promised;            /* he took A's disk by force: nobody is started on B before that has heard */
 
 	/* B's process */
 	unsigned volumes;            /* made so far */
@@ -187,6 +195,10 @@ void far_other(struct world *w);
 void far_crash(struct world *w, bool is_host);
 void far_close(struct world *w, unsigned link);
 bool far_is_linked(const struct world *w);
+
+/* handover-person.c */
+void person_act(struct world *w);
+void person_recall(struct world *w); /* B hears */
 
 /* handover-group.c */
 /* Two disks; *tally as of a world's. NULL: no law was broken. */

@@ -19,6 +19,7 @@ static const char *const names[] = { "NONE", COMMIT_BUGS(BUG_NAME) };
 static const char *const tallies[TALLY_COUNT] = {
 	"moved", "reclaimed", "released", "raised", "ended", "withdrawn", "ends: far volume gone, take the source",
 	"ends: released, take the source", "ends: reclaimed, take the source", "ends: either", "cancelled in between",
+	"called back", "taken back by force",
 	"gone with its group", "stayed with its group", "torn from its group", "ends: in doubt, waits for its far side",
 };
 

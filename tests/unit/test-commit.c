@@ -131,6 +131,34 @@ static void what_was_given_away_may_receive_again_and_starts_nobody(void **state
 	}
 }
 
+static void what_was_handed_over_is_called_back_until_it_is_started(void **state)
+{
+	const struct commit_link newer = link_of(9, 4);
+	struct commit_record r = record(COMMIT_ELIGIBLE, 5);
+	struct commit_verdict v = commit_recall(&r, "m", 6);
+
+	(void)state;
+	expect(v, COMMIT_ALLOW, COMMIT_INCOMPLETE, 6);
+	assert_true(v.is_changed && v.shuts_out && commit_record_is_valid(&v.next));
+	assert_false(commit_recall(&v.next, "m", 6).is_changed); /* again */
+	refused(commit_activate(&v.next, &guest), COMMIT_WHY_INCOMPLETE);
+	assert_int_equal(commit_far_hello(&v.next, &newer, false).status, COMMIT_STATUS_BAD_STATE); /* it has ENDED */
+	refused(commit_recall(&r, "m", 5), COMMIT_WHY_NO_OPERATION); /* its source gave it away since it said so */
+	refused(commit_recall(&r, "another", 6), COMMIT_WHY_NO_OPERATION);
+	r = taken(5);
+	refused(commit_recall(&r, "m", 6), COMMIT_WHY_STARTED);
+	r = record(COMMIT_RECEIVING, 4);
+	expect(commit_recall(&r, "m", 4), COMMIT_ALLOW, COMMIT_INCOMPLETE, 4);
+	r.epoch = 6;
+	refused(commit_recall(&r, "m", 4), COMMIT_WHY_NO_OPERATION);
+	r = record(COMMIT_RELEASED, 6);
+	v = commit_recall(&r, "m", 6);
+	expect(v, COMMIT_ALLOW, COMMIT_RELEASED, 6);
+	assert_true(v.next.is_acknowledged);
+	r = source(5);
+	refused(commit_recall(&r, "m", 6), COMMIT_WHY_NO_OPERATION);
+}
+
 static void activation_settles_an_operation_that_is_over(void **state)
 {
 	struct commit_record r = source(4);
@@ -317,6 +345,7 @@ int main(void)
 		cmocka_unit_test(an_offered_disk_is_asked_for_or_withdrawn_before_it_starts),
 		cmocka_unit_test(a_given_disk_starts_after_reclaim_only),
 		cmocka_unit_test(what_was_given_away_may_receive_again_and_starts_nobody),
+		cmocka_unit_test(what_was_handed_over_is_called_back_until_it_is_started),
 		cmocka_unit_test(activation_settles_an_operation_that_is_over),
 		cmocka_unit_test(an_unverified_disk_starts_with_a_line_in_the_log),
 		cmocka_unit_test(writes_go_where_the_record_lets_them),
