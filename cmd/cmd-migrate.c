@@ -75,6 +75,10 @@ static int say_outcome(const struct migrate_options *o, const struct journey *j,
 			printf("move %s: its source is gone\n", id);
 		return outcome == JOURNEY_OK ? 0 : fail(e);
 	}
+	if (outcome == JOURNEY_LEFT && journey_step_of(&j->r) == JOURNEY_ABORTED) {
+		fprintf(stderr, "sxm migrate: move %s: given up; its guests go on here, but: %s\n", id, e->text);
+		return (int)outcome;
+	}
 	if (o->action == MIGRATE_ABORT && outcome == JOURNEY_UNDONE) {
 		if (!o->is_json)
 			printf("move %s: undone; its guests go on here\n", id);

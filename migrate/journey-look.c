@@ -185,26 +185,25 @@ void journey_apply_limit(struct journey *j)
 /* --- until they are the same */
 
 /* What is remembered is resumed; the mirror says how that went when it is looked at again. 0: it goes on, or may. */
-static int mend(struct journey *j, size_t i, const struct journey_look *l, int64_t *tried_ms, struct error *e)
+static int mend(struct journey *j, size_t i, const struct journey_look *l, bool is_due, struct error *e)
 {
-	int64_t now = journey_now_ms();
 	struct error why;
 
 	if (!l->is_remembered)
 		return error_set(e, EIO, "the mirror of %s has failed: %s", journey_disk(j, i)->name,
 				 *l->why ? l->why : "it ended");
-	if (now - *tried_ms < RESUME_EVERY_MS)
+	if (!is_due)
 		return 0;
 	journey_reopen_way(j);
 	if (journey_start_mirror(j, i, true, &why) == -1)
 		snprintf(j->view.why, sizeof(j->view.why), "%.200s", why.text);
-	*tried_ms = journey_now_ms();
 	return 0;
 }
 
 /* 1: all are complete. */
 static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, struct error *e)
 {
+	bool is_due = journey_now_ms() - *tried_ms >= RESUME_EVERY_MS; /* for all that need it */
 	size_t complete = 0, good = 0;
 
 	for (size_t i = 0; i < j->r.disks.count; i++) {
@@ -213,8 +212,9 @@ static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, s
 		if (journey_look(j, i, &l, e) == -1)
 			return -1;
 		if (!*l.operation || l.is_failed || l.is_ended) {
-			if (mend(j, i, &l, tried_ms, e) == -1)
+			if (mend(j, i, &l, is_due, e) == -1)
 				return -1;
+			*tried_ms = is_due ? journey_now_ms() : *tried_ms;
 			continue;
 		}
 		good += l.is_linked;

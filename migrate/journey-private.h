@@ -57,6 +57,23 @@ int journey_await_sync(struct journey *j, struct error *e);
 void journey_set_limit(struct journey *j, uint64_t bytes_s);
 void journey_apply_limit(struct journey *j);
 
+/* --- journey-whose.c: what the disks' records here say */
+struct journey_owner {
+	char state[32], epoch[24], mirror[64];
+};
+int journey_ask_owner(struct journey *j, size_t i, struct journey_owner *o, struct error *e);
+/* Each is given. */
+bool journey_have_all_moved(struct journey *j);
+/* It is decided that they move: which have, and which were taken back since, and stay. -1 + e: of one it is not known yet. */
+int journey_sort(struct journey *j, size_t *stay, struct error *e);
+/* What is given and was not decided to be is asked back. -1 + e: EALREADY: it runs there. */
+int journey_take_back(struct journey *j, struct error *e);
+
+/* --- journey-undo.c */
+/* Our mirror of it and our domain here; what was made of it there. EPERM: what is there is not ours to remove. */
+int journey_undo_here(struct journey *j, size_t i, struct error *e);
+int journey_undo_there(struct journey *j, size_t i, struct error *e);
+
 /* --- journey-steps.c */
 int journey_make(struct journey *j, struct error *e);
 int journey_receive(struct journey *j, struct error *e);

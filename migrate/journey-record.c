@@ -32,6 +32,7 @@ static const struct jsonspec_field disk_fields[] = {
 	DISK(key, JS_STRING),
 	DISK(domain, JS_STRING), { "ours", JS_BOOL, offsetof(struct journey_disk, is_ours) }, DISK(size_bytes, JS_INT64),
 	DISK(base, JS_STRING), DISK(log, JS_STRING), { "tracked", JS_BOOL, offsetof(struct journey_disk, is_tracked) },
+	{ "stays", JS_BOOL, offsetof(struct journey_disk, stays), .is_optional = true },
 	DISK(far_key, JS_STRING), DISK(far_uri, JS_STRING), DISK(far_id, JS_STRING), DISK(operation, JS_STRING),
 	{ "port", JS_INT64, offsetof(struct journey_disk, port), .is_optional = true }, { NULL },
 };

@@ -274,8 +274,12 @@ static int start_one(struct journey *j, const struct journey_disk *d, struct err
 
 int journey_start(struct journey *j, struct error *e)
 {
+	size_t stay;
+
+	if (journey_sort(j, &stay, e) == -1)
+		return -1;
 	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (start_one(j, journey_disk(j, i), e) == -1)
+		if (!journey_disk(j, i)->stays && start_one(j, journey_disk(j, i), e) == -1)
 			return error_prefix(e, "%s has moved; start it there", journey_disk(j, i)->name);
 	return journey_resume_guest(j, true);
 }
@@ -322,12 +326,33 @@ static int keep_here(struct journey *j, size_t i, struct error *e)
 	return ok ? 0 : -1;
 }
 
+/* One that was taken back: of it, nothing is left of the move. Where a guest has the other one, too, only a person knows which is
+ * the right one. */
+static int end_one(struct journey *j, size_t i, struct error *e)
+{
+	const struct journey_disk *d = journey_disk(j, i);
+
+	if (journey_undo_here(j, i, e) == 0 && journey_undo_there(j, i, e) == 0)
+		return 0;
+	if (e->err != EPERM || j->there.is_lost)
+		return error_prefix(e, "%s was taken back, and stays; end its mirror", d->name);
+	journey_say(j, "%s was taken back, and stays; what is of it on %s stays, too: %s", d->name, j->r.host, e->text);
+	return 0;
+}
+
 int journey_keep(struct journey *j, struct error *e)
 {
+	size_t stay;
+
+	if (journey_sort(j, &stay, e) == -1)
+		return -1;
 	if (!j->r.until_s)
 		j->r.until_s = journey_now_ms() / 1000 + j->r.keep_s;
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (name_there(j, i, e) == -1 || keep_here(j, i, e) == -1)
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		if (journey_disk(j, i)->stays && end_one(j, i, e) == -1)
+			return -1;
+		if (!journey_disk(j, i)->stays && (name_there(j, i, e) == -1 || keep_here(j, i, e) == -1))
 			return error_prefix(e, "%s has moved; name it there, and keep its source", journey_disk(j, i)->name);
+	}
 	return 0;
 }

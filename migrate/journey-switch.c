@@ -201,21 +201,39 @@ static void stop_at(const char *place)
 		raise(SIGSTOP);
 }
 
-/* Only when that is on record the decision may be forgotten. */
-static int commit(struct journey *j, struct error *e)
+/* No disk of the group is offered any more, and none has moved: as if it had been cancelled. */
+static int none_moved(struct journey *j, struct error *e)
 {
+	CLEANUP_FREE char *group = strdup(j->r.group);
 	struct error why;
 
-	if (follow(j, "handover.commit", e) == -1)
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		journey_disk(j, i)->stays = false;
+	journey_resume_guest(j, false);
+	if (!group || journey_set(&j->r.group, "", e) == -1 || journey_set_step(j, JOURNEY_VERIFIED, e) == -1)
+		return group ? -1 : error_set(e, ENOMEM, "out of memory");
+	decision_forget(group, &why);
+	return 0;
+}
+
+/* Those that were taken back meanwhile will not follow. */
+static int commit(struct journey *j, struct error *e)
+{
+	size_t stay = 0;
+	struct error why;
+
+	if (follow(j, "handover.commit", e) == -1 && journey_sort(j, &stay, &why) == -1)
 		return error_prefix(e, "it is decided that the disks move, and not every one has followed yet; each goes on "
 				    "trying by itself");
+	if (stay == j->r.disks.count)
+		return none_moved(j, e);
 	j->view.released_ms = journey_now_ms();
 	if (j->view.held_ms)
 		journey_say(j, "handed over: guests were held for %" PRId64 " ms", j->view.released_ms - j->view.held_ms);
 	stop_at("committed");
 	if (journey_set_step(j, JOURNEY_MOVED, e) == -1)
 		return -1;
-	decision_forget(j->r.group, &why);
+	decision_forget(j->r.group, &why); /* only when that is on record */
 	journey_show(j, "handed over");
 	return 1;
 }
@@ -317,9 +335,13 @@ static int ensure_writers(struct journey *j, struct error *e)
 	return 0;
 }
 
+/* What its guest handed over by letting go of it is handed over. */
 int journey_switch(struct journey *j, struct error *e)
 {
 	int r = journey_settle(j, e);
+
+	if (r == 0 && journey_have_all_moved(j))
+		return 0;
 
 	for (int tries = 1; r == 0; tries++) {
 		if (journey_await_sync(j, e) == -1 || await_moment(j, e) == -1 || ensure_writers(j, e) == -1)

@@ -2,11 +2,12 @@
  *
  * journey-undo - what ends a journey: it is given up, or its source goes
  *
- *      abort     the handover, if one is under way, is settled -> our mirror and our domain here -> what received there, and
- *                its volume
+ *      abort     the handover, if one is under way, is settled -> what was handed over without a decision is asked back
+ *                -> our mirror and our domain here -> what received there, and its volume
  *      release   the far disk is asked for -> the source that was kept goes
  *
- * Can fail: everything, and may be done again. Nothing here decides whose a disk is.
+ * Can fail: everything, and may be done again. Nothing here decides whose a disk is: what is there goes only where the record
+ * here says owned, and a guest was never started from it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/decision.h"
 #include "migrate/journey-private.h"
 #include "migrate/question.h"
 
@@ -36,7 +38,7 @@ static int end_operation(struct journey *j, size_t i, const char *operation, str
 	return destroyed || e->err == ENOENT ? 0 : -1;
 }
 
-static int undo_here(struct journey *j, size_t i, struct error *e)
+int journey_undo_here(struct journey *j, size_t i, struct error *e)
 {
 	const struct journey_disk *d = journey_disk(j, i);
 	struct journey_look l;
@@ -51,10 +53,28 @@ static int undo_here(struct journey *j, size_t i, struct error *e)
 	       journey_call_here(j, "Datapath.detach", datapath_args(d->uri, d->domain), e) == 0 ? 0 : -1;
 }
 
-static int undo_there(struct journey *j, size_t i, struct error *e)
+/* Owned here, which is on record: then what was handed over there, and never started, is worth nothing. */
+static char *undo_args(struct journey *j, size_t i, struct error *e)
+{
+	struct journey_owner o;
+	bool is_owned;
+	char mark[64];
+	char *args;
+
+	if (journey_ask_owner(j, i, &o, e) == -1)
+		return NULL;
+	is_owned = strcmp(o.state, "owned") == 0 && *o.mirror;
+	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
+	args = question_new(NULL, "sr", j->r.far_sr, "mark", mark, "mirror", is_owned ? o.mirror : NULL, "epoch",
+			    is_owned ? o.epoch : NULL, NULL);
+	if (!args)
+		error_set(e, ENOMEM, "out of memory");
+	return args;
+}
+
+int journey_undo_there(struct journey *j, size_t i, struct error *e)
 {
 	const struct journey_disk *d = journey_disk(j, i);
-	char mark[64];
 	CLEANUP_FREE char *args = NULL;
 	CLEANUP_FREE char *ok = NULL;
 
@@ -62,28 +82,43 @@ static int undo_there(struct journey *j, size_t i, struct error *e)
 			    journey_call_there(j, "Datapath.detach", datapath_args(d->far_uri, j->r.receiver), e) == -1) &&
 	    j->there.is_lost)
 		return -1;
-	snprintf(mark, sizeof(mark), "%s-%zu", j->r.id, i);
-	args = question_new(NULL, "sr", j->r.far_sr, "mark", mark, NULL);
+	args = undo_args(j, i, e);
 	ok = args ? journey_ask_there(j, "volume.undo", args, e) : NULL;
 	return ok ? 0 : -1;
 }
 
-static int undo(struct journey *j, struct error *e)
+/* left: what is there and not ours to remove. */
+static int undo(struct journey *j, struct error *left, struct error *e)
 {
 	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (undo_here(j, i, e) == -1)
+		if (journey_undo_here(j, i, e) == -1)
 			return error_prefix(e, "end the mirror of %s", journey_disk(j, i)->name);
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		if (undo_there(j, i, e) == -1)
-			return error_prefix(e, "undo what was made of %s there", journey_disk(j, i)->name);
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		if (journey_undo_there(j, i, e) == 0)
+			continue;
+		error_prefix(e, "undo what was made of %s there", journey_disk(j, i)->name);
+		if (e->err != EPERM || j->there.is_lost)
+			return -1;
+		*left = *e;
+	}
 	journey_close_way(j);
 	return 0;
+}
+
+/* What was decided to be handed over, or was without a decision, needs its way; what was not is withdrawn without one. */
+static int settle(struct journey *j, enum journey_step at, struct error *e)
+{
+	struct error why;
+
+	if (*j->r.group && decision_read(j->r.group, &why) == DECISION_COMMIT && journey_prepare(j, at, &why) == -1)
+		journey_say(j, "%s", why.text);
+	return journey_settle(j, e);
 }
 
 enum journey_outcome journey_abort(struct journey *j, struct error *e)
 {
 	enum journey_step at = journey_step_of(&j->r);
-	struct error why;
+	struct error left = { 0 };
 	int r;
 
 	if (at == JOURNEY_ABORTED)
@@ -94,25 +129,26 @@ enum journey_outcome journey_abort(struct journey *j, struct error *e)
 		error_set(e, EALREADY, "the disks have moved: nothing goes back; --resume finishes it");
 		return JOURNEY_LEFT;
 	}
-	/* What was decided to be handed over needs its way; what was not is withdrawn without one. */
-	if (*j->r.group && journey_prepare(j, at, &why) == -1)
-		journey_say(j, "%s", why.text);
-	r = journey_settle(j, e);
+	r = settle(j, at, e);
 	if (r == 1)
 		error_set(e, EALREADY, "it was decided that the disks move, and they have: --resume finishes it");
 	if (r)
 		return r == 1 ? JOURNEY_LEFT : JOURNEY_INTERRUPTED;
+	if (journey_take_back(j, e) == -1)
+		return e->err == EALREADY ? JOURNEY_LEFT : JOURNEY_INTERRUPTED;
 	journey_set_limit(j, 0);
-	if (journey_set_step(j, JOURNEY_ABORTING, e) == -1 || undo(j, e) == -1 || journey_set_step(j, JOURNEY_ABORTED, e) == -1)
+	if (journey_set_step(j, JOURNEY_ABORTING, e) == -1 || undo(j, &left, e) == -1 ||
+	    journey_set_step(j, JOURNEY_ABORTED, e) == -1)
 		return JOURNEY_INTERRUPTED;
-	return JOURNEY_UNDONE;
+	*e = left;
+	return left.err ? JOURNEY_LEFT : JOURNEY_UNDONE;
 }
 
 /* --- release */
 
 static bool is_kept(const struct journey *j, size_t i)
 {
-	return *journey_disk(j, i)->key;
+	return *journey_disk(j, i)->key && !journey_disk(j, i)->stays;
 }
 
 /* What is to be the only one was handed over whole, and is there still: the far host says so. */

@@ -242,6 +242,11 @@ static enum journey_outcome finish(struct journey *j, struct error *e)
 	j->view.phase = "done";
 	if (j->watch->show)
 		j->watch->show(j->watch->arg, &j->view);
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		if (journey_disk(j, i)->stays) {
+			error_set(e, EALREADY, "%s was taken back, and stays here", journey_disk(j, i)->name);
+			return JOURNEY_LEFT;
+		}
 	if (!j->r.is_unverified)
 		return JOURNEY_OK;
 	error_set(e, ENODATA, "not every byte could be compared before the switchover");
@@ -253,8 +258,11 @@ static enum journey_outcome undo_refused(struct journey *j)
 {
 	struct error why = { 0 };
 
-	if (journey_abort(j, &why) == JOURNEY_UNDONE)
+	if (journey_abort(j, &why) == JOURNEY_UNDONE || journey_step_of(&j->r) == JOURNEY_ABORTED) {
+		if (why.err)
+			journey_say(j, "%s", why.text);
 		return JOURNEY_UNDONE;
+	}
 	journey_say(j, "what was begun could not be undone yet: %s", why.text);
 	return JOURNEY_INTERRUPTED;
 }

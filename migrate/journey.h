@@ -38,6 +38,7 @@ struct journey_disk {
 	char *base;      /* "": the mark of the move that brought it here, whose kept source is there */
 	char *log;       /* of base: the log of what changed since; "": all is sent */
 	bool is_tracked; /* its changes are noted for others: the way back sends all */
+	bool stays;      /* it was decided that it moves, and it is owned here: taken back */
 	int64_t size_bytes;
 	char *far_key, *far_uri, *far_id; /* "": not made yet */
 	char *operation; /* "": none yet */

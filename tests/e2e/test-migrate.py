@@ -198,6 +198,9 @@ class Move:
         self.end()
 
     def end(self):
+        for d in self.disks:
+            if d.key in self.a.keys():
+                self.a.call("Datapath.detach", uri=d.uri, domain="1")
         for host in (self.a, self.b):
             for key in host.keys():
                 host.call("Volume.destroy", sr=host.sr, key=key)
@@ -364,8 +367,8 @@ def a_source_is_kept_until_the_other_host_has_the_disk(a, b):
     m.end()
 
 
-def what_was_handed_over_otherwise_is_not_undone(a, b):
-    """The guest is shut down while its move waits for its moment: that hands the disk over; then somebody gives the move up."""
+def handed_over_otherwise(a, b):
+    """The guest is shut down while its move waits for its moment, which hands the disk over; and the command is gone."""
     m = Move(a, b, size=8 * MiB)
     d = m.disks[0]
     p = subprocess.Popen(m.new("--switchover", "manual"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -376,13 +379,86 @@ def what_was_handed_over_otherwise_is_not_undone(a, b):
     d.deactivate()
     p.send_signal(signal.SIGINT)
     p.communicate(timeout=60)
-    assert a.owner(d.key) == "given", a.owner(d.key)
-    out = subprocess.run(m.command("--abort", m.id()), env=a.env, capture_output=True, text=True)
     far, = m.far_keys()
-    assert out.returncode and b.owner(far) == "eligible", (out, b.owner(far))
-    m.verify(b, m.record()["disks"][0]["far_uri"], d)
-    out = subprocess.run(m.command("--abort", m.id()), env=a.env, capture_output=True, text=True)
-    assert out.returncode and "is not removed" in out.stderr and far in b.keys(), out
+    assert a.owner(d.key) == "given" and b.owner(far) == "eligible", (a.owner(d.key), b.owner(far))
+    return m, d, m.record()["disks"][0]["far_uri"]
+
+
+def what_was_handed_over_otherwise_is_asked_back(a, b):
+    m, d, _ = handed_over_otherwise(a, b)
+    m.run(m.command("--abort", m.id()))
+    assert not m.far_keys() and a.owner(d.key) == "owned", (m.far_keys(), a.owner(d.key))
+    m.verify(a, d.uri, d)
+    m.end()
+
+
+def what_was_handed_over_otherwise_and_started_has_moved(a, b):
+    m, d, far_uri = handed_over_otherwise(a, b)
+    m.verify(b, far_uri, d)
+    out = m.run(m.command("--abort", m.id()), expect=4)
+    assert "a guest has it there" in out and "--resume" in out, out
+    m.run(m.command("--resume", m.id()))
+    m.moved()
+
+
+def take_back(m, d):
+    """A person's word, where the far host is thought to be lost; the guest goes on here."""
+    subprocess.run([SXM, "epoch", "take", "--force", d.uri], env=m.a.env, check=True, stdout=subprocess.DEVNULL)
+    m.verify(m.a, d.uri, d)
+
+
+def taken_back_by_force(a, b, place):
+    """The handover is decided, the command killed, and a person takes the disk back: the move can only be given up, and what was
+    written here since is not lost, nor can what is there be started."""
+    m = Move(a, b, size=8 * MiB)
+    d = m.disks[0]
+    m.run_until(place, m.new("--no-verify"))
+    far, = m.far_keys()
+    if place == "decided":  # else it waits for the decision with its guest held, and follows it by itself
+        os.kill(a.control(d.key, "status")["ok"]["pid"], signal.SIGKILL)
+    take_back(m, d)
+    assert a.owner(d.key) == "owned" and b.owner(far) == {"decided": "receiving", "committed": "eligible"}[place], b.owner(far)
+    out = m.run(m.command("--resume", m.id()), expect=3)
+    assert "taken back" in out and "--abort" in out, out
+    m.run(m.command("--abort", m.id()))
+    assert not m.far_keys() and a.owner(d.key) == "owned", (m.far_keys(), a.owner(d.key))
+    m.verify(a, d.uri, d)
+    m.end()
+
+
+def one_of_two_taken_back_by_force(a, b):
+    m = Move(a, b, disks=2, size=8 * MiB)
+    stays, moves = m.disks
+    m.run_until("committed", m.new("--no-verify"))
+    take_back(m, stays)
+    out = m.run(m.command("--abort", m.id()), expect=4)
+    assert "--resume" in out, out
+    out = m.run(m.command("--resume", m.id()), expect=4)
+    assert "taken back" in out and "stays here" in out, out
+    first, second = m.record()["disks"]
+    assert m.far_keys() == [second["far_key"]] and a.owner(stays.key) == "owned" and a.owner(moves.key) == "given", (m.far_keys(), first)
+    m.verify(b, second["far_uri"], moves)
+    a.call("Datapath.detach", uri=moves.uri, domain="1")
+    m.run(m.command("--release", m.id()))
+    assert stays.key in a.keys() and moves.key not in a.keys()
+    m.verify(a, stays.uri, stays)
+    m.end()
+
+
+def taken_back_though_it_runs_there(a, b):
+    """Both are somebody's then, and neither is removed."""
+    m = Move(a, b, size=8 * MiB)
+    d = m.disks[0]
+    m.run_until("committed", m.new("--no-verify"))
+    far, = m.far_keys()
+    for verb in ("attach", "activate", "deactivate", "detach"):
+        b.call(f"Datapath.{verb}", uri=m.record()["disks"][0]["far_uri"], domain="5")
+    take_back(m, d)
+    out = m.run(m.command("--abort", m.id()), expect=4)
+    assert "given up" in out and "not removed" in out, out
+    assert a.owner(d.key) == b.owner(far) == "owned" and m.record()["step"] == "aborted"
+    m.verify(a, d.uri, d)
+    m.end()
 
 
 def the_way_back_knows_of_no_write_before_its_log(a, b):
@@ -651,7 +727,12 @@ def main():
     case(given_up_over_tls)
     case(interrupted)
     case(hooks)
-    case(what_was_handed_over_otherwise_is_not_undone)
+    case(what_was_handed_over_otherwise_is_asked_back)
+    case(what_was_handed_over_otherwise_and_started_has_moved)
+    case(taken_back_by_force, "decided")
+    case(taken_back_by_force, "committed")
+    case(one_of_two_taken_back_by_force)
+    case(taken_back_though_it_runs_there)
     for place in STEPS[:: 1 if os.environ.get("SXM_LONG") else 3]:
         case(killed_and_resumed, place)
         case(killed_and_aborted, place)
