@@ -8,3 +8,7 @@ tests_unit_test_plan_LDADD = libmigrate.la $(UNIT_LIBS)
 tests_unit_test_journey_record_SOURCES = tests/unit/test-journey-record.c
 tests_unit_test_journey_record_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_journey_record_LDADD = libmigrate.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-journey
+tests_unit_test_journey_SOURCES = tests/unit/test-journey.c tests/unit/fake-hosts.c tests/unit/fake-hosts.h
+tests_unit_test_journey_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_journey_LDADD = libmigrate.la $(UNIT_LIBS)
