@@ -8,6 +8,7 @@
  * A reader that goes away, or Ctrl-C, ends it; what was taken for it goes.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
@@ -86,13 +87,15 @@ static int write_qcow2(struct outgoing *o, struct error *e)
 	return 0;
 }
 
-/* The output is a file that is written from where it is, and new there. */
+/* The output is a file that is written from where it is, and new there. What is appended goes behind the end wherever it is. */
 static bool can_skip(void)
 {
 	struct stat st;
 	off_t at = lseek(STDOUT_FILENO, 0, SEEK_CUR);
+	int flags = fcntl(STDOUT_FILENO, F_GETFL);
 
-	return fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) && at >= 0 && at == st.st_size;
+	return flags >= 0 && !(flags & O_APPEND) && fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) && at >= 0 &&
+	       at == st.st_size;
 }
 
 static int write_raw(struct outgoing *o, struct error *e)

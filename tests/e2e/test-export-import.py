@@ -98,6 +98,11 @@ def whole(sr, far_sr):
     with open(raw, "rb") as f:
         assert f.read() == content(here, sr, key)
     assert os.stat(raw).st_blocks * 512 < 6 * MIB
+    with open(path("appended"), "ab") as f:  # >>FILE: new, and nobody can leave a hole in it
+        sxm("export", "--format", "raw", name, stdout=f)
+    with open(path("appended"), "rb") as f:
+        assert f.read() == content(here, sr, key)
+    os.unlink(path("appended"))
     done = sxm("export", "--format", "raw", name)
     assert done.stdout == content(here, sr, key)
     again = take_in(far_sr, raw, "--format", "raw", "--size", str(SIZE))
