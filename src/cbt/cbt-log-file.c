@@ -6,6 +6,7 @@
  *      V.cbt, V.cbt.next             a snapshot S was under way: what was written since its moment is in .next, whose parent is S
  *          S.cbt is there            the snapshot's log is whole: .next takes V.cbt's place
  *          S.cbt is not              it did not come to that: what .next has goes into V.cbt
+ *          V.cbt's parent is S, too  S is tried again, and S.cbt may be of the first time, without what V.cbt has: likewise
  *
  * Either way nothing that was written is missing in what the chain says. S.cbt whose volume never came to be is merged some day.
  * They lie in a directory that others may write to: no symbolic link is followed, and a size is not believed before it was
@@ -244,6 +245,17 @@ static int merge_next(const char *path, const char *next, struct error *e)
 	return r;
 }
 
+/* Its snapshot has all that was written before the moment of .next, whose parent that is. */
+static bool is_whole(const char *sealed, const char *path, const char *parent)
+{
+	struct cbt_header h;
+	struct error why;
+
+	if (!*parent || cbt_log_read_header(sealed, &h, &why) == -1)
+		return false;
+	return cbt_log_read_header(path, &h, &why) == -1 || strcmp(h.parent, parent) != 0;
+}
+
 static int finish_next(const char *path, const char *next, struct error *e)
 {
 	CLEANUP_FREE char *dir = strndup(path, (size_t)(strrchr(path, '/') - path));
@@ -256,7 +268,7 @@ static int finish_next(const char *path, const char *next, struct error *e)
 	sealed = dir ? cbt_log_path(dir, h.parent, CBT_SUFFIX) : NULL;
 	if (!sealed)
 		return error_set(e, ENOMEM, "out of memory");
-	if (h.parent[0] && cbt_log_read_header(sealed, &h, &why) == 0) {
+	if (is_whole(sealed, path, h.parent)) {
 		if (rename(next, path) == -1)
 			return error_errno(e, errno, "replace %s", path);
 		return proc_sync_dir(path, e);

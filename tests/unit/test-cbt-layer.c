@@ -422,6 +422,40 @@ static void a_snapshot_that_is_killed_loses_nothing(void **state)
 	killed_in_a_snapshot(true);
 }
 
+/* The first try's log of S is there, and has nothing of what was written between the two. */
+static void a_snapshot_that_is_killed_when_it_is_tried_again_loses_nothing(void **state)
+{
+	struct error e;
+	unsigned count;
+
+	(void)state;
+	srand(5);
+	begin();
+	count = write_some(10);
+	idle(count);
+	rest();
+	assert_int_equal(cbt_prepare(cbt, "S", &e), 0);
+	noted_in = "V.cbt.next";
+	cbt_cut(cbt);
+	memset(since, 0, sizeof(since));
+	assert_int_equal(cbt_seal_cut(cbt, &e), 0);
+	noted_in = "V.cbt";
+	cbt_go_on(cbt);
+	count += write_some(10);
+	idle(count);
+	rest();
+	assert_int_equal(cbt_prepare(cbt, "S", &e), 0);
+	noted_in = "V.cbt.next";
+	cbt_cut(cbt);
+	count += write_some(10);
+	idle(count);
+	layer_close(gate);
+	layer_close(cbt);
+	open_log(SIZE);
+	close_log(false);
+	is_exact("V.cbt", since);
+}
+
 static void a_log_grows_with_its_disk(void **state)
 {
 	struct geometry g = { .size_bytes = SIZE };
@@ -516,6 +550,7 @@ int main(void)
 		cmocka_unit_test(a_cut_is_at_the_moment),
 		cmocka_unit_test(a_snapshot_that_is_tried_again_keeps_what_was_sealed),
 		cmocka_unit_test(a_snapshot_that_is_killed_loses_nothing),
+		cmocka_unit_test(a_snapshot_that_is_killed_when_it_is_tried_again_loses_nothing),
 		cmocka_unit_test(a_log_grows_with_its_disk),
 		cmocka_unit_test(a_guest_that_writes_everywhere_waits_some_times),
 		cmocka_unit_test(what_cannot_be_noted_puts_the_log_away),
