@@ -234,7 +234,7 @@ int datapath_import_activate(struct smapi_call *call, char **result, struct fail
 	return r;
 }
 
-/* A full SR starts guests all the same: its disks' content_ids are then older than what they hold. */
+/* A full SR starts guests all the same; for that a new content_id needs no room. */
 static void note_writer(const char *uri, bool *is_read_only)
 {
 	struct failure f;

@@ -10,7 +10,7 @@
  *      destroy: ask the datapath, claim the image, passing name, record, image
  *      resize:  new content_id -> image, or its datapath where it is in use -> record
  *
- * What is made of another volume is volume-clone.c's.
+ * What is made of another volume is volume-clone.c's; that somebody is about to write to one, volume-writer.c's.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -527,74 +527,4 @@ int volume_resize(struct smapi_call *call, char **result, struct failure *f)
 	r = resize_in(call, sr.dir, f);
 	sr_close(&sr);
 	return r == 0 ? smapi_unit(result, f) : -1;
-}
-
-/* --- a writer comes */
-
-/* Has the file the name of an image of some format? Then what stands before it is the key. */
-static bool cut_suffix(char *name)
-{
-	const struct image_ops *ops;
-
-	for (unsigned i = 0; (ops = image_format_at(i)); i++) {
-		size_t bytes = strlen(name), tail = strlen(ops->format) + 1;
-
-		if (bytes > tail && name[bytes - tail] == '.' && strcmp(name + bytes - tail + 1, ops->format) == 0) {
-			name[bytes - tail] = '\0';
-			return true;
-		}
-	}
-	return false;
-}
-
-/* Cuts an image's path into the directory and the key. NULL: it is not one of ours. */
-static char *cut_to_key(char *image)
-{
-	char *key = image ? strrchr(image, '/') : NULL;
-
-	if (!key)
-		return NULL;
-	*key++ = '\0';
-	return cut_suffix(key) && meta_is_key(key) ? key : NULL;
-}
-
-bool volume_is_data_destroyed(const char *image)
-{
-	CLEANUP_FREE char *dir = strdup(image);
-	const char *key = cut_to_key(dir);
-	struct meta_volume m;
-	struct error e;
-	bool is_destroyed;
-
-	if (!key || meta_volume_read(dir, key, &m, &e) == -1)
-		return false;
-	is_destroyed = m.is_data_destroyed;
-	meta_volume_clear(&m);
-	return is_destroyed;
-}
-
-int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
-{
-	CLEANUP_FREE char *dir = strdup(image);
-	CLEANUP_FREE char *record = NULL;
-	CLEANUP_LOCK int lock = -1;
-	const char *key = cut_to_key(dir);
-	struct meta_volume m;
-	int r = 0;
-
-	if (!key || !(record = meta_volume_path(dir, key)))
-		return 0;
-	lock = lock_take(record, LOCK_EXCLUSIVE, e);
-	if (lock < 0)
-		return e->err == ENOENT || e->err == ENOTDIR ? 0 : -1;
-	if (meta_volume_read(dir, key, &m, e) == -1)
-		return -1;
-	if (!m.read_write)
-		*is_read_only = true;
-	else if (volume_renew(&m) == -1)
-		r = error_set(e, ENOMEM, "out of memory");
-	else
-		r = meta_volume_write(dir, key, &m, e);
-	meta_volume_clear(&m);
-	return r;
 }

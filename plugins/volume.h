@@ -46,7 +46,8 @@ int volume_renew(struct meta_volume *m);
 /* Of a new volume. */
 const struct image_ops *volume_format(const struct sr *sr, bool is_sharable);
 
-/* The image is about to be written to: a new content_id, durable. is_read_only: set where nobody may write to the volume. */
+/* The image is about to be written to: a new content_id, durable, for which no room is needed. is_read_only: set where nobody may
+ * write to the volume. */
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e);
 
 #endif

@@ -181,6 +181,41 @@ def live(sr, far_sr):
     busy.deactivate()
 
 
+def full():
+    """A full SR, a damaged record: who writes to the volume may, and its content is not taken for what it was before."""
+    place = os.path.join(here.dir, "small")
+    os.mkdir(place)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", place], stderr=subprocess.DEVNULL).returncode:
+        say("no file system can be made full here")
+        return
+    sr = here.make_sr("small", uuid="0a0b0c0d-1111-2222-3333-444455550010")
+    key = here.make_volume(sr, MIB)["key"]
+    record = os.path.join(place, key + ".json")
+
+    def content_id():
+        with open(record) as f:
+            return f.read().split('"content_id"')[1].split('"')[1]
+
+    write(sr, key, "write -P 1 0 1M")
+    before = content_id()
+    with open(os.path.join(place, "filling"), "wb", buffering=0) as f:
+        try:
+            while f.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+    write(sr, key, "write -P 2 0 1M")
+    assert len(content_id()) == 36 and content_id() != before
+    assert here.call("Volume.stat", sr=sr, key=key)["keys"]["content_id"] == content_id()
+    before = content_id()
+    with open(record, "r+") as f:
+        f.truncate(os.path.getsize(record) - 2)
+    uri = f"sxm://{place}/{key}.raw"
+    for verb in ("attach", "activate", "deactivate", "detach"):
+        here.call("Datapath." + verb, uri=uri, domain="1")
+    assert len(content_id()) == 36 and content_id() != before
+
+
 def bad(stream, far_sr):
     """Cut, changed, longer, of another kind: nothing is left, and it is said why."""
     was = keys(there, far_sr)
@@ -247,5 +282,6 @@ deltas(SR, FAR, False)
 deltas(SR, FAR_RAW, True)
 live(SR, FAR)
 gone(f"{work}/qcow2/{KEY}")
+full()
 bad(export(f"{work}/qcow2/{KEY}")[0], FAR_RAW)
 say("what came out was what went in, and nothing else came out")
