@@ -4,7 +4,7 @@
  *
  *      SRC: held for a domain of ours, read only; others may have it        its process does the copy:
  *      DST: made, or there and unused; active for a domain of ours          mirror.start copy:true, to DST's socket or NBD URI
- *      -> lines about how far it is -> complete -> [compared] -> both let go of, DST flushed
+ *      -> lines about how far it is -> complete -> [compared] -> both let go of, DST flushed -> what was made has its name
  *
  * A disk that guests write to is copied as it is at the moment when the copy is complete.
  * Ctrl-C, or any error: the copy is cancelled; what was made for it goes, what was there is not whole, and said to be so.
@@ -260,6 +260,8 @@ static int close_ends(struct copying *c, int r, struct error *e)
 		served_end(&c->from, c->domain, &second);
 	served_clear(&c->to_served);
 	served_clear(&c->from_served);
+	if (r == 0)
+		r = target_finish(&c->to, NULL, NULL, e);
 	if (r == 0 && c->to.made_name)
 		c->made_name = strdup(c->to.made_name);
 	target_close(&c->to, r == 0);

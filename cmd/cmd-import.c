@@ -130,7 +130,7 @@ static int fill_qcow2(const struct wish *w, const char *dir, const struct qcow2_
 		return -1;
 	r = write_zeros(&in, s->zero, e) == 0 ? write_data(&in, s->data, cluster, e) : -1;
 	if (r == 0)
-		r = incoming_finish(&in, w->name, s->content, key, e);
+		r = incoming_finish(&in, s->content, key, e);
 	incoming_close(&in);
 	return r;
 }
@@ -188,7 +188,7 @@ static int import_raw(const struct wish *w, const char *dir, char **key, struct 
 		return -1;
 	r = copy_raw(&in, bytes, block, e);
 	if (r == 0)
-		r = incoming_finish(&in, w->name, "", key, e);
+		r = incoming_finish(&in, "", key, e);
 	incoming_close(&in);
 	return r;
 }

@@ -23,7 +23,6 @@
 #define BUFFER_BYTES (UINT64_C(1) << 20)
 #define ZERO_BYTES (UINT64_C(64) << 20) /* of one request */
 #define ASK_MS 10000u
-#define INCOMPLETE " (incomplete)"
 
 static char *content_of(const char *dir, const char *key)
 {
@@ -79,17 +78,11 @@ static int check_base(const char *dir, const char *base_key, const char *before,
 static int make(struct incoming *in, const char *dir, const char *base_key, const char *name, struct error *e)
 {
 	CLEANUP_FREE char *before = base_key ? content_of(dir, base_key) : NULL;
-	CLEANUP_FREE char *shown = NULL;
-	struct target_wish wish = { .name = dir, .bytes = (int64_t)in->size_bytes };
+	const struct target_wish wish = { .name = dir, .volume_name = name, .bytes = (int64_t)in->size_bytes };
 
-	if (asprintf(&shown, "%s" INCOMPLETE, name) < 0) {
-		shown = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	wish.volume_name = shown;
 	if (!base_key)
 		return target_find(&in->target, &wish, e);
-	if (target_clone(&in->target, dir, base_key, shown, wish.bytes, e) == -1)
+	if (target_clone(&in->target, dir, base_key, name, wish.bytes, e) == -1)
 		return -1;
 	return check_base(dir, base_key, before, e);
 }
@@ -170,24 +163,24 @@ int incoming_zero(struct incoming *in, uint64_t at, uint64_t bytes, struct error
 	return 0;
 }
 
-static int settle(const struct incoming *in, const char *name, const char *content, struct error *e)
+static int settle(struct incoming *in, const char *content, struct error *e)
 {
 	CLEANUP_FREE char *id = content_of(in->target.place.dir, in->target.place.key);
 	CLEANUP_FREE char *mark = id ? content_mark(content, id) : NULL;
 
 	if (!mark)
 		return error_set(e, ENODATA, "the new volume has no content_id");
-	return target_settle(&in->target, name, *content ? CONTENT_KEY : NULL, mark, e);
+	return target_finish(&in->target, *content ? CONTENT_KEY : NULL, mark, e);
 }
 
-int incoming_finish(struct incoming *in, const char *name, const char *content, char **key, struct error *e)
+int incoming_finish(struct incoming *in, const char *content, char **key, struct error *e)
 {
 	if (send_buffer(in, e) == -1 || nbd_out_flush(&in->out, e) == -1 || let_go(in, e) == -1)
 		return -1;
 	*key = strdup(in->target.made_name);
 	if (!*key)
 		return error_set(e, ENOMEM, "out of memory");
-	if (settle(in, name, content, e) == -1) {
+	if (settle(in, content, e) == -1) {
 		free(take_ptr(key));
 		return -1;
 	}

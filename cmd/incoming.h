@@ -32,7 +32,7 @@ int incoming_write(struct incoming *in, uint64_t at, const void *data, size_t by
 int incoming_zero(struct incoming *in, uint64_t at, uint64_t bytes, struct error *e);
 /* All is there: it is durable, and has its name; content: as in the stream, or "". key: its path, SR/KEY, heap. -1 + e: then,
  * as always when it was not called, incoming_close() removes it. */
-int incoming_finish(struct incoming *in, const char *name, const char *content, char **key, struct error *e);
+int incoming_finish(struct incoming *in, const char *content, char **key, struct error *e);
 void incoming_close(struct incoming *in);
 
 #endif

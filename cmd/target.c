@@ -3,9 +3,10 @@
  * target - see target.h
  *
  *      NBD URI -> as it is
- *      an SR   -> Volume.create           is_made: Volume.destroy undoes it
+ *      an SR   -> Volume.create "NAME (incomplete)"    is_made: Volume.destroy undoes it    whole: Volume.set_name NAME
  *      a path or volume that is there -> does nobody have it, is nothing in it?
- *      a path that is not -> a sparse file, or a qcow2 image where it is called so     is_made: unlink undoes it
+ *      a path that is not -> on record, then PATH.partial: a sparse file, or a qcow2 image where it is called so
+ *                                                      is_made: unlink undoes it            whole: renamed, if PATH is still free
  */
 #include "cmd/target.h"
 
@@ -18,11 +19,16 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/proc.h"
 #include "cmd/find.h"
 #include "plugins/image.h"
 #include "plugins/qemu-img.h"
 #include "plugins/smapi.h"
+#include "plugins/unfinished.h"
 #include "plugins/uri.h"
+
+#define PARTIAL ".partial"
+#define QCOW2 ".qcow2"
 
 static char *text_of(const char *text)
 {
@@ -93,15 +99,25 @@ static int take_made(struct target *t, const char *dir, const char *result, stru
 	return place_find(&t->place, t->made_name, NULL, e);
 }
 
+/* shown: what it is called until it is whole; heap. */
+static int take_names(struct target *t, const char *dir, const char *volume_name, char **shown, struct error *e)
+{
+	t->sr = uri_of_path("file", dir);
+	t->whole_name = strdup(volume_name);
+	if (asprintf(shown, "%s" UNFINISHED_SUFFIX, volume_name) < 0)
+		*shown = NULL;
+	return t->sr && t->whole_name && *shown ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
 static int make_volume(struct target *t, const char *dir, const struct target_wish *wish, struct error *e)
 {
 	CLEANUP_FREE char *result = NULL;
+	CLEANUP_FREE char *shown = NULL;
 	struct smapi_args a;
 
-	t->sr = uri_of_path("file", dir);
-	if (!t->sr)
-		return error_set(e, ENOMEM, "out of memory");
-	a = (struct smapi_args) { .sr = t->sr, .name = text_of(wish->volume_name), .description = text_of(""),
+	if (take_names(t, dir, wish->volume_name, &shown, e) == -1)
+		return -1;
+	a = (struct smapi_args) { .sr = t->sr, .name = shown, .description = text_of(""),
 				  .size = wish->bytes };
 	return call(volume_create, "Volume.create", &a, &result, e) == 0 ? take_made(t, dir, result, e) : -1;
 }
@@ -120,15 +136,16 @@ static int clone(struct target *t, const char *dir, const char *base_key, struct
 int target_clone(struct target *t, const char *dir, const char *base_key, const char *volume_name, int64_t bytes, struct error *e)
 {
 	CLEANUP_FREE char *result = NULL;
+	CLEANUP_FREE char *shown = NULL;
 	struct smapi_args a;
 	int r;
 
-	*t = (struct target) { .sr = uri_of_path("file", dir) };
-	if (!t->sr)
-		return error_set(e, ENOMEM, "out of memory");
-	r = clone(t, dir, base_key, e);
+	*t = (struct target) { 0 };
+	r = take_names(t, dir, volume_name, &shown, e);
 	if (r == 0)
-		r = target_settle(t, volume_name, NULL, NULL, e);
+		r = clone(t, dir, base_key, e);
+	if (r == 0)
+		r = call_set_name(t, shown, e);
 	if (r == 0) {
 		a = (struct smapi_args) { .sr = t->sr, .key = t->place.key, .new_size = bytes };
 		r = call(volume_resize, "Volume.resize", &a, &result, e);
@@ -138,23 +155,32 @@ int target_clone(struct target *t, const char *dir, const char *base_key, const 
 	return r;
 }
 
-int target_settle(const struct target *t, const char *volume_name, const char *k, const char *v, struct error *e)
+static int finish_volume(const struct target *t, const char *k, const char *v, struct error *e)
 {
 	CLEANUP_FREE char *result = NULL;
 	struct smapi_args a = { .sr = t->sr, .key = t->place.key, .k = text_of(k), .v = text_of(v) };
 
 	if (k && call(volume_set, "Volume.set", &a, &result, e) == -1)
 		return -1;
-	return call_set_name(t, volume_name, e);
+	return call_set_name(t, t->whole_name, e);
 }
 
 /* --- a new file */
 
 static bool is_qcow2_named(const char *path)
 {
-	size_t bytes = strlen(path);
+	size_t bytes = strlen(path), tail = strlen(QCOW2);
 
-	return bytes > 6 && strcmp(path + bytes - 6, ".qcow2") == 0;
+	return bytes > tail && strcmp(path + bytes - tail, QCOW2) == 0;
+}
+
+/* A qcow2 image is called so also before it is whole. Heap. */
+static char *partial_name(const char *path, bool is_qcow2)
+{
+	size_t stem = strlen(path) - (is_qcow2 ? strlen(QCOW2) : 0);
+	char *name;
+
+	return asprintf(&name, "%.*s" PARTIAL "%s", (int)stem, path, path + stem) < 0 ? NULL : name;
 }
 
 static int make_raw(const char *path, int64_t bytes, struct error *e)
@@ -170,20 +196,71 @@ static int make_raw(const char *path, int64_t bytes, struct error *e)
 	return -1;
 }
 
+/* It is on record before it is there. */
+static int make_partial(const char *path, bool is_qcow2, int64_t bytes, struct error *e)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0)
+		return error_set(e, EEXIST, "%s is there: another copy makes it, or left it when it was killed; remove it then",
+				 path);
+	if (unfinished_note(path, e) == -1)
+		return -1;
+	if ((is_qcow2 ? qemu_img_make(path, bytes, e) : make_raw(path, bytes, e)) == 0)
+		return 0;
+	if (e->err != EEXIST)
+		unfinished_forget(path);
+	return -1;
+}
+
 static int make_file(struct target *t, const struct target_wish *wish, struct error *e)
 {
 	CLEANUP_FREE char *path = place_absolute(wish->name, e);
 	const bool is_qcow2 = is_qcow2_named(wish->name) && !(wish->format && strcmp(wish->format, "raw") == 0);
+	CLEANUP_FREE char *partial = path ? partial_name(path, is_qcow2) : NULL;
 
 	if (!path)
 		return -1;
+	if (!partial)
+		return error_set(e, ENOMEM, "out of memory");
 	if (wish->format && strcmp(wish->format, "qcow2") == 0 && !is_qcow2)
 		return error_set(e, EINVAL, "%s is to be a qcow2 image: call it *.qcow2", wish->name);
-	if ((is_qcow2 ? qemu_img_make(path, wish->bytes, e) : make_raw(path, wish->bytes, e)) == -1)
+	if (make_partial(partial, is_qcow2, wish->bytes, e) == -1)
 		return -1;
 	t->is_made = true;
-	t->made_name = take_ptr(&path);
+	t->made_name = take_ptr(&partial);
+	t->whole_name = take_ptr(&path);
 	return place_find(&t->place, t->made_name, wish->format, e);
+}
+
+/* What somebody else has put there meanwhile stays. */
+static int rename_new(const char *from, const char *to)
+{
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL || link(from, to) == -1) /* NFS knows no such rename */
+		return errno;
+	unlink(from);
+	return 0;
+}
+
+static int finish_file(struct target *t, struct error *e)
+{
+	int err = rename_new(t->made_name, t->whole_name);
+
+	if (err)
+		return error_errno(e, err, "call %s %s", t->made_name, t->whole_name);
+	unfinished_forget(t->made_name);
+	free(t->made_name);
+	t->made_name = take_ptr(&t->whole_name);
+	return proc_sync_dir(t->made_name, e);
+}
+
+int target_finish(struct target *t, const char *k, const char *v, struct error *e)
+{
+	if (!t->is_made)
+		return 0;
+	return t->sr ? finish_volume(t, k, v, e) : finish_file(t, e);
 }
 
 /* --- what is there */
@@ -265,6 +342,7 @@ static void unmake(const struct target *t)
 		return;
 	if (!t->sr) {
 		unlink(t->made_name);
+		unfinished_forget(t->made_name);
 		return;
 	}
 	c.args = (struct smapi_args) { .dbg = text_of(""), .sr = t->sr, .key = text_of(key + 1) };
@@ -278,6 +356,7 @@ void target_close(struct target *t, bool is_whole)
 		unmake(t);
 	place_clear(&t->place);
 	free(t->made_name);
+	free(t->whole_name);
 	free(t->sr);
 	*t = (struct target) { 0 };
 }

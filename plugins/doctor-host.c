@@ -6,6 +6,7 @@
  *      SXM_STATE_DIR/operations          a record that says "runs" of what cannot run any more: has failed from now on
  *      SXM_STATE_DIR/groups              a decision that not every disk has followed
  *      SXM_RUN_DIR/journeys/ID/key       the key of a move that is over, or has not been heard of for long
+ *      SXM_STATE_DIR/unfinished          a file that a copy was to fill, which was killed
  *      /var/run/nbdproxy/export/MIR*     a socket of xapi's relay that nobody listens at: xapi was restarted during a move
  *
  * Whether somebody listens is read in /proc/net/unix: a relay takes one connection, and to try it would be that one.
@@ -28,6 +29,7 @@
 #include "plugins/mount.h"
 #include "plugins/records.h"
 #include "plugins/sr.h"
+#include "plugins/unfinished.h"
 #include "plugins/uri.h"
 
 #define PROXY_DIR "/var/run/nbdproxy/export"
@@ -408,6 +410,27 @@ static void check_proxy(struct doctor_view *v, const char *name)
 		doctor_done(v->d, remove_socket(path, &e), &e);
 }
 
+/* --- files that are not whole */
+
+static void check_unfinished(struct doctor_view *v, const char *record)
+{
+	CLEANUP_FREE char *path = unfinished_path(record);
+	struct error what;
+
+	if (!path || !doctor_is_unserved(path))
+		return;
+	if (access(path, F_OK) == -1) {
+		if (errno == ENOENT && !v->d->is_only_report)
+			unfinished_forget(path);
+		return;
+	}
+	error_set(&what, EUCLEAN, "%s was left by a copy that was killed", path);
+	doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "copy-left", .subject = path, .what = what.text,
+		.why = "it takes space, and nobody knows whether it is whole: a copy that is has another name",
+		.advice = "remove the file" });
+}
+
 /* --- */
 
 void doctor_check_host(struct doctor_view *v)
@@ -416,5 +439,6 @@ void doctor_check_host(struct doctor_view *v)
 	each_in(proc_state_dir(), "operations", RECORD_SUFFIX, check_record, v);
 	each_in(proc_state_dir(), "groups", RECORD_SUFFIX, check_group, v);
 	each_in(proc_run_dir(), "journeys", "", check_key, v);
+	each_in(proc_state_dir(), UNFINISHED_DIR, RECORD_SUFFIX, check_unfinished, v);
 	each_name(proxy_dir(), "", check_proxy, v);
 }

@@ -6,6 +6,7 @@
  *      volume    no process has it:  <image>.owner    whose it is, where that is in doubt: only told, as only a person can know
  *                                    <image>.mirror   of a mirror that is over: it and the marks go, as the next process would do
  *                                    <image>.lease    this host's, though nobody here has the image: given back
+ *                                    its name         a copy or an import was killed before it was whole
  *
  * A volume that a process serves is that one's.  What is changed beside an image is changed with the image's lock.
  */
@@ -24,6 +25,9 @@
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
+#include "plugins/unfinished.h"
+
+#define COMMAND_YOUNG_S 60u
 
 /* --- the SR's files */
 
@@ -348,6 +352,35 @@ static void check_lease(struct doctor_view *v, const struct doctor_volume *volum
 		doctor_done(v->d, give_lease_back(volume, &seen, &e), &e);
 }
 
+/* --- what a command left */
+
+static bool is_named_so(const char *name, const char *suffix)
+{
+	size_t bytes = strlen(name), tail = strlen(suffix);
+
+	return bytes >= tail && strcmp(name + bytes - tail, suffix) == 0;
+}
+
+/* One that runs serves it, but for a moment. */
+static void check_command(struct doctor_view *v, const struct doctor_volume *volume)
+{
+	CLEANUP_FREE char *record = meta_volume_path(volume->dir, volume->key);
+	struct error what, e;
+	struct meta_volume m;
+
+	if (!record || doctor_age_s(volume->dir, strrchr(record, '/') + 1) < MIN(v->d->older_s, COMMAND_YOUNG_S) ||
+	    meta_volume_read(volume->dir, volume->key, &m, &e) == -1)
+		return;
+	if (is_named_so(m.name, UNFINISHED_SUFFIX)) {
+		error_set(&what, EUCLEAN, "volume %s (%.100s) was left by a copy or an import that was killed", volume->key, m.name);
+		doctor_found(v->d, &(struct doctor_finding) {
+			.kind = "copy-left", .subject = volume->path, .what = what.text,
+			.why = "it takes space, and nobody knows whether it is whole: one that is has another name",
+			.advice = "remove the volume" });
+	}
+	meta_volume_clear(&m);
+}
+
 void doctor_check_volume(struct doctor_view *v, const struct doctor_volume *volume)
 {
 	struct owner o;
@@ -360,4 +393,5 @@ void doctor_check_volume(struct doctor_view *v, const struct doctor_volume *volu
 	}
 	jsonspec_clear(&owner_spec, &o);
 	check_lease(v, volume);
+	check_command(v, volume);
 }

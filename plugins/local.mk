@@ -18,7 +18,7 @@ libplugins_la_SOURCES = \
 libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h plugins/fsck-salvage.c plugins/fsck-volume.c \
 	plugins/fsck-chain.c
 libplugins_la_SOURCES += plugins/doctor.c plugins/doctor.h plugins/doctor-private.h plugins/doctor-host.c plugins/doctor-process.c \
-	plugins/doctor-volume.c plugins/program.c plugins/program.h
+	plugins/doctor-volume.c plugins/program.c plugins/program.h plugins/unfinished.c plugins/unfinished.h
 libplugins_la_CFLAGS = $(AM_CFLAGS) -DSXM_LIBEXECDIR='"$(sxmlibexecdir)"' $(UUID_CFLAGS) $(BLKID_CFLAGS)
 libplugins_la_LIBADD = libclient.la libcbtlog.la liboverlayfile.la libqcow2.la $(UUID_LIBS) $(BLKID_LIBS)
 sxmlibexec_PROGRAMS += sxm-smapi

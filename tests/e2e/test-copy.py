@@ -162,13 +162,14 @@ def bandwidth():
     limit = os.path.join(host.run_dir, name, "bandwidth")
     with open(limit) as f:
         assert f.read() == f"{MIB}\n"
+    assert os.path.exists(path("slow.partial")) and not os.path.exists(path("slow"))  # a disk is only what is whole
     time.sleep(1)
     assert process.poll() is None
     with open(limit, "w") as f:
         f.write("1GiB")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and 1 < time.monotonic() - began < 8, err
-    assert content(path("slow")) == content(path("a"))
+    assert content(path("slow")) == content(path("a")) and not os.path.exists(path("slow.partial"))
     os.unlink(path("slow"))
     idle()
 
@@ -180,7 +181,7 @@ def cancelled(sr, keys):
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
         assert process.returncode == 1 and "cancelled" in err and "nothing is left" in err and not out, err
-        assert not os.path.exists(path("gone")) and [v["key"] for v in host.call("SR.ls", sr=sr)] == keys
+        assert not [n for n in os.listdir(work) if n.startswith("gone")] and [v["key"] for v in host.call("SR.ls", sr=sr)] == keys
     process = begin("--force", path("a"), path("d"))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
@@ -188,29 +189,40 @@ def cancelled(sr, keys):
     idle()
 
 
-def killed():
-    """The command is killed: the copy goes on, and when it is over the doctor lets go of both ends; the copy is whole."""
-    process = begin(path("a"), path("left"))
-    process.kill()
-    process.communicate()
+def doctor(kind):
+    done = subprocess.run([SXM, "doctor", "--fix", "--json", "--alive", "1", "--older", "0"], capture_output=True, env=host.env, timeout=60)
+    return [f for f in json.loads(done.stdout)["findings"] if f["kind"] == kind]
 
-    def doctor():
-        done = subprocess.run([SXM, "doctor", "--fix", "--json", "--alive", "1"], capture_output=True, env=host.env, timeout=60)
-        return [f for f in json.loads(done.stdout)["findings"] if f["kind"] == "command-gone"]
 
-    assert doctor() == []
-    name = [n for n in os.listdir(host.run_dir) if n.startswith("a-") and os.path.isdir(os.path.join(host.run_dir, n))][0]
-    with open(os.path.join(host.run_dir, name, "bandwidth"), "w") as f:
-        f.write("1GiB")
-    found = []
-    until_true("both are let go of", lambda: len(found.extend(doctor()) or found) >= 2, 20)
-    assert all(f["fixed"] for f in found) and len(found) == 2, found
-    until_true("every process ends", lambda: not host.processes())
-    assert content(path("left")) == content(path("a"))
-    os.unlink(path("left"))
-    for owner in (path("left") + ".owner", path("a") + ".owner"):
-        if os.path.exists(owner):
-            os.unlink(owner)
+def killed(sr, keys):
+    """The command is killed: the copy goes on, and when it is over the doctor lets go of both ends. What was made does not have its name,
+    as nobody waited for its end, and the doctor says so."""
+    for to in (path("left"), sr):
+        process = begin(path("a"), to)
+        process.kill()
+        process.communicate()
+        assert doctor("command-gone") == [] == doctor("copy-left")
+        name = [n for n in os.listdir(host.run_dir) if n.startswith("a-") and os.path.isdir(os.path.join(host.run_dir, n))][0]
+        with open(os.path.join(host.run_dir, name, "bandwidth"), "w") as f:
+            f.write("1GiB")
+        found = []
+        until_true("both are let go of", lambda: len(found.extend(doctor("command-gone")) or found) >= 2, 20)
+        assert all(f["fixed"] for f in found) and len(found) == 2, found
+        until_true("every process ends", lambda: not host.processes())
+        (left,) = doctor("copy-left")
+        assert "killed" in left["what"] and "remove" in left["advice"], left
+        if to == sr:
+            (made,) = [v for v in host.call("SR.ls", sr=sr) if v["key"] not in keys]
+            assert made["name"] == "copy (incomplete)" and left["subject"] == image_of(sr, made["key"]), (made, left)
+            host.call("Volume.destroy", sr=sr, key=made["key"])
+        else:
+            assert left["subject"] == path("left.partial") and not os.path.exists(to), left
+            refused("another copy makes it", path("a"), to)
+            os.unlink(path("left.partial"))
+        for owner in (path("left.partial.owner"), path("a.owner")):
+            if os.path.exists(owner):
+                os.unlink(owner)
+        assert doctor("copy-left") == []
 
 
 def failed():
@@ -238,7 +250,7 @@ try:
     KEYS = live(SR)
     bandwidth()
     cancelled(SR, KEYS)
-    killed()
+    killed(SR, KEYS)
     failed()
 finally:
     for server in servers:
