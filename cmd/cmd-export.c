@@ -4,6 +4,7 @@
  *
  *      outgoing: held as it is, and which clusters have data -> qcow2: head, then those clusters, in order
  *                                                            -> raw: all of it; holes are skipped where the output is a file
+ *      -> of a file: is it on the medium?
  *
  * A reader that goes away, or Ctrl-C, ends it; what was taken for it goes.
  */
@@ -120,6 +121,17 @@ static int write_raw(struct outgoing *o, struct error *e)
 	return 0;
 }
 
+/* Of a file or device: it is on the medium, or that is said. */
+static int settle(struct error *e)
+{
+	struct stat st;
+
+	if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) && fsync(STDOUT_FILENO) == -1 &&
+	    errno != EINVAL && errno != EROFS)
+		return error_errno(e, errno, "write");
+	return close(STDOUT_FILENO) == -1 ? error_errno(e, errno, "write") : 0; /* NFS says here that there is no room */
+}
+
 /* --- the command */
 
 static int do_export(const struct wish *w)
@@ -138,10 +150,12 @@ static int do_export(const struct wish *w)
 	if (isatty(STDERR_FILENO) && !w->is_raw)
 		fprintf(stderr, "%s to write\n", size_format(qcow2_stream_total_bytes(&o.stream), size));
 	r = w->is_raw ? write_raw(&o, &e) : write_qcow2(&o, &e);
-	if (r == -1)
-		fprintf(stderr, "sxm export: the stream is not whole: %s\n", e.text);
 	if (outgoing_close(&o, &second) == -1)
 		fprintf(stderr, "sxm export: %s\n", second.text);
+	if (r == 0)
+		r = settle(&e);
+	if (r == -1)
+		fprintf(stderr, "sxm export: the stream is not whole: %s\n", e.text);
 	return r == 0 ? EXPORTED : NOT_EXPORTED;
 }
 

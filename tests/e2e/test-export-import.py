@@ -72,6 +72,23 @@ def write(sr, key, *commands):
     sxm("serve", "--stop", uri)
 
 
+def not_durable(name):
+    """The output's file system has no room when the stream is to be on the medium, which some say no earlier than that."""
+    crash = [os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash"), "-o", path("changes"), "-u", path("kept")]
+    os.mkdir(path("kept"))
+
+    def run(full_from):
+        with open(path("kept/stream"), "wb") as f:
+            command = [*crash, *(["-f"] if full_from else []), str(full_from), SXM, "export", name]
+            return subprocess.run(command, stdout=f, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=here.env, timeout=90)
+
+    assert run(0).returncode == 0
+    with open(path("changes")) as f:
+        (sync,) = [line.split()[0] for line in f if "fsync" in line and "kept" in line]
+    done = run(int(sync))
+    assert done.returncode == 1 and b"not whole" in done.stderr, done
+
+
 def keys(host, sr):
     return sorted(v["key"] for v in host.call("SR.ls", sr=sr))
 
@@ -283,5 +300,6 @@ deltas(SR, FAR_RAW, True)
 live(SR, FAR)
 gone(f"{work}/qcow2/{KEY}")
 full()
+not_durable(f"{work}/qcow2/{KEY}")
 bad(export(f"{work}/qcow2/{KEY}")[0], FAR_RAW)
 say("what came out was what went in, and nothing else came out")
