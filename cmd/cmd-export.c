@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,7 +141,6 @@ static int do_export(const struct wish *w)
 	int r;
 
 	signals_hold();
-	signal(SIGPIPE, SIG_IGN);
 	if (outgoing_open(&o, w->from, w->from_format, w->base, &e) == -1) {
 		fprintf(stderr, "sxm export: %s\n", e.text);
 		return NOT_EXPORTED;

@@ -24,6 +24,7 @@ void signals_hold(void)
 
 	fill(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
 }
 
 bool signals_came(unsigned wait_ms)

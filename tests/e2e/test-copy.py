@@ -174,6 +174,26 @@ def bandwidth():
     idle()
 
 
+def hurry(rate="1GiB"):
+    """What copies from a may send so much a second."""
+    name = [n for n in os.listdir(host.run_dir) if n.startswith("a-") and os.path.isdir(os.path.join(host.run_dir, n))][0]
+    with open(os.path.join(host.run_dir, name, "bandwidth"), "w") as f:
+        f.write(rate)
+
+
+def unheard():
+    """2>&1 | head -1: nobody reads its lines any more, and it does what it was to do."""
+    process = begin(path("a"), path("quiet"))
+    process.stderr.close()
+    hurry("3MiB")  # of six: there is something to say
+    out = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 0 and out == path("quiet") + "\n", out
+    assert content(path("quiet")) == content(path("a"))
+    os.unlink(path("quiet"))
+    idle()
+
+
 def cancelled(sr, keys):
     """Ctrl-C: what was made goes, what was there is said not to be whole; nobody holds anything."""
     for number, to in ((signal.SIGINT, path("gone")), (signal.SIGTERM, sr)):
@@ -202,9 +222,7 @@ def killed(sr, keys):
         process.kill()
         process.communicate()
         assert doctor("command-gone") == [] == doctor("copy-left")
-        name = [n for n in os.listdir(host.run_dir) if n.startswith("a-") and os.path.isdir(os.path.join(host.run_dir, n))][0]
-        with open(os.path.join(host.run_dir, name, "bandwidth"), "w") as f:
-            f.write("1GiB")
+        hurry()
         found = []
         until_true("both are let go of", lambda: len(found.extend(doctor("command-gone")) or found) >= 2, 20)
         assert all(f["fixed"] for f in found) and len(found) == 2, found
@@ -249,6 +267,7 @@ try:
     SR = volumes()
     KEYS = live(SR)
     bandwidth()
+    unheard()
     cancelled(SR, KEYS)
     killed(SR, KEYS)
     failed()
