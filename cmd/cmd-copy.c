@@ -142,13 +142,16 @@ static int wait_for_copy(struct copying *c, const char *id, struct error *e)
 static int do_copy(struct copying *c, struct error *e)
 {
 	char id[TRANSFER_ID_MAX];
+	struct transfer_limit limit;
 	struct error second;
 	int r;
 
-	if (transfer_copy(&c->from, c->domain, c->remote, c->wish->limit_bytes, id, e) == -1)
-		return -1;
-	r = wait_for_copy(c, id, e);
-	transfer_cancel(&c->from, id, &second); /* where it is over, its record goes */
+	r = transfer_copy(&c->from, c->domain, c->remote, c->wish->limit_bytes, &limit, id, e);
+	if (r == 0) {
+		r = wait_for_copy(c, id, e);
+		transfer_cancel(&c->from, id, &second); /* where it is over, its record goes */
+	}
+	transfer_unlimit(&c->from, &limit);
 	return r;
 }
 

@@ -6,12 +6,15 @@
  *      verify.start           -> verify.stat                                           ... -> complete, failed, or verify.cancel
  *
  * What a copy may send is said in the file "bandwidth" of the process' directory, so it may be changed by hand while it runs.
+ * It is of whatever the process sends: it is there before the copy begins, unless a mirror runs, and is put back at the end.
  */
 #include "cmd/transfer.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
@@ -21,6 +24,7 @@
 
 #define START_MS 60000u
 #define ANSWER_MS 30000u /* beyond what it may wait for news */
+#define LIMIT_MAX_BYTES 4096u
 
 struct start_args {
 	char *domain, *remote;
@@ -106,35 +110,80 @@ static int begin(const struct place *p, const char *verb, const char *args, char
 	return r;
 }
 
-static int limit(const struct place *p, uint64_t bytes, struct error *e)
+/* --- how much it may send */
+
+static char *limit_path(const struct place *p, struct error *e)
 {
-	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *ok = NULL;
 	struct process process;
+	char *path;
+
+	if (process_by_path(&process, p->image, e) == -1)
+		return NULL;
+	if (asprintf(&path, "%s/bandwidth", process.dir) >= 0)
+		return path;
+	error_set(e, ENOMEM, "out of memory");
+	return NULL;
+}
+
+static int set_limit(const struct place *p, uint64_t bytes, struct transfer_limit *limit, struct error *e)
+{
+	CLEANUP_FREE char *path = limit_path(p, e);
+	struct error none;
 	char text[32];
 	int length = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)bytes);
 
-	if (process_by_path(&process, p->image, e) == -1)
+	if (!path)
 		return -1;
-	ok = process_call(&process, "hello", NULL, PROCESS_START, ANSWER_MS, e);
-	if (!ok)
-		return -1;
-	if (asprintf(&path, "%s/bandwidth", process.dir) < 0) {
-		path = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	return proc_swap_file(path, text, (size_t)length, 0600, e);
+	limit->before = proc_read_own_file(path, LIMIT_MAX_BYTES, NULL, &none);
+	limit->is_set = proc_swap_file(path, text, (size_t)length, 0600, e) == 0;
+	return limit->is_set ? 0 : -1;
+}
+
+void transfer_unlimit(const struct place *p, struct transfer_limit *limit)
+{
+	struct error ignored; /* then its process has ended, and its files with it */
+	CLEANUP_FREE char *path = limit->is_set ? limit_path(p, &ignored) : NULL;
+	CLEANUP_FREE char *before = take_ptr(&limit->before);
+
+	if (path && before)
+		proc_swap_file(path, before, strlen(before), 0600, &ignored);
+	else if (path)
+		unlink(path);
+	limit->is_set = false;
+}
+
+/* Then another one is refused; and what that may send is not this one's to say. */
+static bool is_sending(const struct place *p)
+{
+	const struct live_operation *o;
+	struct error e;
+	struct live l;
+	bool is_it;
+
+	if (live_ask(p->image, ANSWER_MS, &l, &e) == -1)
+		return false;
+	o = live_current(&l);
+	is_it = o && !o->is_ended;
+	live_clear(&l);
+	return is_it;
 }
 
 int transfer_copy(const struct place *p, const char *domain, const char *remote, uint64_t limit_bytes,
-		   char id[static TRANSFER_ID_MAX], struct error *e)
+		   struct transfer_limit *limit, char id[static TRANSFER_ID_MAX], struct error *e)
 {
 	const struct start_args a = { (char *)(uintptr_t)domain, (char *)(uintptr_t)remote, true };
 	CLEANUP_FREE char *args = jsonspec_encode(&start_spec, &a);
+	struct error ignored;
 
-	if (limit(p, limit_bytes, e) == -1)
+	*limit = (struct transfer_limit) { 0 };
+	if (limit_bytes && !is_sending(p) && set_limit(p, limit_bytes, limit, e) == -1)
 		return -1;
-	return begin(p, "mirror.start", args, id, e);
+	if (begin(p, "mirror.start", args, id, e) == -1)
+		return -1;
+	if (!limit_bytes || limit->is_set || set_limit(p, limit_bytes, limit, e) == 0) /* the other one has just ended */
+		return 0;
+	transfer_cancel(p, id, &ignored);
+	return -1;
 }
 
 int transfer_compare(const struct place *p, const char *remote, uint64_t rate_bytes, char id[static TRANSFER_ID_MAX],

@@ -9,9 +9,16 @@
 
 #define TRANSFER_ID_MAX 64
 
-/* Of p's process, which is started where there is none. limit_bytes: a second; 0: none but the host's. */
+/* What p's process may send, as long as the copy runs. */
+struct transfer_limit {
+	bool is_set;
+	char *before; /* owned: what its file said until then; NULL: it was not there */
+};
+/* Of p's process, which serves p. limit_bytes: a second; 0: what that process may send. limit: to be given to
+ * transfer_unlimit() when the copy is over, in any case. */
 int transfer_copy(const struct place *p, const char *domain, const char *remote, uint64_t limit_bytes,
-		   char id[static TRANSFER_ID_MAX], struct error *e);
+		   struct transfer_limit *limit, char id[static TRANSFER_ID_MAX], struct error *e);
+void transfer_unlimit(const struct place *p, struct transfer_limit *limit);
 struct transfer_figures {
 	bool is_complete, is_failed;
 	char why[256];

@@ -181,6 +181,29 @@ def hurry(rate="1GiB"):
         f.write(rate)
 
 
+def limits(sr):
+    """What a disk may send is as before when its copy is over, and a copy that is refused says nothing of what its mirror may send."""
+    disk = ActiveDisk(host, sr, 8 * MIB)
+    (directory,) = [n for n in os.listdir(host.run_dir) if n.startswith(disk.key) and os.path.isdir(os.path.join(host.run_dir, n))]
+    limit = os.path.join(host.run_dir, directory, "bandwidth")
+    copy("--bandwidth", "64MiB", f"{work}/raw/{disk.key}", path("limited"))
+    assert not os.path.exists(limit)
+    os.unlink(path("limited"))
+    with open(limit, "w") as f:
+        f.write("5MiB")
+    copy("--bandwidth", "64MiB", f"{work}/raw/{disk.key}", path("limited"))
+    with open(limit) as f:
+        assert f.read() == "5MiB"
+    os.unlink(path("limited"))
+    memory = serve("memory", str(8 * MIB))
+    host.call("Data.mirror", uri=disk.uri, domain="1", remote=memory)
+    refused("", "--bandwidth", "1MiB", f"{work}/raw/{disk.key}", path("limited"))
+    with open(limit) as f:
+        assert f.read() == "5MiB"
+    disk.deactivate()
+    host.call("Volume.destroy", sr=sr, key=disk.key)
+
+
 def unheard():
     """2>&1 | head -1: nobody reads its lines any more, and it does what it was to do."""
     process = begin(path("a"), path("quiet"))
@@ -267,6 +290,7 @@ try:
     SR = volumes()
     KEYS = live(SR)
     bandwidth()
+    limits(SR)
     unheard()
     cancelled(SR, KEYS)
     killed(SR, KEYS)
