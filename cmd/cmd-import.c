@@ -39,21 +39,6 @@ struct wish {
 
 /* --- the base */
 
-static bool has_content(const char *dir, const char *key, const char *id)
-{
-	char name[QCOW2_STREAM_ID_MAX];
-	struct meta_volume m;
-	struct error e;
-	bool has;
-
-	if (meta_volume_read(dir, key, &m, &e) == -1)
-		return false;
-	content_name(&m, name);
-	has = strcmp(name, id) == 0 && !m.is_data_destroyed;
-	meta_volume_clear(&m);
-	return has;
-}
-
 /* Of the SR's volumes one with that content; heap. */
 static char *find_base(const char *dir, const struct wish *w, const char *id, struct error *e)
 {
@@ -61,7 +46,7 @@ static char *find_base(const char *dir, const struct wish *w, const char *id, st
 	char *found = NULL;
 
 	if (w->base) {
-		if (meta_is_key(w->base) && has_content(dir, w->base, id))
+		if (meta_is_key(w->base) && content_is(dir, w->base, id))
 			return strdup(w->base);
 		error_set(e, EINVAL, "volume %s is not what the stream stands on: that has content %s", w->base, id);
 		return NULL;
@@ -69,7 +54,7 @@ static char *find_base(const char *dir, const struct wish *w, const char *id, st
 	if (meta_list(dir, &keys, e) == -1)
 		return NULL;
 	for (size_t i = 0; i < keys.count && !found; i++)
-		if (has_content(dir, keys.item[i], id))
+		if (content_is(dir, keys.item[i], id))
 			found = strdup(keys.item[i]);
 	meta_list_clear(&keys);
 	if (!found)
@@ -126,7 +111,7 @@ static int fill_qcow2(const struct wish *w, const char *dir, const struct qcow2_
 		return -1;
 	if (!*s->base && w->base)
 		return error_set(e, EINVAL, "the stream is a whole disk, and stands on nothing: leave --base out");
-	if (incoming_open(&in, dir, base, w->name, s->size_bytes, e) == -1)
+	if (incoming_open(&in, dir, base, s->base, w->name, s->size_bytes, e) == -1)
 		return -1;
 	r = write_zeros(&in, s->zero, e) == 0 ? write_data(&in, s->data, cluster, e) : -1;
 	if (r == 0)
@@ -184,7 +169,7 @@ static int import_raw(const struct wish *w, const char *dir, char **key, struct 
 	if (!bytes || bytes > QCOW2_STREAM_SIZE_MAX)
 		return error_set(e, EINVAL, "a raw stream does not say where it ends, so that it could be known to be whole: "
 				 "say --size");
-	if (incoming_open(&in, dir, NULL, w->name, (bytes + 511) / 512 * 512, e) == -1)
+	if (incoming_open(&in, dir, NULL, NULL, w->name, (bytes + 511) / 512 * 512, e) == -1)
 		return -1;
 	r = copy_raw(&in, bytes, block, e);
 	if (r == 0)

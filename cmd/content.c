@@ -37,3 +37,18 @@ void content_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_
 	if (id && qcow2_stream_is_id(id))
 		snprintf(name, QCOW2_STREAM_ID_MAX, "%s", id);
 }
+
+bool content_is(const char *dir, const char *key, const char *name)
+{
+	char its_name[QCOW2_STREAM_ID_MAX];
+	struct meta_volume m;
+	struct error e;
+	bool is_it;
+
+	if (meta_volume_read(dir, key, &m, &e) == -1)
+		return false;
+	content_name(&m, its_name);
+	is_it = *name && strcmp(its_name, name) == 0 && !m.is_data_destroyed;
+	meta_volume_clear(&m);
+	return is_it;
+}

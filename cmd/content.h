@@ -15,6 +15,8 @@
 
 /* "": it has none that can be said. */
 void content_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_MAX]);
+/* Does that volume have that one, and its data? */
+bool content_is(const char *dir, const char *key, const char *name);
 /* The value of that key, heap; NULL: out of memory. */
 char *content_mark(const char *name, const char *content_id);
 

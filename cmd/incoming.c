@@ -55,14 +55,13 @@ static bool has_writer(const char *image)
 	return has;
 }
 
-/* Whoever begins to write to a volume gives it another content_id first; so it is still `before`, unless somebody writes to it
- * since before that was set. */
-static int check_base(const char *dir, const char *base_key, const char *before, struct error *e)
+/* What was cloned of it is that content, if it is still called so: whoever begins to write to it gives it another content_id
+ * first. Nor may anybody write to it who had begun before it was called so. */
+static int check_base(const char *dir, const char *base_key, const char *content, struct error *e)
 {
-	CLEANUP_FREE char *now = content_of(dir, base_key);
 	CLEANUP_FREE char *name = NULL;
 	struct place p;
-	bool is_written;
+	bool is_good;
 
 	if (asprintf(&name, "%s/%s", dir, base_key) < 0) {
 		name = NULL;
@@ -70,31 +69,31 @@ static int check_base(const char *dir, const char *base_key, const char *before,
 	}
 	if (place_find(&p, name, NULL, e) == -1)
 		return -1;
-	is_written = !before || !now || strcmp(before, now) != 0 || has_writer(p.image);
+	is_good = !has_writer(p.image) && content_is(dir, base_key, content);
 	place_clear(&p);
-	return is_written ? error_set(e, EBUSY, "the base %s is being written to", base_key) : 0;
+	return is_good ? 0 : error_set(e, EBUSY, "the base %s is being written to", base_key);
 }
 
-static int make(struct incoming *in, const char *dir, const char *base_key, const char *name, struct error *e)
+static int make(struct incoming *in, const char *dir, const char *base_key, const char *content, const char *name,
+		struct error *e)
 {
-	CLEANUP_FREE char *before = base_key ? content_of(dir, base_key) : NULL;
 	const struct target_wish wish = { .name = dir, .volume_name = name, .bytes = (int64_t)in->size_bytes };
 
 	if (!base_key)
 		return target_find(&in->target, &wish, e);
 	if (target_clone(&in->target, dir, base_key, name, wish.bytes, e) == -1)
 		return -1;
-	return check_base(dir, base_key, before, e);
+	return check_base(dir, base_key, content, e);
 }
 
-int incoming_open(struct incoming *in, const char *dir, const char *base_key, const char *name, uint64_t size_bytes,
-		  struct error *e)
+int incoming_open(struct incoming *in, const char *dir, const char *base_key, const char *content, const char *name,
+		  uint64_t size_bytes, struct error *e)
 {
 	*in = (struct incoming) { .out = { .fd = -1 }, .size_bytes = size_bytes, .buffer = malloc(BUFFER_BYTES) };
 	snprintf(in->domain, sizeof(in->domain), DOCTOR_COMMAND "%ld", (long)getpid());
 	if (!in->buffer) {
 		error_set(e, ENOMEM, "out of memory");
-	} else if (make(in, dir, base_key, name, e) == 0 &&
+	} else if (make(in, dir, base_key, content, name, e) == 0 &&
 		   served_begin(&in->served, &in->target.place, in->domain, false, e) == 0) {
 		in->is_served = true;
 		if (nbd_out_open(&in->out, in->served.socket, in->served.export_name, e) == 0)

@@ -24,9 +24,10 @@ struct incoming {
 	uint64_t size_bytes;
 };
 
-/* In the SR in dir. base_key: a clone of that; NULL: blank. -1 + e: nothing is left. */
-int incoming_open(struct incoming *in, const char *dir, const char *base_key, const char *name, uint64_t size_bytes,
-		  struct error *e);
+/* In the SR in dir. base_key: a clone of that, whose content is called content; NULL: blank. -1 + e: nothing is left; EBUSY: the
+ * base is not that content any more. */
+int incoming_open(struct incoming *in, const char *dir, const char *base_key, const char *content, const char *name,
+		  uint64_t size_bytes, struct error *e);
 /* Bytes behind the end of the disk are left out. */
 int incoming_write(struct incoming *in, uint64_t at, const void *data, size_t bytes, struct error *e);
 int incoming_zero(struct incoming *in, uint64_t at, uint64_t bytes, struct error *e);

@@ -212,6 +212,7 @@ static int find_content(const char *dir, const char *key, char id[static QCOW2_S
 static int add_delta(struct outgoing *o, const char *base, struct error *e)
 {
 	const char *key = o->snapshot ? o->snapshot : o->place.key;
+	char now[QCOW2_STREAM_ID_MAX];
 
 	if (o->place.kind != PLACE_VOLUME || !meta_is_key(base))
 		return error_set(e, EINVAL, "a base is a volume, by its key, of the SR that the volume is in");
@@ -219,7 +220,11 @@ static int add_delta(struct outgoing *o, const char *base, struct error *e)
 		return error_prefix(e, "base %s", base);
 	if (!*o->stream.base)
 		return error_set(e, ENODATA, "base %s has no content_id by which it could be found elsewhere", base);
-	return add_tracked(o, base, key, e) == 0 ? 0 : add_different(o, base, key, e);
+	if (add_tracked(o, base, key, e) == -1 && add_different(o, base, key, e) == -1)
+		return -1;
+	if (find_content(o->place.dir, base, now, e) == 0 && strcmp(now, o->stream.base) == 0)
+		return 0;
+	return error_set(e, EBUSY, "base %s was written to while it was compared with; a snapshot does not change", base);
 }
 
 static int fill(struct outgoing *o, const char *base, struct error *e)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """sxm export and import: a disk through a pipe, whole or what changed in it since a snapshot, raw or as a qcow2 image that qemu reads,
 comes out as the same bytes, there and back; a stream that is cut at any place, changed, or goes on, leaves nothing; so does one whose base is not here."""
+import fcntl
 import os
 import random
 import shutil
@@ -178,6 +179,34 @@ def deltas(sr, far_sr, is_tracked):
     assert "import that first" in take_in(far_sr, export("--base", base, f"{directory}/{key}", to="delta")[0], status=1)
 
 
+def raced(sr):
+    """A base that somebody writes to while it is compared with is not what the delta says it stands on."""
+    key = here.make_volume(sr, MIB)["key"]
+    write(sr, key, "write -P 1 0 64k")
+    base = here.call("Volume.clone", sr=sr, key=key)["key"]
+    directory = f"{work}/{os.path.basename(sr)}"
+    command = [SXM, "export", "--base", base, f"{directory}/{key}"]
+    with open(f"{directory}/sxm-sr.lock", "r+") as lock, open(f"{directory}/{base}.json", "r+") as record:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=here.env)
+
+        def waits():
+            with open("/proc/locks") as f:
+                return [line for line in f if "-> FLOCK" in line and f" {process.pid} " in line]
+
+        until_true("it asks what changed", waits)
+        text = record.read()
+        at = text.index('"', text.index('"content_id"') + len('"content_id"')) + 1
+        record.seek(at)
+        record.write("00000000")
+        record.flush()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"was written to" in err, err
+    for gone_key in (key, base):
+        here.call("Volume.destroy", sr=sr, key=gone_key)
+
+
 def live(sr, far_sr):
     """A disk that a guest writes to: as it was at one moment, from a snapshot that goes again; where none can be taken, refused."""
     disk = ActiveDisk(here, sr, 64 * MIB).start()
@@ -297,6 +326,7 @@ KEY, _ = whole(SR, FAR_RAW)
 whole(RAW, FAR)
 deltas(SR, FAR, False)
 deltas(SR, FAR_RAW, True)
+raced(SR)
 live(SR, FAR)
 gone(f"{work}/qcow2/{KEY}")
 full()
