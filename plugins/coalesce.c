@@ -23,6 +23,7 @@
  */
 #include "plugins/coalesce.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -52,6 +53,7 @@
 #define REST_S 600          /* after one gave up */
 #define STOP_TRIES 500u /* 10 s */
 #define NOT_NOW_MAX 64u
+#define COMMAND_LINE_BYTES 65536u
 #define IOPRIO_IDLE (3 << 13)
 
 static int out_of_memory(struct error *e)
@@ -68,7 +70,7 @@ static char *join(const char *dir, const char *name)
 
 static char *sr_lock_path(const char *dir)
 {
-	return join(dir, "sxm-sr.coalesce");
+	return join(dir, COALESCE_SR_LOCK);
 }
 
 static char *host_path(const char *dir, const char *suffix)
@@ -490,6 +492,56 @@ void coalesce_forget(const char *dir)
 		unlink(doing);
 }
 
+static bool has_open(pid_t pid, const char *path)
+{
+	struct stat want, is;
+	struct dirent *entry;
+	char name[32];
+	bool has = false;
+	DIR *d;
+
+	snprintf(name, sizeof(name), "/proc/%d/fd", (int)pid);
+	d = stat(path, &want) == 0 ? opendir(name) : NULL;
+	while (d && !has && (entry = readdir(d)))
+		has = fstatat(dirfd(d), entry->d_name, &is, 0) == 0 && is.st_dev == want.st_dev && is.st_ino == want.st_ino;
+	if (d)
+		closedir(d);
+	return has;
+}
+
+/* Of the process that was given this pid last. */
+static bool is_worker(pid_t pid, const char *lock)
+{
+	char name[32];
+	size_t bytes = 0;
+	struct error e;
+	CLEANUP_FREE char *text = NULL;
+	const char *second;
+
+	snprintf(name, sizeof(name), "/proc/%d/cmdline", (int)pid);
+	text = proc_read_file(name, COMMAND_LINE_BYTES, &bytes, &e);
+	second = text ? memchr(text, '\0', bytes) : NULL;
+	return second && strcmp(second + 1, "--coalesce") == 0 && has_open(pid, lock);
+}
+
+/* It has written its pid into the lock. When it was killed its qemu-img may have the lock for a moment longer, until the kernel
+ * has ended that, too (child.c); by then the pid may be anybody's. */
+static void end_worker(const char *lock)
+{
+	struct error e;
+	CLEANUP_FREE char *text = proc_read_file(lock, 64, NULL, &e);
+	pid_t pid = text ? (pid_t)atoi(text) : 0;
+	CLEANUP_CLOSE int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0u) : -1;
+	const bool can_hold = fd >= 0 || (pid > 1 && errno == ENOSYS);
+
+	if (!can_hold || !is_worker(pid, lock))
+		return;
+	if (fd >= 0)
+		syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0u);
+	else
+		kill(pid, SIGTERM); /* a kernel before 5.3 */
+}
+
 int coalesce_stop(const char *dir, struct error *e)
 {
 	CLEANUP_FREE char *path = host_lock_path(dir);
@@ -498,96 +550,13 @@ int coalesce_stop(const char *dir, struct error *e)
 		return out_of_memory(e);
 	for (unsigned tries = 0; tries < STOP_TRIES; tries++) {
 		CLEANUP_LOCK int lock = lock_try(path, e);
-		CLEANUP_FREE char *pid = NULL;
 
 		if (lock >= 0 || e->err == ENOENT)
 			return 0;
 		if (e->err != EBUSY)
 			return -1;
-		pid = proc_read_file(path, 64, NULL, e);
-		if (pid && atoi(pid) > 1)
-			kill(atoi(pid), SIGTERM); /* it has the lock, so it is that one */
+		end_worker(path);
 		image_pause();
 	}
 	return error_set(e, ETIMEDOUT, "the process that merges images in %s does not end", dir);
-}
-
-/* --- what is to be told */
-
-static void look_at_lock(const char *dir, struct coalesce_state *s)
-{
-	CLEANUP_FREE char *path = sr_lock_path(dir);
-	CLEANUP_FREE char *text = NULL;
-	CLEANUP_LOCK int lock = -1;
-	struct error e = { 0 };
-
-	if (!path)
-		return;
-	lock = lock_try_shared(path, &e);
-	if (lock < 0 && e.err != EBUSY)
-		return; /* it never ran */
-	s->is_running = lock < 0;
-	text = proc_read_file(path, 1024, NULL, &e);
-	if (text)
-		snprintf(s->last, sizeof(s->last), "%.*s", (int)strcspn(text, "\n"), text);
-}
-
-static void count(const struct tree *t, struct coalesce_state *s)
-{
-	for (size_t i = 0; i < t->count; i++) {
-		s->bases += t->node[i].is_base;
-		s->childless += t->node[i].is_base && !t->node[i].children;
-		s->pairs += merge_is_possible(t, &t->node[i]);
-	}
-}
-
-int coalesce_look(const char *dir, struct coalesce_state *s, struct error *e)
-{
-	CLEANUP_LOCK int lock = -1;
-	struct tree t;
-
-	*s = (struct coalesce_state) { 0 };
-	if (!tree_has_bases(dir))
-		return 0;
-	lock = tree_lock(dir, e);
-	if (lock < 0 || tree_scan(dir, &t, e) == -1)
-		return -1;
-	count(&t, s);
-	tree_clear(&t);
-	look_at_lock(dir, s);
-	return 0;
-}
-
-static void report_state(const char *dir, FILE *to)
-{
-	struct coalesce_state s = { 0 };
-
-	look_at_lock(dir, &s);
-	if (*s.last)
-		fprintf(to, "    coalescing %s: %s\n", s.is_running ? "runs" : "does not run; last", s.last);
-}
-
-void coalesce_report(const char *dir, FILE *to)
-{
-	struct coalesce_state s = { 0 };
-	CLEANUP_LOCK int lock = -1;
-	struct tree t;
-	struct error e;
-
-	if (!tree_has_bases(dir))
-		return;
-	lock = tree_lock(dir, &e);
-	if (lock < 0 || tree_scan(dir, &t, &e) == -1) {
-		fprintf(to, "    nothing can be coalesced or removed: %s\n", e.text);
-		return;
-	}
-	count(&t, &s);
-	for (size_t i = 0; i < t.count; i++)
-		if (*t.node[i].on && t.node[i].parent == TREE_NONE)
-			fprintf(to, "    %s/%s stands on %s, which is missing\n", dir, t.node[i].name, t.node[i].on);
-	if (s.bases)
-		fprintf(to, "    %zu images that others stand on; %zu can be merged, %zu can be removed\n", s.bases, s.pairs,
-			s.childless);
-	tree_clear(&t);
-	report_state(dir, to);
 }

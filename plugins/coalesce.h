@@ -14,6 +14,8 @@
 
 #include "base/error.h"
 
+#define COALESCE_SR_LOCK "sxm-sr.coalesce" /* in the directory: of whoever merges there, on whatever host; has a line of text */
+
 /* Sees to it that it runs. Does not wait for it. */
 void coalesce_start(const char *dir);
 /* If something was left to merge on this host, and nobody does it: as coalesce_start(). Asks no file of the directory. */

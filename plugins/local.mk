@@ -2,7 +2,7 @@
 noinst_LTLIBRARIES += libplugins.la
 libplugins_la_SOURCES = \
 	plugins/bounded.c plugins/bounded.h plugins/branch.c plugins/branch.h plugins/chain.c plugins/chain.h plugins/child.c plugins/child.h plugins/coalesce.c \
-	plugins/coalesce.h plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
+	plugins/coalesce.h plugins/coalesce-look.c plugins/data.c plugins/datapath.c plugins/datapath.h plugins/device.c plugins/device.h \
 	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h plugins/joint.c plugins/joint.h plugins/hold.c plugins/hold.h \
 	plugins/image.c plugins/image.h plugins/image-clone.c plugins/image-qcow2.c plugins/image-raw.c plugins/lock.c \
 	plugins/lock.h plugins/merge.c plugins/merge.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \

@@ -1,6 +1,7 @@
 UNIT_TESTS += \
 	tests/unit/test-child \
 	tests/unit/test-client \
+	tests/unit/test-coalesce \
 	tests/unit/test-decode-vectors \
 	tests/unit/test-meta \
 	tests/unit/test-mount-table \
@@ -13,6 +14,9 @@ tests_unit_test_client_LDADD = libclient.la $(UNIT_LIBS)
 tests_unit_test_decode_vectors_SOURCES = tests/unit/test-decode-vectors.c
 tests_unit_test_decode_vectors_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_decode_vectors_LDADD = libplugins.la $(UNIT_LIBS)
+tests_unit_test_coalesce_SOURCES = tests/unit/test-coalesce.c
+tests_unit_test_coalesce_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_coalesce_LDADD = libplugins.la $(UNIT_LIBS)
 tests_unit_test_meta_SOURCES = tests/unit/test-meta.c
 tests_unit_test_meta_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_meta_LDADD = libplugins.la $(UNIT_LIBS)
