@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "cmd/content.h"
 #include "plugins/smapi.h"
+#include "plugins/unfinished.h"
 #include "plugins/uri.h"
 
 static char *text_of(const char *text)
@@ -31,14 +32,17 @@ static char *text_of(const char *text)
 /* --- verbs */
 
 /* The result's text, heap. NULL + e. */
-static char *call(smapi_fn *fn, const char *verb, const char *dir, const char *key, const char *key2, struct error *e)
+static char *call_with(smapi_fn *fn, const char *verb, const char *dir, struct smapi_args *a, struct error *e)
 {
 	CLEANUP_FREE char *sr = uri_of_path("file", dir);
-	struct smapi_call c = { .verb = verb, .args = { .dbg = text_of(""), .sr = sr, .key = text_of(key), .key2 = text_of(key2),
-							.length = -1 } };
+	struct smapi_call c = { .verb = verb };
 	struct failure f = { 0 };
 	char *result = NULL;
 
+	a->dbg = text_of("");
+	a->sr = sr;
+	a->length = -1;
+	c.args = *a;
 	if (!sr)
 		error_set(e, ENOMEM, "out of memory");
 	else if (fn(&c, &result, &f) == 0)
@@ -48,11 +52,24 @@ static char *call(smapi_fn *fn, const char *verb, const char *dir, const char *k
 	return NULL;
 }
 
+static char *call(smapi_fn *fn, const char *verb, const char *dir, const char *key, const char *key2, struct error *e)
+{
+	struct smapi_args a = { .key = text_of(key), .key2 = text_of(key2) };
+
+	return call_with(fn, verb, dir, &a, e);
+}
+
+/* From its first moment on it says whose it is: a person's stays, and of this one's the doctor knows when nobody removes it. */
 static int take_snapshot(struct outgoing *o, struct error *e)
 {
-	CLEANUP_FREE char *result = call(volume_snapshot, "Volume.snapshot", o->place.dir, o->place.key, NULL, e);
+	char command[UNFINISHED_TEXT];
+	struct smapi_args a = { .key = o->place.key, .k = text_of(UNFINISHED_KEY), .v = command };
+	CLEANUP_FREE char *result = NULL;
 	struct types_volume v;
 
+	if (unfinished_command(command, e) == -1)
+		return -1;
+	result = call_with(volume_snapshot, "Volume.snapshot", o->place.dir, &a, e);
 	if (!result)
 		return error_prefix(e, "%s is being written to, and a snapshot of it cannot be taken", o->place.name);
 	if (jsonspec_decode(&types_volume, result, strlen(result), &v, e) == -1)
@@ -246,13 +263,15 @@ static int fill(struct outgoing *o, const char *base, struct error *e)
 
 int outgoing_open(struct outgoing *o, const char *name, const char *format, const char *base, struct error *e)
 {
-	struct error second;
+	struct error first, second;
 
 	*o = (struct outgoing) { .side = { .fd = -1 } };
 	if (place_find(&o->place, name, format, e) == 0 && hold(o, e) == 0 && fill(o, base, e) == 0)
 		return 0;
-	outgoing_close(o, &second);
-	return -1;
+	if (outgoing_close(o, &second) == 0)
+		return -1;
+	first = *e;
+	return error_set(e, first.err, "%.230s; and %.230s", first.text, second.text);
 }
 
 int outgoing_close(struct outgoing *o, struct error *e)

@@ -7,6 +7,7 @@
  *                                    <image>.mirror   of a mirror that is over: it and the marks go, as the next process would do
  *                                    <image>.lease    this host's, though nobody here has the image: given back
  *                                    its name         a copy or an import was killed before it was whole
+ *                                    its key          an export was killed that had taken this snapshot for itself: removed
  *
  * A volume that a process serves is that one's.  What is changed beside an image is changed with the image's lock.
  */
@@ -25,7 +26,9 @@
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
+#include "plugins/smapi.h"
 #include "plugins/unfinished.h"
+#include "plugins/uri.h"
 
 #define COMMAND_YOUNG_S 60u
 
@@ -362,22 +365,76 @@ static bool is_named_so(const char *name, const char *suffix)
 }
 
 /* One that runs serves it, but for a moment. */
-static void check_command(struct doctor_view *v, const struct doctor_volume *volume)
+static void check_filled(struct doctor_view *v, const struct doctor_volume *volume, const struct meta_volume *m)
 {
 	CLEANUP_FREE char *record = meta_volume_path(volume->dir, volume->key);
-	struct error what, e;
-	struct meta_volume m;
+	struct error what;
 
-	if (!record || doctor_age_s(volume->dir, strrchr(record, '/') + 1) < MIN(v->d->older_s, COMMAND_YOUNG_S) ||
-	    meta_volume_read(volume->dir, volume->key, &m, &e) == -1)
+	if (!is_named_so(m->name, UNFINISHED_SUFFIX) || !record ||
+	    doctor_age_s(volume->dir, strrchr(record, '/') + 1) < MIN(v->d->older_s, COMMAND_YOUNG_S))
 		return;
-	if (is_named_so(m.name, UNFINISHED_SUFFIX)) {
-		error_set(&what, EUCLEAN, "volume %s (%.100s) was left by a copy or an import that was killed", volume->key, m.name);
-		doctor_found(v->d, &(struct doctor_finding) {
-			.kind = "copy-left", .subject = volume->path, .what = what.text,
-			.why = "it takes space, and nobody knows whether it is whole: one that is has another name",
-			.advice = "remove the volume" });
-	}
+	error_set(&what, EUCLEAN, "volume %s (%.100s) was left by a copy or an import that was killed", volume->key, m->name);
+	doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "copy-left", .subject = volume->path, .what = what.text,
+		.why = "it takes space, and nobody knows whether it is whole: one that is has another name",
+		.advice = "remove the volume" });
+}
+
+static bool is_abandoned(const struct meta_volume *m)
+{
+	const char *command = jsonspec_map_get(&m->keys, UNFINISHED_KEY);
+
+	return command && !m->read_write && unfinished_is_gone(command);
+}
+
+/* As Volume.destroy does it, which refuses what is in use. */
+static int remove_snapshot(const struct doctor_volume *volume, struct error *e)
+{
+	CLEANUP_FREE char *sr = uri_of_path("file", volume->dir);
+	struct smapi_call c = { .verb = "Volume.destroy",
+				.args = { .dbg = (char *)(uintptr_t)"", .sr = sr, .key = volume->key } };
+	CLEANUP_FREE char *result = NULL;
+	struct failure f = { 0 };
+	struct meta_volume m;
+	bool is_it;
+
+	if (!sr)
+		return error_set(e, ENOMEM, "out of memory");
+	if (meta_volume_read(volume->dir, volume->key, &m, e) == -1)
+		return -1;
+	is_it = is_abandoned(&m);
+	meta_volume_clear(&m);
+	if (!is_it)
+		return error_set(e, EBUSY, "it is another one now");
+	if (volume_destroy(&c, &result, &f) == 0)
+		return 0;
+	*e = f.e;
+	return -1;
+}
+
+static void check_snapshot(struct doctor_view *v, const struct doctor_volume *volume, const struct meta_volume *m)
+{
+	struct error what, e;
+
+	if (!is_abandoned(m))
+		return;
+	error_set(&what, EUCLEAN, "snapshot %s was taken by an export that was killed", volume->key);
+	if (doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "snapshot-left", .subject = volume->path, .what = what.text,
+		.why = "it takes space, and looks like one that somebody wanted",
+		.remedy = "remove it" }))
+		doctor_done(v->d, remove_snapshot(volume, &e), &e);
+}
+
+static void check_command(struct doctor_view *v, const struct doctor_volume *volume)
+{
+	struct meta_volume m;
+	struct error e;
+
+	if (meta_volume_read(volume->dir, volume->key, &m, &e) == -1)
+		return;
+	check_filled(v, volume, &m);
+	check_snapshot(v, volume, &m);
 	meta_volume_clear(&m);
 }
 

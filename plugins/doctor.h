@@ -2,10 +2,10 @@
  *
  * doctor - what a move that failed, a crash or a reboot has left on this host and in its SRs, and putting it right
  *
- * What is done cannot lose data: nobody's process, file, socket, mount or mark goes; no volume is removed, no guest's disk is
- * deactivated under it, nobody is made the owner of a disk.  Each step looks again, under the lock of what it is about, whether
- * what was found is still so; one that was killed is done by the next.  What is wrong with the files of an SR is fsck's (fsck.h):
- * it is asked, and only reported.
+ * What is done cannot lose data: nobody's process, file, socket, mount or mark goes; no volume is removed but a snapshot that a
+ * command took for itself and is gone, no guest's disk is deactivated under it, nobody is made the owner of a disk.  Each step
+ * looks again, under the lock of what it is about, whether what was found is still so; one that was killed is done by the next.
+ * What is wrong with the files of an SR is fsck's (fsck.h): it is asked, and only reported.
  */
 #ifndef SXM_PLUGINS_DOCTOR_H
 #define SXM_PLUGINS_DOCTOR_H

@@ -17,7 +17,7 @@ struct smapi_args {
 	struct jsonspec_map configuration;
 	int64_t size, new_size, offset, length;
 	bool sharable;
-	char *k, *v;
+	char *k, *v; /* Volume.snapshot takes them from a command: a key that the snapshot has from its first moment on */
 	char *uri, *domain, *remote;
 	bool persistent;
 	struct types_blocklist blocklist;

@@ -26,6 +26,7 @@
 #include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/tree.h"
+#include "plugins/unfinished.h"
 #include "plugins/volume.h"
 
 /* --- the record */
@@ -60,7 +61,8 @@ void volume_make_time(char text[static VOLUME_TIME_TEXT])
 static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, bool is_snapshot)
 {
 	static const char *const not_inherited[] = { "clone-on-boot", "snapshot_time", "is_a_snapshot", "snapshot_of",
-						     "_sm_config_base_mirror", CHAIN_COPY_OF, JOINT_KEY, NULL };
+						     "_sm_config_base_mirror", CHAIN_COPY_OF, JOINT_KEY,
+						     UNFINISHED_KEY, NULL };
 	char when[VOLUME_TIME_TEXT];
 
 	for (const char *const *key = not_inherited; *key; key++)
@@ -91,9 +93,14 @@ int volume_derive(struct meta_volume *m, const struct image_taking *t, bool is_s
 	return 0;
 }
 
-static int finish(struct image_taking *t, struct meta_volume *m, bool is_snapshot, struct error *e)
+/* k: a key it has from its first moment on; NULL: none. */
+static int finish(struct image_taking *t, struct meta_volume *m, bool is_snapshot, const char *k, const char *v, struct error *e)
 {
-	if (volume_derive(m, t, is_snapshot, e) == -1) {
+	int r = volume_derive(m, t, is_snapshot, e);
+
+	if (r == 0 && k && jsonspec_map_set(&m->keys, k, v) == -1)
+		r = error_set(e, ENOMEM, "out of memory");
+	if (r == -1) {
 		image_settle(&t->to);
 		return -1;
 	}
@@ -114,8 +121,9 @@ static int say_why_not(const struct image_taking *t, bool is_snapshot, struct er
 			 is_snapshot ? "snapshotted" : "cloned without a copy of all its data", t->from.dir);
 }
 
-static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is_snapshot, struct failure *f)
+static int clone_in(struct sr *sr, const struct smapi_args *a, const char *new_key, bool is_snapshot, struct failure *f)
 {
+	const char *key = a->key;
 	CLEANUP_LOCK int making = volume_check_here(sr->dir, key, f) == -1 ? -1 : volume_hold_sr(sr, f);
 	CLEANUP_LOCK int lock = making < 0 ? -1 : volume_lock(sr->dir, key, LOCK_SHARED, f);
 	struct image_taking t = { .is_snapshot = is_snapshot };
@@ -131,7 +139,7 @@ static int clone_in(struct sr *sr, const char *key, const char *new_key, bool is
 	if (r == -1)
 		say_why_not(&t, is_snapshot, &e);
 	else
-		r = finish(&t, &m, is_snapshot, &e);
+		r = finish(&t, &m, is_snapshot, a->k, a->v, &e);
 	meta_volume_clear(&m);
 	if (r == -1 && t.from.ops->collect) /* what it was to stand on may be a base too many */
 		t.from.ops->collect(sr->dir);
@@ -147,7 +155,7 @@ static int clone(struct smapi_call *call, bool is_snapshot, char **result, struc
 	if (volume_open_sr(call, &sr, f) == -1)
 		return -1;
 	volume_make_uuid(new_key);
-	r = clone_in(&sr, call->args.key, new_key, is_snapshot, f);
+	r = clone_in(&sr, &call->args, new_key, is_snapshot, f);
 	if (r == 0)
 		r = volume_answer(sr.dir, new_key, result, f);
 	/* What it stands on may have been left by another host, as it is in use on this one. */
@@ -190,7 +198,7 @@ static int copy_in(const struct sr *from, const char *key, const struct sr *to, 
 			  "volume %s is active, and the file system of %s cannot let two files share blocks, so its data cannot "
 			  "be copied as it is at one moment; deactivate it, and copy it then", key, from->dir);
 	if (r == 0)
-		r = finish(&t, &m, false, &e);
+		r = finish(&t, &m, false, NULL, NULL, &e);
 	meta_volume_clear(&m);
 	return r == 0 ? 0 : failure_from(f, FAILURE_VDI_CLONE, &e);
 }

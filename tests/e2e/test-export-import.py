@@ -3,6 +3,7 @@
 """sxm export and import: a disk through a pipe, whole or what changed in it since a snapshot, raw or as a qcow2 image that qemu reads,
 comes out as the same bytes, there and back; a stream that is cut at any place, changed, or goes on, leaves nothing; so does one whose base is not here."""
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -207,6 +208,35 @@ def raced(sr):
         here.call("Volume.destroy", sr=sr, key=gone_key)
 
 
+def begin_export(sr, key):
+    """One whose reader has read something, and no more."""
+    command = [SXM, "export", "--format", "raw", f"{work}/{os.path.basename(sr)}/{key}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=here.env)
+    assert process.stdout.read(10)
+    return process
+
+
+def killed(sr, key):
+    """The snapshot that an export took for itself is nobody's when it was killed: the doctor knows it, and no other."""
+    def doctor(*args):
+        done = subprocess.run([SXM, "doctor", "--json", "--alive", "1", *args], capture_output=True, env=here.env, timeout=60)
+        return [f for f in json.loads(done.stdout)["findings"] if f["kind"] == "snapshot-left"]
+
+    persons = here.call("Volume.snapshot", sr=sr, key=key)["key"]
+    was = keys(here, sr)
+    process = begin_export(sr, key)
+    (taken,) = set(keys(here, sr)) - set(was)
+    clone = here.call("Volume.clone", sr=sr, key=taken)["key"]
+    assert doctor() == []
+    process.kill()
+    process.communicate()
+    (found,) = doctor("--fix")
+    assert taken in found["subject"] and found["fixed"], found
+    assert keys(here, sr) == sorted(was + [clone]) and doctor() == []
+    for other in (clone, persons):
+        here.call("Volume.destroy", sr=sr, key=other)
+
+
 def live(sr, far_sr):
     """A disk that a guest writes to: as it was at one moment, from a snapshot that goes again; where none can be taken, refused."""
     disk = ActiveDisk(here, sr, 64 * MIB).start()
@@ -216,6 +246,7 @@ def live(sr, far_sr):
     stream, _ = export(f"{directory}/{disk.key}")
     after = disk.bytes_logged()
     assert keys(here, sr) == was
+    killed(sr, disk.key)
     disk.stop()
     got = take_in(sr, stream, host=here)
     disk.verify(got, before, after)
