@@ -16,13 +16,12 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "cmd/content.h"
-#include "cmd/live.h"
+#include "plugins/datapath.h"
 #include "plugins/doctor.h"
 #include "plugins/meta.h"
 
 #define BUFFER_BYTES (UINT64_C(1) << 20)
 #define ZERO_BYTES (UINT64_C(64) << 20) /* of one request */
-#define ASK_MS 10000u
 
 static char *content_of(const char *dir, const char *key)
 {
@@ -39,22 +38,6 @@ static char *content_of(const char *dir, const char *key)
 	return id;
 }
 
-static bool has_writer(const char *image)
-{
-	const struct live_user *u;
-	struct error e;
-	struct live l;
-	bool has = false;
-
-	if (live_ask(image, ASK_MS, &l, &e) == -1)
-		return e.err != ESRCH;
-	u = l.users.item;
-	for (size_t i = 0; i < l.users.count; i++)
-		has |= u[i].is_active && !u[i].is_read_only;
-	live_clear(&l);
-	return has;
-}
-
 /* What was cloned of it is that content, if it is still called so: whoever begins to write to it gives it another content_id
  * first. Nor may anybody write to it who had begun before it was called so. */
 static int check_base(const char *dir, const char *base_key, const char *content, struct error *e)
@@ -69,7 +52,7 @@ static int check_base(const char *dir, const char *base_key, const char *content
 	}
 	if (place_find(&p, name, NULL, e) == -1)
 		return -1;
-	is_good = !has_writer(p.image) && content_is(dir, base_key, content);
+	is_good = !datapath_has_writer(p.image) && content_is(dir, base_key, content);
 	place_clear(&p);
 	return is_good ? 0 : error_set(e, EBUSY, "the base %s is being written to", base_key);
 }

@@ -68,11 +68,12 @@ static const struct jsonspec importing_spec = { "answer to import", sizeof(struc
 
 struct user {
 	char *domain;
-	bool active;
+	bool active, read_only;
 };
 static const struct jsonspec_field user_fields[] = {
 	{ "domain", JS_STRING, offsetof(struct user, domain) },
 	{ "active", JS_BOOL, offsetof(struct user, active) },
+	{ "read_only", JS_BOOL, offsetof(struct user, read_only), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec user_spec = { "domain", sizeof(struct user), user_fields };
@@ -535,6 +536,28 @@ static int check_unused(const struct users *users, const char *path, struct fail
 		return 0;
 	return failure_set(f, FAILURE_VDI_IN_USE, EBUSY, "%s is %s for domain %s; %s it first", path,
 			   user->active ? "active" : "attached", user->domain, user->active ? "deactivate and detach" : "detach");
+}
+
+bool datapath_has_writer(const char *path)
+{
+	struct error e;
+	CLEANUP_FREE char *canonical = uri_canonical(path, &e);
+	CLEANUP_FREE char *ok = NULL;
+	const struct user *user;
+	struct users users;
+	struct process p;
+	bool has = false;
+
+	if (!canonical || process_by_path(&p, canonical, &e) == -1)
+		return false;
+	ok = process_ask(&p, "status", NULL, STATUS_WAIT_MS, &e);
+	if (!ok || jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == -1)
+		return e.err != ESRCH;
+	user = users.domains.item;
+	for (size_t i = 0; i < users.domains.count; i++)
+		has |= user[i].active && !user[i].read_only;
+	jsonspec_clear(&users_spec, &users);
+	return has;
 }
 
 int datapath_check_idle(const char *path, struct failure *f)

@@ -2,6 +2,9 @@
  *
  * side - see side.h
  *
+ * That the lock is to be had does not say that nobody has the image: while its files are changed it is closed, and its guests
+ * wait (vdi/pause). So its process is asked, too: they would wait for us.
+ *
  * Of a raw file the file system knows where its data is: holes, and the blocks of the medium, which two files may share.
  */
 #include "plugins/datapath.h"
@@ -37,7 +40,7 @@ int side_open(struct side *s, const struct image *i, struct error *e)
 	if (datapath_merge(path, e) == -1)
 		return -1;
 	s->fd = image_claim_shared(i, e);
-	if (s->fd < 0 && e->err == EBUSY)
+	if (s->fd < 0 ? e->err == EBUSY : datapath_has_writer(path))
 		return error_set(e, EBUSY, "volume %s is active for writing; compare a snapshot of it", i->key);
 	if (s->fd < 0)
 		return -1;

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -254,6 +255,14 @@ def live(sr, far_sr):
     raw = here.make_sr("work/raw2", uuid="0a0b0c0d-1111-2222-3333-444455550009")
     busy = ActiveDisk(here, raw, MIB)
     err = export(f"{work}/raw2/{busy.key}", status=1)[1]
+    assert "snapshot of it cannot be taken" in err, err
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 1 0 64k", busy.nbd], check=True, stdout=subprocess.DEVNULL)
+    # its image is closed while its files are changed: nobody has the lock, and its guest waits
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(os.path.join(os.path.dirname(busy.socket), "control"))
+        s.sendall(b'{"id":1,"verb":"pause","args":{}}\n')
+        assert b'"ok"' in s.makefile("rb").readline()
+        err = export(f"{work}/raw2/{busy.key}", status=1)[1]
     assert "snapshot of it cannot be taken" in err, err
     busy.deactivate()
 
