@@ -214,8 +214,10 @@ int merge_make_longer(const char *dir, const struct merge *p, struct error *e)
 	CLEANUP_FREE char *path = join(dir, p->lower);
 	CLEANUP_FREE char *alone = path ? tree_describe_alone(path, e) : NULL;
 
-	if (!alone)
+	if (!path)
 		return out_of_memory(e);
+	if (!alone)
+		return -1;
 	return qemu_img_resize(alone, p->upper_bytes, e) == 0 ? sync_file(path, e) : -1;
 }
 

@@ -247,6 +247,7 @@ def live(sr, far_sr):
     stream, _ = export(f"{directory}/{disk.key}")
     after = disk.bytes_logged()
     assert keys(here, sr) == was
+    gone(sr, disk.key, True)
     killed(sr, disk.key)
     disk.stop()
     got = take_in(sr, stream, host=here)
@@ -348,14 +349,16 @@ def bad(stream, far_sr):
     assert left["name"] == "n (incomplete)", left
 
 
-def gone(name):
-    """The reader goes away: it ends, and says so; a snapshot that was taken for it would go."""
-    process = subprocess.Popen([SXM, "export", "--format", "raw", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=here.env)
-    process.stdout.read(10)
+def gone(sr, key, is_in_use):
+    """The reader goes away: it ends, and says so; a snapshot that was taken for it goes."""
+    was = keys(here, sr)
+    process = begin_export(sr, key)
+    assert len(keys(here, sr)) == len(was) + is_in_use
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(30) == 1 and b"not whole" in err, err
     process.stderr.close()
+    assert keys(here, sr) == was
 
 
 SR = here.make_sr(uri=f"file://{work}/qcow2", format="qcow2")
@@ -368,7 +371,7 @@ deltas(SR, FAR, False)
 deltas(SR, FAR_RAW, True)
 raced(SR)
 live(SR, FAR)
-gone(f"{work}/qcow2/{KEY}")
+gone(SR, KEY, False)
 full()
 not_durable(f"{work}/qcow2/{KEY}")
 bad(export(f"{work}/qcow2/{KEY}")[0], FAR_RAW)
