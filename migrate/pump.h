@@ -3,7 +3,7 @@
  * pump - bytes between two streams, both ways, until both have ended
  *
  * The end of one direction is passed on (shutdown) and the other goes on. A broken end ends both.
- * No zero copy: between two sockets there is none without a pipe in the middle.
+ * What can be spliced is not copied: that is half of what a pump costs.
  */
 #ifndef SXM_MIGRATE_PUMP_H
 #define SXM_MIGRATE_PUMP_H

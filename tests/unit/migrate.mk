@@ -1,4 +1,4 @@
-UNIT_TESTS += tests/unit/test-peer tests/unit/test-plan tests/unit/test-journey-record
+UNIT_TESTS += tests/unit/test-peer tests/unit/test-plan tests/unit/test-journey-record tests/unit/test-pump
 tests_unit_test_peer_SOURCES = tests/unit/test-peer.c
 tests_unit_test_peer_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_peer_LDADD = libmigrate.la $(UNIT_LIBS)
@@ -12,3 +12,6 @@ UNIT_TESTS += tests/unit/test-journey
 tests_unit_test_journey_SOURCES = tests/unit/test-journey.c tests/unit/fake-hosts.c tests/unit/fake-hosts.h
 tests_unit_test_journey_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_journey_LDADD = libmigrate.la $(UNIT_LIBS)
+tests_unit_test_pump_SOURCES = tests/unit/test-pump.c
+tests_unit_test_pump_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_pump_LDADD = libmigrate.la $(UNIT_LIBS)
