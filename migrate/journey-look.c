@@ -22,6 +22,7 @@
 #define QUICK_MS 50u
 #define QUICK_UNTIL_MS 2000
 #define INTERVAL_MS 500u
+#define LEFT_SHARE 8 /* of the time that it still takes, one look in so many parts */
 #define RESUME_EVERY_MS 1000
 
 struct operation {
@@ -231,6 +232,16 @@ static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, s
 	return complete == j->r.disks.count;
 }
 
+/* Often at the beginning, and towards its end: who waits for it is not to wait for us. */
+static unsigned interval_ms(const struct journey *j, int64_t began_ms)
+{
+	int64_t left_ms = j->view.eta_ms;
+
+	if (journey_now_ms() - began_ms < QUICK_UNTIL_MS)
+		return QUICK_MS;
+	return left_ms < 0 ? INTERVAL_MS : (unsigned)MIN(MAX(left_ms / LEFT_SHARE, (int64_t)QUICK_MS), (int64_t)INTERVAL_MS);
+}
+
 int journey_await_sync(struct journey *j, struct error *e)
 {
 	int64_t began_ms = journey_now_ms(), good_ms = began_ms, tried_ms = 0;
@@ -244,6 +255,6 @@ int journey_await_sync(struct journey *j, struct error *e)
 		if (journey_check(j, e) == -1)
 			return -1;
 		journey_apply_limit(j);
-		journey_pause(journey_now_ms() - began_ms < QUICK_UNTIL_MS ? QUICK_MS : INTERVAL_MS);
+		journey_pause(interval_ms(j, began_ms));
 	}
 }
