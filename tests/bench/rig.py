@@ -173,6 +173,8 @@ class Requests:
 class Relay(threading.Thread):
     """The link between two hosts: TCP to here, TCP to there. It can be cut, and knows what was written through it twice."""
 
+    reader = Requests
+
     def __init__(self, port, size):
         super().__init__(daemon=True)
         self.target, self.listener = ("127.0.0.1", port), socket.create_server(("127.0.0.1", 0))
@@ -223,7 +225,7 @@ class Relay(threading.Thread):
         except OSError:
             near.close()
             return
-        self.ends[near], self.ends[far] = (far, Requests(self)), (near, None)
+        self.ends[near], self.ends[far] = (far, self.reader(self)), (near, None)
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.settimeout(5)
