@@ -21,7 +21,8 @@
  * says "good" ("fsyncgate").  A guest that tries again would believe it.  So where the page cache stands between us and the
  * medium such an error is kept and every later flush ends with it, until the image is opened anew; there also FUA is a write
  * and a sync, so that a write's own error (ENOSPC) is not taken for a loss.  With O_DIRECT nothing was cached and each
- * sync's own answer is the truth.
+ * sync's own answer is the truth.  Where nothing was written since a good one began there is nothing to flush, and nothing is:
+ * at the end of a move the same disk is flushed for the barrier, for PREPARE and when its domain goes.
  * Invariant: no two writers under way clash (disk-order); every op is free, in the engine, waiting in order, or waiting for
  * a bounce.
  */
@@ -93,8 +94,10 @@ static void finish(struct disk_op *op, int err)
 	struct req *r = op->req;
 	struct disk_slot *slot;
 
-	if (op->is_writer)
+	if (op->is_writer) {
+		d->writers--;
 		disk_order_leave(&d->order, &op->slot);
+	}
 	if (op->bounce)
 		give_bounce_back(op);
 	TAILQ_INSERT_HEAD(&d->free, op, link);
@@ -164,6 +167,8 @@ static void on_moved(struct engine_op *io, int err)
 	}
 	switch (op->move) {
 	case DISK_MOVE_SYNC:
+		if (!op->is_writer)
+			op->disk->flushed = MAX(op->disk->flushed, op->covers);
 		finish(op, op->disk->lost_err);
 		return;
 	case DISK_MOVE_RMW_IN:
@@ -324,25 +329,36 @@ static void begin(struct disk *d, struct req *r)
 	op->cursor = r->range.start;
 	op->is_writer = r->op != REQ_READ;
 	op->must_sync = is_fua && (r->op != REQ_WRITE || d->is_cached);
-	if (op->is_writer && !enter_order(op))
-		return;
+	if (op->is_writer) {
+		d->changes++;
+		d->writers++;
+		if (!enter_order(op))
+			return;
+	}
 	if (UNLIKELY((r->flags & REQ_UNCACHED) && !op->is_writer && disk_cache_is_between(d, r->range)))
 		disk_cache_drop(op, on_dropped);
 	else
 		step(op);
 }
 
+/* Others' words about what they keep are asked for each time: a server may have died since. */
+static bool is_flushed(const struct disk *d)
+{
+	return !d->lost_err && !d->file->is_nbd && d->writers == 0 && d->flushed == d->changes;
+}
+
 static void flush(struct disk *d, struct req *r)
 {
-	struct disk_op *op = d->lost_err ? NULL : take_op(d);
+	struct disk_op *op = d->lost_err || is_flushed(d) ? NULL : take_op(d);
 
 	if (!op) {
-		req_complete(r, d->lost_err ? d->lost_err : ENOMEM);
+		req_complete(r, d->lost_err || is_flushed(d) ? d->lost_err : ENOMEM);
 		return;
 	}
 	op->req = r;
 	op->is_writer = false;
 	op->must_sync = false;
+	op->covers = d->writers ? 0 : d->changes;
 	disk_op_issue(op, DISK_MOVE_SYNC, d->file->fd, (struct range){ 0, 0 }, NULL);
 }
 
@@ -420,7 +436,8 @@ struct layer *disk_layer_over(struct loop *l, struct disk_file *f, struct engine
 
 	if (!d)
 		goto fail;
-	*d = (struct disk){ .loop = l, .file = f, .engine = g, .is_cached = (!f->is_direct && !f->is_nbd) || f->tail_fd >= 0 };
+	*d = (struct disk){ .loop = l, .file = f, .engine = g, .is_cached = (!f->is_direct && !f->is_nbd) || f->tail_fd >= 0,
+			    .changes = 1 /* of whoever had it open before */ };
 	layer_init(&d->layer, &raw_ops, NULL, &geometry);
 	disk_order_init(&d->order);
 	TAILQ_INIT(&d->free);

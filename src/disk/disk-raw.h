@@ -37,6 +37,7 @@ struct disk_op {
 	enum disk_move move;
 	bool is_writer;
 	bool must_sync;        /* FUA that the write itself does not bring */
+	uint64_t covers;       /* a flush: of the disk's changes */
 	TAILQ_ENTRY(disk_op) link; /* free, or waiting for a bounce */
 };
 TAILQ_HEAD(disk_op_list, disk_op);
@@ -58,6 +59,8 @@ struct disk {
 	bool no_punch, no_zero_range; /* the kernel said so */
 	bool is_cached;           /* the page cache may hold bytes of ours */
 	int lost_err;             /* see disk-raw.c: what a failed sync lost is lost */
+	uint64_t changes, flushed; /* begun by writers so far; ... of them a good flush covers all */
+	unsigned writers;         /* under way */
 	struct req_list parked;   /* the lease is over: until it is renewed */
 };
 

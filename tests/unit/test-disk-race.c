@@ -220,6 +220,7 @@ static void a_failed_flush_through_the_page_cache_is_never_forgotten(void **stat
 	(void)state;
 	setup(&rig, &fake, use_cache);
 	assert_int_equal(fail_flush(&rig, &fake, 0), 0);
+	assert_int_equal(do_fake(&rig, &fake, REQ_WRITE, 0, 512, 1), 0);
 	assert_int_equal(fail_flush(&rig, &fake, EIO), EIO);
 	assert_int_equal(fail_flush(&rig, &fake, 0), EIO);
 	fua.req = req_get();
@@ -263,6 +264,56 @@ static void a_direct_disk_reports_each_flush_as_it_went(void **state)
 	assert_int_equal(fail_flush(&rig, &fake, EIO), EIO);
 	assert_int_equal(fail_flush(&rig, &fake, EIO), EIO);
 	assert_int_equal(fail_flush(&rig, &fake, 0), 0);
+	rig_fini(&rig);
+}
+
+/* True: it came to the engine, where it was good. */
+static bool is_flushed_by_engine(struct rig *rig, struct fake_engine *fake)
+{
+	unsigned before = fake->count;
+	struct rig_io io = { 0 };
+	bool was_asked;
+
+	rig_submit(rig, &io, REQ_FLUSH, 0, 0, 0);
+	rig_settle(rig);
+	was_asked = fake->count > before;
+	if (was_asked)
+		fake_finish(fake, fake_op(fake, before), 0);
+	rig_settle(rig);
+	assert_true(io.is_done);
+	assert_int_equal(io.err, 0);
+	rig_release(&io);
+	return was_asked;
+}
+
+static void what_is_flushed_is_not_flushed_again(void **state)
+{
+	static const enum req_op changes[] = { REQ_WRITE, REQ_ZERO, REQ_TRIM };
+	struct fake_engine fake;
+	struct rig_io write = { 0 };
+	struct rig rig;
+
+	(void)state;
+	setup(&rig, &fake, force_4k);
+	assert_true(is_flushed_by_engine(&rig, &fake)); /* of an earlier process nobody knows */
+	assert_false(is_flushed_by_engine(&rig, &fake));
+	for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
+		rig_submit(&rig, &write, changes[i], 0, 4096, 1);
+		finish_all(&rig, &fake);
+		assert_true(write.is_done);
+		rig_release(&write);
+		write = (struct rig_io){ 0 };
+		assert_true(is_flushed_by_engine(&rig, &fake));
+		assert_false(is_flushed_by_engine(&rig, &fake));
+	}
+	do_fake(&rig, &fake, REQ_READ, 0, 4096, 0);
+	assert_false(is_flushed_by_engine(&rig, &fake));
+	rig_submit(&rig, &write, REQ_WRITE, 0, 4096, 1);
+	assert_true(is_flushed_by_engine(&rig, &fake)); /* does not cover what is under way */
+	finish_all(&rig, &fake);
+	assert_true(is_flushed_by_engine(&rig, &fake));
+	assert_false(is_flushed_by_engine(&rig, &fake));
+	rig_release(&write);
 	rig_fini(&rig);
 }
 
@@ -342,6 +393,7 @@ int main(void)
 		cmocka_unit_test(a_failed_flush_through_the_page_cache_is_never_forgotten),
 		cmocka_unit_test(a_flush_in_flight_beside_a_failed_one_does_not_succeed),
 		cmocka_unit_test(a_direct_disk_reports_each_flush_as_it_went),
+		cmocka_unit_test(what_is_flushed_is_not_flushed_again),
 		cmocka_unit_test(fua_is_durable_before_it_completes),
 		cmocka_unit_test(what_the_kernel_cannot_zero_is_written_and_remembered),
 	};
