@@ -11,11 +11,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/proc.h"
+#include "base/slots.h"
 #include "plugins/image.h"
 #include "plugins/process.h"
 
-#define OWNER_MAX_BYTES 4096u
 
 #define USER(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct live_user, field) }
 static const struct jsonspec_field user_fields[] = {
@@ -100,7 +99,7 @@ static bool read_owner(const char *image, struct owner *out)
 	CLEANUP_FREE char *path = owner_path(image);
 	struct error e;
 	size_t bytes;
-	CLEANUP_FREE char *text = path ? proc_read_own_file(path, OWNER_MAX_BYTES, &bytes, &e) : NULL;
+	CLEANUP_FREE char *text = path ? slots_read(path, &bytes, &e) : NULL;
 
 	return text && jsonspec_decode(&owner_spec, text, bytes, out, &e) == 0;
 }

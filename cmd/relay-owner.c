@@ -20,7 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
-#include "base/proc.h"
+#include "base/slots.h"
 #include "cmd/relay-verbs.h"
 #include "migrate/question.h"
 #include "plugins/image.h"
@@ -28,7 +28,6 @@
 #include "plugins/uri.h"
 
 #define STATUS_WAIT_MS 10000u
-#define OWNER_MAX_BYTES 4096u
 #define RECALL_WAIT_MS 20000u
 
 struct owner {
@@ -60,7 +59,7 @@ static int read_file(const char *path, struct owner *o, struct error *e)
 		file = NULL;
 		return error_set(e, ENOMEM, "out of memory");
 	}
-	text = proc_read_own_file(file, OWNER_MAX_BYTES, &bytes, e);
+	text = slots_read(file, &bytes, e);
 	if (text)
 		return jsonspec_decode(&owner_spec, text, bytes, o, e);
 	return e->err == ENOENT ? 0 : -1;

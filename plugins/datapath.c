@@ -21,7 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/proc.h"
+#include "base/slots.h"
 #include "overlay/overlay-file.h"
 #include "plugins/image.h"
 #include "plugins/ownership.h"
@@ -32,7 +32,6 @@
 #define STATUS_WAIT_MS 10000u
 #define GIVE_BACK_MS 10000u
 #define GIVE_BACK_PAUSE_MS 20u
-#define OWNER_MAX_BYTES 4096u
 #define MERGE_MS 60000u
 #define EXPECT_WAIT_MS 1000u
 
@@ -339,7 +338,7 @@ static bool read_owner(const char *path, struct owner *owner, struct error *e)
 		error_set(e, ENOMEM, "out of memory");
 		return false;
 	}
-	text = proc_read_own_file(file, OWNER_MAX_BYTES, &bytes, e);
+	text = slots_read(file, &bytes, e);
 	if (text)
 		return jsonspec_decode(&owner_spec, text, bytes, owner, e) == 0;
 	*owner = (struct owner) { .state = strdup("owned") };

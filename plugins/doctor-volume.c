@@ -20,6 +20,7 @@
 #include "base/host-id.h"
 #include "base/lease.h"
 #include "base/log.h"
+#include "base/slots.h"
 #include "plugins/coalesce.h"
 #include "plugins/doctor-private.h"
 #include "plugins/fsck.h"
@@ -279,13 +280,15 @@ static int drop(const char *path, struct error *e)
 static bool read_owner(const struct doctor_volume *volume, struct owner *o)
 {
 	CLEANUP_FREE char *path = beside(volume, IMAGE_OWNER_SUFFIX);
+	CLEANUP_FREE char *text = NULL;
+	struct error e = { 0 };
+	size_t bytes;
 
 	*o = (struct owner) { 0 };
-	if (!path)
-		return false;
-	if (access(path, F_OK) == -1 && errno == ENOENT)
-		return (o->state = strdup("owned")) != NULL;
-	return doctor_read(path, &owner_spec, o);
+	text = path ? slots_read(path, &bytes, &e) : NULL;
+	if (!text)
+		return e.err == ENOENT && (o->state = strdup("owned")) != NULL;
+	return jsonspec_decode(&owner_spec, text, bytes, o, &e) == 0;
 }
 
 /* With the image's lock: nobody has it open, and its record says still that the mirror is over. */

@@ -124,6 +124,12 @@ verb() {
 volume_verb() { verb "volume/org.xen.xapi.storage.filebased/$1" "$2"; }
 datapath_verb() { verb "datapath/sxm/$1" "$2"; }
 
+# What a file in slots (src/base/slots.h) says.
+slots() {
+	awk 'NR == 1 && !/^slot / { print; exit }
+	     /^slot / { number = $2 ""; getline; if (number > newest) { newest = number; text = $0 } }
+	     END { if (newest) print text }' "$1"
+}
 # json KEY[.KEY...]: one member of the JSON value on stdin.
 json() {
 	python3 -c 'import json, sys

@@ -13,6 +13,7 @@ libbase_la_SOURCES = \
 	src/base/proc.c src/base/proc.h \
 	src/base/range.h \
 	src/base/size.c src/base/size.h \
+	src/base/slots.c src/base/slots.h \
 	src/base/tenure.c src/base/tenure.h src/base/tenure-plant.h
 # Apart, so that a program without JSON does not link json-c.
 libjson_la_SOURCES = \

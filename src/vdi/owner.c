@@ -3,8 +3,10 @@
  * owner - the file beside an image that says whose the disk is
  *
  *      {"state":"receiving","role":"far","epoch":"7","mirror":"5e6f.1700000000000","generation":"3","since":"1","volume":"4...",
- *       "written":false,"acknowledged":false,"unverified":false, ... }
+ *       "written":false,"acknowledged":false,"unverified":false,"at":1700000012, ... }
  *
+ * in slots (base/slots.h): a change is in a guest's downtime, four of them when it moves, so each takes one flush.  "at", as what is
+ * changed in place has no time of its own that were durable.
  * 64 bit numbers are strings: they come from peers, and JSON's numbers end earlier.
  * Can fail: the file is damaged.  Then nobody is let in by guessing; the sentence says what an admin may do.
  */
@@ -14,21 +16,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
-#include "base/proc.h"
+#include "base/slots.h"
 #include "vdi/beside.h"
 #include "vdi/owner.h"
 
-#define FILE_MAX 4096u
 #define NUMBER_BYTES 21
 
 struct text {
 	/* borrowed when encoding, owned after decoding */
 	char *state, *role, *mirror, *epoch, *generation, *since, *volume, *group;
 	bool was_written, is_acknowledged, is_unverified, is_unfenced, is_told, is_raised, is_ended, is_taken;
-	int64_t lost_s;
+	int64_t lost_s, written_s;
 };
 
 #define NEEDED(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct text, field) }
@@ -40,7 +42,7 @@ static const struct jsonspec_field fields[] = {
 	OPTION("unverified", JS_BOOL, is_unverified), OPTION("unfenced", JS_BOOL, is_unfenced),
 	OPTION("told", JS_BOOL, is_told), OPTION("raised", JS_BOOL, is_raised), OPTION("ended", JS_BOOL, is_ended),
 	OPTION("taken", JS_BOOL, is_taken), OPTION("lost", JS_INT64, lost_s),
-	OPTION("group", JS_STRING, group), OPTION("volume", JS_STRING, volume), { .name = NULL },
+	OPTION("at", JS_INT64, written_s), OPTION("group", JS_STRING, group), OPTION("volume", JS_STRING, volume), { .name = NULL },
 };
 static const struct jsonspec spec = { "owner", sizeof(struct text), fields };
 
@@ -61,7 +63,7 @@ char *owner_encode(const struct commit_record *r)
 		.epoch = epoch, .generation = generation, .since = since, .was_written = r->was_written,
 		.is_acknowledged = r->is_acknowledged, .is_unverified = r->is_unverified, .is_unfenced = r->is_unfenced,
 		.is_told = r->is_told, .is_raised = r->is_raised, .is_ended = r->is_ended, .is_taken = r->is_taken,
-		.lost_s = r->lost_s, .group = r->group[0] ? borrow(r->group) : NULL,
+		.lost_s = r->lost_s, .written_s = (int64_t)time(NULL), .group = r->group[0] ? borrow(r->group) : NULL,
 		.volume = r->volume ? volume : NULL,
 	};
 
@@ -123,7 +125,7 @@ static int refuse(const char *path, const char *why, struct error *e)
 			 "that file", path, why);
 }
 
-static int read_file(const char *path, struct commit_record *r, struct error *e)
+static int read_file(const char *path, struct commit_record *r, int64_t *written_s, struct error *e)
 {
 	CLEANUP_FREE char *text = NULL;
 	struct error why = { 0 };
@@ -131,14 +133,18 @@ static int read_file(const char *path, struct commit_record *r, struct error *e)
 	size_t bytes = 0;
 	bool is_good;
 
-	text = proc_read_own_file(path, FILE_MAX, &bytes, &why);
+	text = slots_read_durable(path, &bytes, &why);
 	if (!text && why.err == ENOENT)
 		return 0;
+	if (!text && why.err == EBADMSG)
+		return refuse(path, why.text, e);
 	if (!text)
 		return error_set(e, why.err, "%s", why.text);
 	if (jsonspec_decode(&spec, text, bytes, &t, &why) == -1)
 		return refuse(path, why.text, e);
 	is_good = take(&t, r);
+	if (t.written_s > 0)
+		*written_s = t.written_s;
 	jsonspec_clear(&spec, &t);
 	return is_good ? 0 : refuse(path, "it says nothing sensible", e);
 }
@@ -151,12 +157,12 @@ int owner_load(const char *image, struct owner *o, struct error *e)
 	if (!o->file)
 		return error_set(e, ENOMEM, "out of memory");
 	commit_record_init(&o->record);
-	if (read_file(o->file, &o->record, e) == -1) {
+	if (stat(o->file, &st) == 0)
+		o->written_s = (int64_t)st.st_mtim.tv_sec;
+	if (read_file(o->file, &o->record, &o->written_s, e) == -1) {
 		owner_clear(o);
 		return -1;
 	}
-	if (stat(o->file, &st) == 0)
-		o->written_s = (int64_t)st.st_mtim.tv_sec;
 	return 0;
 }
 

@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/slots.h"
 #include "block/gate.h"
 #include "vdi/vdi-private.h"
 
@@ -469,18 +470,18 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 
 static void write_file(struct vdi *v)
 {
-	if (!v->is_for_host && tenancy_check(&v->tenancy, &v->step) == -1)
+	static int (*const write[])(const char *, const char *, size_t, unsigned, struct error *) = {
+		[FILE_FOR_HOST] = proc_swap_file, [FILE_REPLACED] = proc_replace_file, [FILE_IN_SLOTS] = slots_write,
+	};
+
+	if (v->file_kind != FILE_FOR_HOST && tenancy_check(&v->tenancy, &v->step) == -1)
 		return;
-	if (v->is_for_host) {
-		proc_swap_file(v->file, v->text, strlen(v->text), 0600, &v->step);
-		return;
-	}
-	if (proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step) == 0)
+	if (write[v->file_kind](v->file, v->text, strlen(v->text), 0600, &v->step) == 0 || v->file_kind == FILE_FOR_HOST)
 		return;
 	if (v->step.err != ENOENT || record_make_dir(&v->step) == -1) /* the records' directory, see vdi_new() */
 		return;
 	v->step = (struct error){ 0 };
-	proc_replace_file(v->file, v->text, strlen(v->text), 0600, &v->step);
+	write[v->file_kind](v->file, v->text, strlen(v->text), 0600, &v->step);
 }
 
 static void work_on_file(struct vdi *v)
@@ -502,12 +503,12 @@ static void on_file(struct offload *o)
 	stack_step_end(v);
 }
 
-static void put_file(struct vdi *v, char *file, char *text, bool is_for_host, step_fn *next)
+static void put_file(struct vdi *v, char *file, char *text, enum file_kind kind, step_fn *next)
 {
 	stack_step_begin(v, next);
 	v->file = file;
 	v->text = text;
-	v->is_for_host = is_for_host;
+	v->file_kind = kind;
 	if (!file) {
 		free(take_ptr(&v->text));
 		error_set(&v->step, ENOMEM, "out of memory");
@@ -519,7 +520,7 @@ static void put_file(struct vdi *v, char *file, char *text, bool is_for_host, st
 
 void stack_write(struct vdi *v, char *file, char *text, step_fn *next)
 {
-	put_file(v, file, text, false, next);
+	put_file(v, file, text, FILE_REPLACED, next);
 }
 
 static void own(struct vdi *v)
@@ -540,7 +541,7 @@ void stack_own(struct vdi *v, const struct commit_record *next, step_fn *after)
 
 	v->job->owned = after;
 	v->job->record = *next;
-	stack_write(v, text ? strdup(v->owner.file) : NULL, text, own);
+	put_file(v, text ? strdup(v->owner.file) : NULL, text, FILE_IN_SLOTS, own);
 }
 
 /* The record borrows everything; nothing of it is cleared. */
@@ -579,5 +580,5 @@ void stack_save(struct vdi *v, step_fn *next)
 
 	if (!text || asprintf(&file, "%s/%s", v->run_dir, DOMAINS_FILE) == -1)
 		file = NULL;
-	put_file(v, file, text, true, next);
+	put_file(v, file, text, FILE_FOR_HOST, next);
 }

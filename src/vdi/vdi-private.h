@@ -299,6 +299,9 @@ struct job {
 };
 TAILQ_HEAD(job_list, job);
 
+/* How a file is written: for this host's life; whole or not at all, durable; the same, in place. */
+enum file_kind { FILE_FOR_HOST, FILE_REPLACED, FILE_IN_SLOTS };
+
 struct vdi {
 	struct loop *loop;     /* borrowed */
 	char *id, *path, *run_dir; /* owned */
@@ -361,7 +364,7 @@ struct vdi {
 	struct debt debt;          /* likewise, and the next */
 	struct journal journal;
 	char *file, *text;         /* owned: what to replace, with what; text NULL: unlink */
-	bool is_for_host;          /* ... and it need not outlive the host */
+	enum file_kind file_kind;
 };
 
 #include "vdi/vdi-steps.h"

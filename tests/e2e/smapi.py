@@ -46,6 +46,14 @@ def times(n):
     return max(1, n // 4) if IS_BRIEF else n
 
 
+def read_slots(path):
+    """What a file in slots (src/base/slots.h) says: of those in it the one with the highest number."""
+    with open(path, encoding="utf-8") as f:
+        lines = f.read().split("\n")
+    found = [(line.split()[1], text) for line, text in zip(lines, lines[1:]) if line.startswith("slot ")]
+    return json.loads(max(found)[1] if found else "\n".join(lines))
+
+
 def is_sanitized():
     """Built with a sanitizer, which takes memory as it likes."""
     with open(os.path.join(os.environ["SXM_LIBEXECDIR"], "sxm", "sxm-datapath"), "rb") as f:

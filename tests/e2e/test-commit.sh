@@ -24,7 +24,8 @@ owner() {
 	local file=$1.owner
 
 	[ -f "$file" ] || { echo owned 1 -; return; }
-	printf '%s %s %s\n' "$(json state <"$file")" "$(json epoch <"$file")" "$(json taken <"$file" 2>/dev/null || echo -)"
+	file=$(slots "$file")
+	printf '%s %s %s\n' "$(json state <<<"$file")" "$(json epoch <<<"$file")" "$(json taken <<<"$file" 2>/dev/null || echo -)"
 }
 owner_is() { [[ $(owner "$1") == $2 ]] || die "$case_name: $1 is $(owner "$1"), not $2"; }
 soon_owner_is() { until_true 10 eval "[[ \$(owner '$1') == $2 ]]"; }
@@ -193,7 +194,7 @@ cancel_when_offered() {
 		until = time.monotonic() + 3
 		while time.monotonic() < until:
 		    with open(owner) as f:
-		        if json.load(f)["state"] != "owned":
+		        if '"offered"' in f.read():
 		            break
 		if ms == "late":
 		    os.kill(far, signal.SIGCONT)

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests", "lib"))
 import xsxm  # noqa: E402
-from smapi import Host, nbd_of, say, until_true  # noqa: E402
+from smapi import Host, nbd_of, read_slots, say, until_true  # noqa: E402
 from xsxm import Link  # noqa: E402
 
 host = Host()
@@ -81,8 +81,7 @@ class Disk:
         return self.control("status")["ok"]["owner"]
 
     def on_record(self):
-        with open(self.image + ".owner", encoding="utf-8") as f:
-            return json.load(f)
+        return read_slots(self.image + ".owner")
 
     def kill(self):
         pid = self.control("hello")["ok"]["pid"]

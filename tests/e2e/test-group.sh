@@ -22,7 +22,8 @@ owner() {
 	local file=$1.owner
 
 	[ -f "$file" ] || { echo owned 1; return; }
-	printf '%s %s\n' "$(json state <"$file")" "$(json epoch <"$file")"
+	file=$(slots "$file")
+	printf '%s %s\n' "$(json state <<<"$file")" "$(json epoch <<<"$file")"
 }
 owner_is() { [[ $(owner "$1") == $2 ]] || die "$case_name: $1 is $(owner "$1"), not $2"; }
 soon_owner_is() { until_true 20 eval "[[ \$(owner '$1') == $2 ]]"; }

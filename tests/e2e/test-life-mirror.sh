@@ -42,7 +42,7 @@ take_b() {
 	until_true 5 b_is_gone
 	a_is_closed() { [ "$(get open a status)" = false ]; }
 	until_true 5 a_is_closed
-	grep -q '"given"' "$tmp/a.owner" || die "not given: $(cat "$tmp/a.owner")"
+	slots "$tmp/a.owner" | grep -q '"given"' || die "not given: $(cat "$tmp/a.owner")"
 	rm "$tmp/a.owner"
 }
 kill_b() {

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 import sshd  # noqa: E402
-from smapi import Host, ActiveDisk, SR_UUID, is_sanitized, nbd_of, say, until_true
+from smapi import Host, ActiveDisk, SR_UUID, is_sanitized, nbd_of, read_slots, say, until_true
 
 MiB = 1 << 20
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
@@ -42,8 +42,7 @@ class Side(Host):
         path = os.path.join(self.sr_dir, key + ".raw.owner")
         if not os.path.exists(path):
             return "owned"
-        with open(path) as f:
-            return json.load(f)["state"]
+        return read_slots(path)["state"]
 
 
 class Relay:
