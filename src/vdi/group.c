@@ -104,6 +104,7 @@ static void withdrawn(struct vdi *v)
 		give_up(v);
 		return;
 	}
+	v->op->has_gone_on = true;
 	mirror_go_on(v->op->mirror, record(v)->epoch);
 	stack_wake(v);
 	log_info("%s: not handed over with group %s; guests were held for %llu ms and go on, and so does the mirror", v->op->id,

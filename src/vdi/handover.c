@@ -2,9 +2,14 @@
  *
  * handover - the barrier: after it the far side has every write a guest was told is done
  *
- *      hold the gate -> drain -> mirror_finish --good--> commit (an sxm) -> refuse -> cut the domain's clients -> wake
- *                                      |                 part (foreign)  -> refuse -> cut -> mirror out -> wake
- *                                      '-------bad----> withdraw -> abort -> mirror out -> wake (guests go on)
+ *                                .- this disk flushed -----.
+ *      hold the gate -> drain --+-- mirror_finish ----------+--good--> commit (an sxm) -> refuse -> cut the domain's clients -> wake
+ *                                '- offered on record (sxm) '  |       part (foreign)  -> refuse -> cut -> mirror out -> wake
+ *                                                              '-bad-> withdraw -> abort -> mirror out -> wake (guests go on)
+ *
+ * Three media, or as many ways to one, are waited for at once: guests are held, and each takes its time.  So what `given` says
+ * is here is on this disk's medium by then, whatever becomes of the host.  That the disk is offered while last writes are still
+ * sent costs a barrier that fails an epoch; where it could not be written down, the commit tries again.
  *
  * Requests that wait at the gate during a good barrier are refused, never let through: they would change this disk after the
  * other side took over.  A bad barrier leaves the guest as it was, without a mirror; the deactivation raises, once.  After a
@@ -16,6 +21,7 @@
  * says so where the far side has one.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -56,10 +62,12 @@ static void cut(struct vdi *v)
 {
 	struct operation *op = v->op;
 
-	if (op->is_given)
-		operation_record(v, given);
-	else
+	if (!op->is_given)
 		operation_take_out(v, out_after_good);
+	else if (v->job->d)
+		given(v); /* the operation's own record may trail: vdi.c writes it when the guest's domain is gone */
+	else
+		operation_record(v, given);
 }
 
 static void give_up(struct vdi *v)
@@ -70,6 +78,7 @@ static void give_up(struct vdi *v)
 static void fail(struct vdi *v, const struct error *why)
 {
 	v->job->barrier = *why;
+	v->job->is_flushed = false; /* guests go on */
 	source_withdraw(v, give_up);
 }
 
@@ -124,19 +133,61 @@ static void finished(struct vdi *v)
 		part(v);
 }
 
+/* --- what is done at once */
+
+static void one_is_over(struct vdi *v)
+{
+	if (--v->job->under_way)
+		return;
+	v->step = v->job->barrier;
+	finished(v);
+}
+
 static void on_finished(void *arg, const struct error *e)
 {
 	struct vdi *v = arg;
 
 	if (e)
-		v->step = *e;
-	stack_step_end(v);
+		v->job->barrier = *e;
+	one_is_over(v);
+}
+
+static void flushed(struct vdi *v, int err)
+{
+	if (err)
+		log_error("before %s is handed over: flush of this disk: %s", v->op->id, strerror(err));
+	v->job->is_flushed = !err;
+	one_is_over(v);
+}
+
+static void offered(struct vdi *v)
+{
+	if (v->step.err)
+		log_warn("%s: %s", v->op->id, v->step.text);
+	one_is_over(v);
+}
+
+/* Not where the far side may not have heard yet that an older offer was withdrawn: what it says then would contradict the record. There
+ * the commit offers it, when the far side has answered. */
+static void offer(struct vdi *v)
+{
+	struct commit_verdict verdict = commit_source_offer(&v->owner.record);
+	struct mirror_status s;
+
+	mirror_status(v->op->mirror, &s);
+	if (s.is_sxm && s.is_up && !v->op->has_gone_on && verdict.does == COMMIT_ALLOW && verdict.is_changed)
+		stack_own(v, &verdict.next, offered);
+	else
+		one_is_over(v);
 }
 
 static void quiet(struct vdi *v)
 {
-	stack_step_begin(v, finished);
+	v->job->under_way = 3;
+	error_clear(&v->job->barrier);
+	stack_flush_beside(v, flushed);
 	mirror_finish(v->op->mirror, on_finished, v);
+	offer(v);
 }
 
 static void has_failed_already(struct vdi *v)

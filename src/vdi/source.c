@@ -532,6 +532,7 @@ static void gone_on(struct vdi *v)
 	if (v->step.err)
 		log_error("%s", v->step.text);
 	error_clear(&v->step);
+	v->op->has_gone_on = true;
 	mirror_go_on(v->op->mirror, record(v)->epoch);
 	reclaim_over(v);
 }
@@ -556,10 +557,7 @@ static void reached_to_reclaim(struct vdi *v)
 	struct mirror_status s;
 
 	mirror_status(v->op->mirror, &s);
-	if (s.is_up)
-		ask_back(v);
-	else
-		reclaim_over(v);
+	(s.is_up ? ask_back : reclaim_over)(v);
 }
 
 /* It may have been heard, and its answer lost: it is asked again. */

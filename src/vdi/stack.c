@@ -298,35 +298,43 @@ void stack_refuse(struct vdi *v)
 
 /* --- flush and close */
 
-static void on_flushed(struct req *r)
+static void on_flushed_beside(struct req *r)
 {
 	struct vdi *v = r->arg;
+	void (*done)(struct vdi *v, int err) = take_ptr(&v->job->flushed_beside);
+	int err = r->err;
 
-	if (r->err)
-		error_errno(&v->step, r->err, "flush of %s", v->path);
 	req_put(r);
+	done(v, err);
+}
+
+void stack_flush_beside(struct vdi *v, void (*done)(struct vdi *v, int err))
+{
+	struct req *r = v->disk && !v->is_read_only ? req_get() : NULL;
+
+	assert(!v->job->flushed_beside);
+	if (!r) {
+		done(v, v->disk && !v->is_read_only ? ENOMEM : 0);
+		return;
+	}
+	v->job->flushed_beside = done;
+	r->op = REQ_FLUSH;
+	r->done = on_flushed_beside;
+	r->arg = v;
+	layer_submit(import_base(v), r);
+}
+
+static void flushed(struct vdi *v, int err)
+{
+	if (err)
+		error_errno(&v->step, err, "flush of %s", v->path);
 	stack_step_end(v);
 }
 
 void stack_flush(struct vdi *v, step_fn *next)
 {
-	struct req *r;
-
 	stack_step_begin(v, next);
-	if (!v->disk || v->is_read_only) {
-		stack_step_end(v);
-		return;
-	}
-	r = req_get();
-	if (!r) {
-		error_set(&v->step, ENOMEM, "out of memory");
-		stack_step_end(v);
-		return;
-	}
-	r->op = REQ_FLUSH;
-	r->done = on_flushed;
-	r->arg = v;
-	layer_submit(import_base(v), r);
+	stack_flush_beside(v, flushed);
 }
 
 static void close_layers(struct vdi *v)

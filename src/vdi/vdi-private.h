@@ -124,6 +124,7 @@ struct operation {
 	struct error why;     /* is_failed */
 	bool is_verified;     /* the digests of the link were equal */
 	bool is_given;        /* committed: the far side has the disk, and the link stays until it was taken or given back */
+	bool has_gone_on;     /* after the disk was taken back: a link may have been made in an older epoch than the record's */
 	uint64_t taken_epoch; /* in this epoch a guest runs there, as was heard; 0: not since the last commit */
 	struct remote_ask ask, wait; /* of a step; the one that is always open where the far side is an sxm */
 	bool is_waiting_news; /* wait is open */
@@ -232,6 +233,8 @@ struct job {
 	struct commit_record record; /* to be durable: stack_own()'s */
 	struct domain *cut;    /* whose server is being shut down */
 	struct error barrier;  /* its outcome */
+	unsigned under_way;    /* of what a barrier does at once */
+	void (*flushed_beside)(struct vdi *v, int err);
 	bool barrier_was_good;
 	bool is_flushed;       /* this disk, and nobody has written since */
 	bool will_save;        /* DEACTIVATE: it writes domains.json last; nobody before it needs to */

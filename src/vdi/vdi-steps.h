@@ -36,6 +36,7 @@ void stack_drain_gate(struct vdi *v, step_fn *next); /* it does not stop new one
 void stack_drain_disk(struct vdi *v, step_fn *next);
 struct layer *stack_base(const struct vdi *v);    /* what stands under a mirror, or the gate */
 void stack_flush(struct vdi *v, step_fn *next);
+void stack_flush_beside(struct vdi *v, void (*done)(struct vdi *v, int err)); /* no step: one may run meanwhile. One at a time */
 void stack_cut(struct vdi *v, struct domain *d, step_fn *next); /* its server: answered, closed, freed */
 int stack_serve(struct vdi *v, struct domain *d, struct error *e);
 void stack_work(struct vdi *v, void (*work)(struct vdi *v), step_fn *next); /* on a pool thread */

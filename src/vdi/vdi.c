@@ -372,11 +372,24 @@ static void gone(struct vdi *v)
 	job_end(v);
 }
 
+static void recorded(struct vdi *v)
+{
+	if (v->step.err)
+		log_error("after a good barrier: %s", v->step.text);
+	stack_release(v, gone);
+}
+
+/* After a barrier a guest waits elsewhere for nothing more of this. */
 static void written_off(struct vdi *v)
 {
 	if (v->step.err)
 		log_error("%s", v->step.text); /* it is so all the same */
-	stack_release(v, gone);
+	if (v->job->barrier_was_good && v->op) {
+		job_answer(v->job);
+		operation_record(v, recorded);
+	} else {
+		stack_release(v, gone);
+	}
 }
 
 static void forget(struct vdi *v, struct domain *d)
@@ -413,7 +426,11 @@ static void to_seal(struct vdi *v)
 
 static void cut(struct vdi *v)
 {
-	stack_flush(v, to_seal);
+	error_clear(&v->step);
+	if (v->job->is_flushed)
+		to_seal(v);
+	else
+		stack_flush(v, to_seal);
 }
 
 static void raised(struct vdi *v)

@@ -122,13 +122,13 @@ active proctype handover()
 	:: call == begin -> atomic {
 		if :: a == given || over || raised -> call = succeeded
 		   :: else -> held = 1; call = sync fi }
-	:: call == sync && a == owned && usable && b == receiving && (has_b || unsynced) && !over && ea < EPOCHS -> atomic {
 #ifdef BUG_OFFERED_LATE
-		ask(commit); call = asking
+	:: call == sync && a == owned && usable && b == receiving && (has_b || unsynced) && !over && ea < EPOCHS -> atomic {
+		ask(commit); call = asking }
 #else
-		a = offered; ea++; check()
+	:: call == sync && a == owned && usable && b == receiving && !over && ea < EPOCHS -> atomic { /* while the last is still sent */
+		a = offered; ea++; check() }
 #endif
-		}
 	:: call == sync && a == offered && usable && (has_b || unsynced || b != receiving) -> atomic { /* PREPARE's digest */
 		ask(commit); call = asking }
 	:: call == sync && a == given -> call = succeeded

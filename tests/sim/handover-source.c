@@ -395,10 +395,26 @@ static void ask_commit(struct world *w, unsigned link, enum ask first)
 	w->phase = first == ASK_PREPARE ? PHASE_PREPARE : PHASE_COMMIT;
 }
 
+static void offer(struct world *w)
+{
+	struct commit_verdict v = commit_source_offer(&w->a.rec);
+
+	if (v.does == COMMIT_ALLOW)
+		world_decide(w, &w->a, &v, source_offered, BUG_CALLER_OFFERED_LATE);
+	else
+		w->must_fail = true;
+}
+
+/* The record may be written while the last is sent, whichever takes longer; where the far side has said that it receives in this epoch:
+ * what it says of an older one contradicts `offered`. */
+static bool may_offer(struct world *w)
+{
+	return source_is_synced(w) || (is_usable(w, w->primary) && world_roll(w, 2));
+}
+
 static void work_barrier(struct world *w)
 {
 	unsigned link = source_link(w);
-	struct commit_verdict v;
 
 	if (w->a.rec.state == COMMIT_GIVEN) {
 		if (w->call == CALL_DEACTIVATE)
@@ -411,19 +427,14 @@ static void work_barrier(struct world *w)
 		fail_barrier(w);
 		return;
 	}
-	if (source_is_asking(w) || link == NO_LINK)
+	if (w->a.rec.state == COMMIT_OWNED && may_offer(w))
+		offer(w);
+	else if (source_is_asking(w) || link == NO_LINK || w->a.rec.state != COMMIT_OFFERED)
 		return;
-	if (w->a.rec.state == COMMIT_OFFERED && w->links[link].heard_state == COMMIT_ELIGIBLE) {
+	else if (w->links[link].heard_state == COMMIT_ELIGIBLE)
 		ask_commit(w, link, ASK_COMMIT);
-	} else if (source_is_synced(w) && w->a.rec.state == COMMIT_OWNED) {
-		v = commit_source_offer(&w->a.rec);
-		if (v.does == COMMIT_ALLOW)
-			world_decide(w, &w->a, &v, source_offered, BUG_CALLER_OFFERED_LATE);
-		else
-			w->must_fail = true;
-	} else if (source_is_synced(w)) {
+	else if (source_is_synced(w))
 		ask_commit(w, w->primary, PLANTED(BUG_CALLER_ASKS_EARLY) ? ASK_COMMIT : ASK_PREPARE);
-	}
 }
 
 /* The group's decision first; the verb looks again, or is not patient enough. */

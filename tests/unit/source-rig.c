@@ -50,6 +50,6 @@ void switch_over(void)
 	mirror_for_guest();
 	assert_int_equal(rig_deactivate("3"), 0);
 	assert_true(rig_is_owned("\"state\":\"given\"") && rig_is_owned("\"epoch\":\"2\""));
-	assert_true(fake_traced("finish prepare commit cut flush "));
+	assert_true(fake_traced("flush finish prepare commit cut "));
 	assert_true(stat_of().is_complete && !stat_of().is_ended);
 }

@@ -64,7 +64,7 @@ static void the_last_writers_deactivation_is_the_barrier(void **state)
 	sync_and_tell(id);
 	assert_true(fake_traced("open:rw serve:rw mirror+ start "));
 	assert_int_equal(rig_deactivate("3"), 0);
-	assert_true(fake_traced("finish cut abort mirror- flush close "));
+	assert_true(fake_traced("flush finish cut abort mirror- close "));
 	assert_true(stat_of(id).is_complete && stat_of(id).is_ended);
 	assert_false(rig_is_on_file("operation"));
 }
@@ -80,7 +80,7 @@ static void a_barrier_that_fails_raises_once(void **state)
 	fake.trace[0] = '\0';
 	fake.finish_err = ETIMEDOUT;
 	assert_int_equal(rig_deactivate("3"), ETIMEDOUT);
-	assert_true(fake_traced("finish abort mirror- "));
+	assert_true(fake_traced("flush finish abort mirror- "));
 	assert_true(stat_of(id).is_failed && !stat_of(id).is_complete);
 	assert_int_equal(rig_deactivate("3"), 0);
 	assert_true(fake_traced("cut flush close "));
@@ -311,7 +311,7 @@ static void a_mirror_nobody_writes_under_finishes_by_itself(void **state)
 	UNTIL(stat_of(id).is_complete);
 	assert_true(stat_of(id).is_ended);
 	UNTIL(rig_emptied);
-	assert_true(fake_traced("open:rw mirror+ start finish abort mirror- flush close "));
+	assert_true(fake_traced("open:rw mirror+ start flush finish abort mirror- close "));
 }
 
 static void a_guest_that_goes_early_leaves_the_copy_going(void **state)
@@ -328,7 +328,7 @@ static void a_guest_that_goes_early_leaves_the_copy_going(void **state)
 	fake_change(CORE_SYNCED, true, true);
 	UNTIL(rig_emptied);
 	assert_true(stat_of(id).is_complete);
-	assert_true(fake_traced("finish abort mirror- flush close "));
+	assert_true(fake_traced("flush finish abort mirror- close "));
 }
 
 static void dom0s_writer_puts_the_end_off(void **state)

@@ -41,7 +41,7 @@ static void a_digest_that_differs_fails_the_barrier(void **state)
 	mirror_for_guest();
 	fake.digest = (struct digest){ .count = 7 };
 	assert_int_equal(rig_deactivate("3"), EBADMSG);
-	assert_true(fake_traced("finish prepare reclaim end abort mirror- "));
+	assert_true(fake_traced("flush finish prepare reclaim end abort mirror- "));
 	assert_true(rig_is_owned("\"state\":\"owned\"") && rig_is_owned("\"epoch\":\"3\"") && rig_is_owned("\"raised\":true"));
 	assert_true(stat_of().is_failed);
 	assert_int_equal(rig_deactivate("3"), 0);
@@ -71,7 +71,7 @@ static void a_far_side_that_cannot_write_it_down_fails_the_barrier(void **state)
 	mirror_for_guest();
 	says(REMOTE_ASK_COMMIT, REMOTE_SAYS_FAILED, 28, 0);
 	assert_int_equal(rig_deactivate("3"), ENOSPC);
-	assert_true(fake_traced("finish prepare commit reclaim end abort mirror- "));
+	assert_true(fake_traced("flush finish prepare commit reclaim end abort mirror- "));
 }
 
 /* The answer was lost, or the question: it is asked again. */
@@ -92,7 +92,7 @@ static void a_commit_cut_off_is_asked_again_on_the_next_link(void **state)
 	UNTIL(!fake.wait);
 	fake_link_up();
 	assert_int_equal(rig_answered(&a), 0);
-	assert_true(fake_traced("finish prepare commit reach commit wait cut flush "));
+	assert_true(fake_traced("flush finish prepare commit reach commit wait cut "));
 	assert_true(rig_is_owned("\"state\":\"given\""));
 }
 
@@ -240,7 +240,7 @@ static void without_a_writer_it_is_complete_when_it_is_given(void **state)
 	fake_change(CORE_SYNCED, true, true);
 	UNTIL(stat_of().is_complete);
 	assert_true(rig_is_owned("\"state\":\"given\""));
-	assert_true(fake_traced("open:rw mirror+ start wait finish prepare commit "));
+	assert_true(fake_traced("open:rw mirror+ start wait flush finish prepare commit "));
 }
 
 static void what_the_next_links_hello_says_is_heard(void **state)
@@ -384,7 +384,7 @@ static void cancelled_while_it_prepares_the_far_side_hears_that_it_is_over(void 
 {
 	(void)state;
 	cancel_at(REMOTE_ASK_PREPARE);
-	is_cancelled("finish prepare reclaim end abort mirror- ");
+	is_cancelled("flush finish prepare reclaim end abort mirror- ");
 }
 
 /* It says that it has the disk. It is not given: that is not on record, and nobody was told. */
@@ -392,7 +392,7 @@ static void cancelled_while_it_commits_the_disk_is_asked_back(void **state)
 {
 	(void)state;
 	cancel_at(REMOTE_ASK_COMMIT);
-	is_cancelled("finish prepare commit reclaim end abort mirror- ");
+	is_cancelled("flush finish prepare commit reclaim end abort mirror- ");
 }
 
 static void cancelled_while_a_guest_starts_there_it_is_too_late(void **state)
@@ -424,7 +424,7 @@ static void cancelled_without_a_link_it_is_over_at_once(void **state)
 	fake_link_down(true);
 	UNTIL(!fake.wait);
 	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
-	is_cancelled("finish prepare commit reach abort mirror- ");
+	is_cancelled("flush finish prepare commit reach abort mirror- ");
 }
 
 static void cancelled_when_it_was_given_it_stays_so(void **state)
