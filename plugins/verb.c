@@ -390,6 +390,7 @@ int verb_main(const char *file, char **args)
 	CLEANUP_FREE char *report = NULL;
 	struct failure f;
 
+	proc_take_short_turns(); /* guests whose disks are busy come in between, however often it is run */
 	if (identify(file, &call, &verb, &f) == 0) {
 		if (is_waited_for(verb))
 			proc_hurry();

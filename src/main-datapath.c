@@ -172,6 +172,7 @@ static int serve(const struct options *o, const struct keeper_spec *k, bool *is_
 	struct error e = { 0 };
 
 	proc_make_room(DESCRIPTORS);
+	proc_take_short_turns();
 	p.loop = loop_new();
 	if (!p.loop) {
 		log_error("no event loop: out of memory or descriptors");
