@@ -290,7 +290,7 @@ def idle(player, line, scope):
     host = player.host(line)
 
     def left():
-        return [command for _, command in host.processes() if not any(own in command for own in ("sxm-stage-pump", "tapdisk_"))]
+        return [command for _, command in host.processes() if not any(own in command for own in ("sxm-stage-pump", "sxm-stage-launch", "tapdisk_"))]
     try:
         until_true("the plugins' processes end", lambda: not left())
     except TimeoutError:
@@ -300,10 +300,12 @@ def idle(player, line, scope):
 def apart(player, line, scope):
     """No process of the plugins' would go with whoever runs verbs: not of its process group or session, nor its child."""
     texts(player, line, scope)
-    for pid, what in player.host(line).processes():
+    host = player.host(line)
+    runners = {os.getpid(), *player.verbs[host].launchers.pids()}
+    for pid, what in host.processes():
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
             parent, group, session = map(int, f.read().rsplit(")", 1)[1].split()[1:4])
-        if "sxm-stage-pump" not in what and (parent == os.getpid() or group == os.getpgrp() or session == os.getsid(0)):
+        if "sxm-stage-" not in what and (parent in runners or group == os.getpgrp() or session == os.getsid(0)):
             raise Wrong(f"{line.where}: on host {line.host} this would end with the daemon that runs verbs: {what}")
 
 

@@ -1,15 +1,17 @@
 # The stage: two hosts and a stand-in for xapi; what it is stands in README there. It is installed whole, for the users' own tests.
 stagedir = $(pkgdatadir)/stage
 stagesequencesdir = $(stagedir)/sequences
-sxmlibexec_PROGRAMS += sxm-stage-guest sxm-stage-pump
+sxmlibexec_PROGRAMS += sxm-stage-guest sxm-stage-launch sxm-stage-pump
 sxm_stage_guest_SOURCES = tests/lib/guest.c tests/lib/guest.h tests/lib/guest-verify.c
 sxm_stage_guest_CFLAGS = $(AM_CFLAGS) $(NBD_CFLAGS)
 sxm_stage_guest_LDADD = libbase.la $(NBD_LIBS)
+sxm_stage_launch_SOURCES = tests/two-host/launch.c
+sxm_stage_launch_LDADD = libbase.la
 sxm_stage_pump_SOURCES = tests/two-host/pump.c
 sxm_stage_pump_LDADD = libbase.la
 
 dist_stage_SCRIPTS = tests/two-host/sxm-stage
-dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/measure.py \
+dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/launch.py tests/two-host/measure.py \
 	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/rrd.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/tapdisk.py \
 	tests/two-host/verbs.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
 dist_stagesequences_DATA = \

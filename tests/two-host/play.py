@@ -48,7 +48,7 @@ class Player:
         self.machine, self.sequences, self.setup = machine, sequences, setup
         self.main = next(iter(sequences.values()))
         self.roles = {role: machine.hosts[name] for role, name in self.main.hosts}
-        self.verbs = {h: Verbs(h, setup.root, setup.sr_type, setup.is_python) for h in machine.hosts.values()}
+        self.verbs = {h: Verbs(h, setup.root, setup.sr_type, setup.tools + "/sxm-stage-launch", setup.is_python) for h in machine.hosts.values()}
         self.relays = {h: Relay(h, setup.tools + "/sxm-stage-pump") for h in machine.hosts.values()}
         self.handles, self.configurations = {}, {}   # (sr, host) -> handle, sr -> device-config
         self.variables, self.disks, self.snapshots = dict(setup.options), [], []
@@ -297,6 +297,8 @@ class Player:
                 disk.guest.end()
         for relay in self.relays.values():
             relay.end()
+        for verbs in self.verbs.values():
+            verbs.launchers.end()
 
 
 class Window:

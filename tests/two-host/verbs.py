@@ -4,9 +4,10 @@ input, one JSON value on standard output, both read to their end before the exit
 import json
 import os
 import re
-import subprocess
 import threading
 import time
+
+from launch import Done, Launchers
 
 
 class Failed(Exception):
@@ -60,8 +61,9 @@ class Timed:
 class Verbs:
     """One host's plugins."""
 
-    def __init__(self, host, root, sr_type, is_python=False):
+    def __init__(self, host, root, sr_type, launcher, is_python=False):
         self.host, self.root, self.type, self.is_python = host, os.path.abspath(root), sr_type, is_python
+        self.launchers = Launchers(host, launcher)
         self.log, self.lock, self.plants = [], threading.Lock(), []
         self.on_run = None  # called with each Timed
 
@@ -101,12 +103,15 @@ class Verbs:
             return False
 
     def execute(self, verb, scheme, args):
-        """The result; to be called in the host."""
+        """What it wrote, and when it ran."""
         path = self.find(verb, scheme)
         words = ["python3", path, "--json"] if self.is_python else [path, "--json"]
         text = json.dumps({**args, "dbg": "stage"}, ensure_ascii=False, separators=(",", ":")).encode()
-        # pylint: disable-next=subprocess-popen-preexec-fn
-        done = subprocess.run(words, input=text, capture_output=True, env=self.host.environment, cwd="/", restore_signals=False, check=False)
+        began = time.monotonic_ns()
+        return self.launchers.run(words, text) or Done(-9, began, time.monotonic_ns(), b"", b"")
+
+    @staticmethod
+    def result(verb, done):
         if done.returncode:
             raise failed(verb, done)
         try:
@@ -116,11 +121,13 @@ class Verbs:
 
     def call(self, verb, args, scheme="sxm", label="", disk=""):
         """The result of a verb on this host; Failed."""
-        plant, error, started = self.planted(verb), None, time.monotonic()
+        plant, error, started, ended = self.planted(verb), None, time.monotonic(), None
         try:
             if plant == "refuse":
                 raise Failed(verb, "PLANTED", ["the sequence says that it fails here"])
-            result = self.host.run(self.execute, verb, scheme, args)
+            done = self.execute(verb, scheme, args)
+            started, ended = done.began, done.ended
+            result = self.result(verb, done)
             if plant == "lose":
                 raise Failed(verb, "PLANTED", ["the sequence says that its answer is lost here"])
             return result
@@ -128,7 +135,7 @@ class Verbs:
             error = e
             raise
         finally:
-            run = Timed(self.host.name, verb, label, disk, started, time.monotonic(), error)
+            run = Timed(self.host.name, verb, label, disk, started, ended or time.monotonic(), error)
             with self.lock:
                 self.log.append(run)
             if self.on_run:
