@@ -7,11 +7,12 @@ libmigrate_la_SOURCES = \
 	migrate/journey-whose.c migrate/move-key.c migrate/move-key.h \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \
 	migrate/pump.c migrate/pump.h \
+	migrate/qemu.c migrate/qemu.h migrate/qmp.c migrate/qmp.h migrate/vm.c migrate/vm.h \
 	migrate/question.c migrate/question.h \
 	migrate/relay.c migrate/relay.h \
 	migrate/tunnel.c migrate/tunnel.h \
 	migrate/way.c migrate/way.h
 libmigrate_la_LIBADD = libview.la libjson.la
-EXTRA_DIST += migrate/README migrate/PROTOCOL.relay
+EXTRA_DIST += migrate/README migrate/PROTOCOL.relay migrate/THEORY-vm
 include $(srcdir)/migrate/view.mk
 include $(srcdir)/migrate/carrier.mk
