@@ -127,7 +127,9 @@ static const struct relay_verb verbs[] = {
 	{ "volume.owner", relay_volume_owner }, { "volume.track", relay_volume_track },
 	{ "base.find", relay_base_find }, { "base.take", relay_base_take },
 	{ "control", relay_control }, { "connect", relay_connect },
-	{ "key.put", relay_key_put }, { "key.drop", relay_key_drop }, { "way.open", relay_way_open }, { NULL, NULL },
+	{ "key.put", relay_key_put }, { "key.drop", relay_key_drop }, { "way.open", relay_way_open },
+	{ "vm.look", relay_vm_look }, { "vm.receive", relay_vm_receive }, { "vm.run", relay_vm_run }, { "vm.end", relay_vm_end },
+	{ NULL, NULL },
 };
 
 static int run(int argc, char **argv UNUSED)

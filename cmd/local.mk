@@ -25,8 +25,8 @@ sxm_SOURCES = \
 	cmd/nbd-out.c cmd/nbd-out.h \
 	cmd/outgoing.c cmd/outgoing.h \
 	cmd/place.c cmd/place.h cmd/place-use.c \
-	cmd/relay-base.c cmd/relay-disk.c cmd/relay-find.c cmd/relay-mark.c cmd/relay-owner.c cmd/relay-verbs.h cmd/relay-volume.c \
-	cmd/relay-way.c \
+	cmd/relay-base.c cmd/relay-disk.c cmd/relay-find.c cmd/relay-mark.c cmd/relay-owner.c cmd/relay-verbs.h cmd/relay-vm.c \
+	cmd/relay-volume.c cmd/relay-way.c \
 	cmd/say.c cmd/say.h \
 	cmd/served.c cmd/served.h \
 	cmd/signals.c cmd/signals.h \

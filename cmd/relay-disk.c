@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "cmd/relay-verbs.h"
+#include "migrate/question.h"
 #include "plugins/datapath.h"
 #include "plugins/process.h"
 
@@ -84,6 +85,36 @@ int relay_control(const char *args, struct relay_reply *r, struct error *e)
 	result = ask(&a, r, e);
 	jsonspec_clear(&control_spec, &a);
 	return result;
+}
+
+/* --- attach */
+
+struct place {
+	char *socket, *export;
+};
+static const struct jsonspec_field place_fields[] = {
+	{ "socket", JS_STRING, offsetof(struct place, socket) }, { "export", JS_STRING, offsetof(struct place, export) }, { NULL },
+};
+static const struct jsonspec place_spec = { "attach", sizeof(struct place), place_fields };
+
+int relay_attach(const char *uri, const char *domain, char **socket, char **export, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "domain", domain, NULL);
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *ok = NULL;
+	struct process p;
+	struct place place;
+
+	if (!args)
+		return error_set(e, ENOMEM, "out of memory");
+	if (find_process(uri, &p, &path, e) == -1)
+		return -1;
+	ok = process_call(&p, "attach", args, PROCESS_RESTART, STATUS_WAIT_MS, e);
+	if (!ok || jsonspec_decode(&place_spec, ok, strlen(ok), &place, e) == -1)
+		return -1;
+	*socket = place.socket;
+	*export = place.export;
+	return 0;
 }
 
 /* --- connect */

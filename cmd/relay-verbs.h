@@ -11,6 +11,14 @@
 /* relay-disk.c: what is asked of a datapath process */
 int relay_control(const char *args, struct relay_reply *r, struct error *e);
 int relay_connect(const char *args, struct relay_reply *r, struct error *e);
+/* Where that domain is served: both owned by the caller. -1 + e. */
+int relay_attach(const char *uri, const char *domain, char **socket, char **export, struct error *e);
+
+/* relay-vm.c: what is asked of a QEMU of this host */
+int relay_vm_look(const char *args, struct relay_reply *r, struct error *e);
+int relay_vm_receive(const char *args, struct relay_reply *r, struct error *e);
+int relay_vm_run(const char *args, struct relay_reply *r, struct error *e);
+int relay_vm_end(const char *args, struct relay_reply *r, struct error *e);
 
 /* relay-way.c: of a move whose bytes go by a connection of their own */
 int relay_key_put(const char *args, struct relay_reply *r, struct error *e);

@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "migrate/question.h"
 #include "migrate/relay.h"
 
 #define GREETING_WAIT_MS 60000u
@@ -386,22 +387,21 @@ static int read_line(int fd, char *line, size_t room, size_t *bytes, int64_t unt
 	}
 }
 
-int peer_connect(int fd, const char *uri, const char *domain, unsigned wait_ms, struct error *e)
+int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, struct error *e)
 {
-	CLEANUP_FREE char *quoted_uri = jsonspec_string(uri);
-	CLEANUP_FREE char *quoted_domain = jsonspec_string(domain);
-	CLEANUP_FREE char *args = NULL;
 	CLEANUP_FREE char *ok = NULL;
 	char line[4096];
 	size_t bytes = 0;
 
-	if (!quoted_uri || !quoted_domain ||
-	    asprintf(&args, "{\"uri\":%s,\"domain\":%s}", quoted_uri, quoted_domain) < 0) {
-		args = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	if (ask_line(fd, 1, "connect", args, e) == -1 ||
+	if (ask_line(fd, 1, verb, args, e) == -1 ||
 	    read_line(fd, line, sizeof(line), &bytes, now_us() + (int64_t)wait_ms * 1000, e) == -1)
 		return -1;
 	return read_answer(line, bytes, 1, &ok, e) == 0 ? 0 : -1;
+}
+
+int peer_connect(int fd, const char *uri, const char *domain, unsigned wait_ms, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "uri", uri, "domain", domain, NULL);
+
+	return args ? peer_stream(fd, "connect", args, wait_ms, e) : error_set(e, ENOMEM, "out of memory");
 }

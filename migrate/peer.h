@@ -59,7 +59,9 @@ char *peer_hear(struct peer *p, unsigned wait_ms, struct error *e);
 /* So many bytes are sent there and thrown away: a second they take. -1 + e. */
 int64_t peer_probe(struct peer *p, uint64_t bytes, struct error *e);
 
-/* fd: a fresh channel. From then on it is the NBD server of that domain. -1 + e. */
+/* fd: a fresh channel. From then on it is what that verb's stream is; nothing of it was read. -1 + e. */
+int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, struct error *e);
+/* ... the NBD server of that domain. */
 int peer_connect(int fd, const char *uri, const char *domain, unsigned wait_ms, struct error *e);
 
 #endif

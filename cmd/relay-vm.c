@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * relay-vm - what is asked of a QEMU of this host when its VM moves here (migrate/PROTOCOL.relay)
+ *
+ *      vm.receive   a pair of sockets: one end is QEMU's, the other the relay's stream. Nothing listens for a VM's memory
+ *      vm.run       the devices' disks, then cont: in one question, since the VM stands still meanwhile
+ *
+ * Of all that QMP can do only these few things can be asked for: a QEMU told to "exec" something would do anything.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "cmd/relay-verbs.h"
+#include "migrate/qemu.h"
+
+#define WAIT_MAX_MS 60000
+#define LOOK_EVERY_MS 2
+
+struct vm_args {
+	char *qmp;
+	int64_t wait_ms;
+	bool runs;
+	struct jsonspec_records disks; /* struct plug */
+};
+struct plug {
+	char *device, *uri, *domain;
+};
+static const struct jsonspec_field plug_fields[] = {
+	{ "device", JS_STRING, offsetof(struct plug, device) }, { "uri", JS_STRING, offsetof(struct plug, uri) },
+	{ "domain", JS_STRING, offsetof(struct plug, domain) }, { NULL },
+};
+static const struct jsonspec plug_spec = { "disk", sizeof(struct plug), plug_fields };
+static const struct jsonspec_field vm_fields[] = {
+	{ "qmp", JS_STRING, offsetof(struct vm_args, qmp) },
+	{ "wait_ms", JS_INT64, offsetof(struct vm_args, wait_ms), .is_optional = true },
+	{ "run", JS_BOOL, offsetof(struct vm_args, runs), .is_optional = true },
+	{ "disks", JS_RECORDS, offsetof(struct vm_args, disks), .is_optional = true, .sub = &plug_spec }, { NULL },
+};
+static const struct jsonspec vm_spec = { "vm", sizeof(struct vm_args), vm_fields };
+
+typedef int vm_fn(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e);
+
+static int with_qemu(const char *args, vm_fn *run, struct relay_reply *r, struct error *e)
+{
+	struct vm_args a;
+	struct qmp q;
+	int result;
+
+	if (jsonspec_decode(&vm_spec, args, strlen(args), &a, e) == -1)
+		return -1;
+	qmp_init(&q, a.qmp);
+	result = run(&q, &a, r, e);
+	qmp_fini(&q);
+	jsonspec_clear(&vm_spec, &a);
+	return result;
+}
+
+/* --- vm.look */
+
+struct seen {
+	struct qemu_state state;
+	struct jsonspec_records disks;
+	bool is_gone;
+};
+static const struct jsonspec_field seen_fields[] = {
+	{ "state", JS_RECORD, offsetof(struct seen, state), .sub = &qemu_state_spec },
+	{ "disks", JS_RECORDS, offsetof(struct seen, disks), .sub = &qemu_disk_spec },
+	{ "gone", JS_BOOL, offsetof(struct seen, is_gone) }, { NULL },
+};
+static const struct jsonspec seen_spec = { "vm.look", sizeof(struct seen), seen_fields };
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / (long)NS_PER_MS;
+}
+
+/* Until no memory comes any more. */
+static int see(struct qmp *q, struct seen *s, int64_t wait_ms, struct error *e)
+{
+	int64_t until_ms = now_ms() + MIN(wait_ms, (int64_t)WAIT_MAX_MS);
+	struct vm_side side;
+
+	for (;;) {
+		if (qemu_see(q, &side, &s->state, e) == -1)
+			return -1;
+		s->is_gone = side.is_gone;
+		if (side.is_gone || side.memory != VM_MEMORY_MOVING || now_ms() >= until_ms)
+			return 0;
+		jsonspec_clear(&qemu_state_spec, &s->state);
+		usleep(LOOK_EVERY_MS * 1000);
+	}
+}
+
+static int look(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
+{
+	struct seen s = { 0 };
+	int result = see(q, &s, a->wait_ms, e);
+
+	if (result == 0 && !s.is_gone)
+		result = qemu_disks(q, &s.disks, e);
+	if (result == 0)
+		result = relay_say(jsonspec_encode(&seen_spec, &s), r, e);
+	jsonspec_clear(&seen_spec, &s);
+	return result;
+}
+
+int relay_vm_look(const char *args, struct relay_reply *r, struct error *e)
+{
+	return with_qemu(args, look, r, e);
+}
+
+/* --- vm.receive */
+
+static int receive(struct qmp *q, const struct vm_args *a UNUSED, struct relay_reply *r, struct error *e)
+{
+	struct qemu_state s;
+	struct vm_side side;
+	int ends[2], result;
+
+	if (qemu_see(q, &side, &s, e) == -1)
+		return -1;
+	jsonspec_clear(&qemu_state_spec, &s);
+	if (side.is_gone)
+		return error_set(e, ESRCH, "there is no QEMU at %s", q->path);
+	if (side.run != VM_RUN_WAITING || side.memory != VM_MEMORY_NONE)
+		return error_set(e, EBUSY, "%s", vm_why_text(VM_WHY_NOT_WAITING));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == -1)
+		return error_errno(e, errno, "make a pair of sockets");
+	result = qemu_receive(q, ends[0], e);
+	close(ends[0]);
+	r->stream = ends[1];
+	return result == 0 ? relay_say(strdup("{}"), r, e) : -1;
+}
+
+int relay_vm_receive(const char *args, struct relay_reply *r, struct error *e)
+{
+	return with_qemu(args, receive, r, e);
+}
+
+/* --- vm.run */
+
+static int plug(struct qmp *q, const struct plug *p, struct error *e)
+{
+	CLEANUP_FREE char *socket = NULL;
+	CLEANUP_FREE char *export = NULL;
+
+	if (relay_attach(p->uri, p->domain, &socket, &export, e) == -1)
+		return -1;
+	return qemu_plug(q, p->device, socket, export, e);
+}
+
+static int run(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
+{
+	const struct plug *p = a->disks.item;
+
+	for (size_t i = 0; i < a->disks.count; i++)
+		if (plug(q, &p[i], e) == -1)
+			return -1;
+	if (a->runs && qemu_run(q, e) == -1)
+		return -1;
+	return relay_say(strdup("{}"), r, e);
+}
+
+int relay_vm_run(const char *args, struct relay_reply *r, struct error *e)
+{
+	return with_qemu(args, run, r, e);
+}
+
+/* --- vm.end */
+
+/* Never one whose VM did not come from somewhere. */
+static int end(struct qmp *q, const struct vm_args *a UNUSED, struct relay_reply *r, struct error *e)
+{
+	struct qemu_state s;
+	struct vm_side side;
+
+	if (qemu_see(q, &side, &s, e) == -1)
+		return -1;
+	jsonspec_clear(&qemu_state_spec, &s);
+	if (!side.is_gone && side.memory == VM_MEMORY_NONE)
+		return error_set(e, EPERM, "the QEMU at %s has received nothing, and is not ended", q->path);
+	if (!side.is_gone && qemu_end(q, e) == -1)
+		return -1;
+	return relay_say(strdup("{}"), r, e);
+}
+
+int relay_vm_end(const char *args, struct relay_reply *r, struct error *e)
+{
+	return with_qemu(args, end, r, e);
+}
