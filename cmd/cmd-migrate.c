@@ -21,7 +21,7 @@
 #include "cmd/cmd.h"
 #include "cmd/migrate-options.h"
 #include "cmd/migrate-show.h"
-#include "migrate/journey.h"
+#include "migrate/journey-vm.h"
 
 static volatile sig_atomic_t interrupts;
 
@@ -143,6 +143,10 @@ static int begin(const struct migrate_options *o, struct journey *j, struct erro
 
 	if (all < 0 || journey_plan(j, o->sources, o->is_plan, &p, e) == -1)
 		return fail(e);
+	if (p.is_possible && journey_has_vm(j) && journey_vm_check(j, e) == -1) {
+		plan_clear(&p);
+		return fail(e);
+	}
 	status = o->is_plan ? print_plan(&p, o->is_json) : p.is_possible ? 0 : refuse(&p);
 	for (size_t i = 0; !o->is_plan && !o->is_json && i < p.warnings.count; i++)
 		fprintf(stderr, "sxm migrate: note: %s\n", p.warnings.item[i]);
@@ -299,6 +303,8 @@ const struct cmd cmd_migrate = {
 		 "  --domain D           activate the disks there for that domain at the end (default: none)\n"
 		 "  --switchover WHEN    auto (default), manual (--go ID), at=TIME, finish-by=TIME\n"
 		 "  --on-pause CMD, --on-resume CMD   run around the switchover, without a shell\n"
+		 "  --qemu-qmp SOCKET, --qemu-dest SOCKET   their VM moves with them: the QMP sockets of its QEMU here and of\n"
+		 "                       the one that waits for it there\n"
 		 "  --bandwidth RATE     at most so much a second, of all disks together (100MiB); 0: no limit\n"
 		 "  --no-verify          do not read both sides back and compare them before it\n"
 		 "  --keep-for TIME      how long the source is kept at least (7d); --release removes it, when the other host\n"

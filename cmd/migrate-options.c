@@ -170,7 +170,7 @@ static int parse_destination(const char *text, struct migrate_options *o)
 enum long_option {
 	OPT_PLAN = 256, OPT_RESUME, OPT_ABORT, OPT_RELEASE, OPT_GO, OPT_CHANGE, OPT_LIST, OPT_DOMAIN, OPT_SWITCHOVER,
 	OPT_ON_PAUSE, OPT_ON_RESUME, OPT_BANDWIDTH, OPT_KEEP, OPT_NO_VERIFY, OPT_CARRIER, OPT_VIA, OPT_PORT, OPT_CONFIG, OPT_JSON,
-	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE,
+	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE, OPT_QEMU_QMP, OPT_QEMU_DEST,
 };
 
 static int take_action(enum migrate_action action, const char *id, struct migrate_options *o)
@@ -224,6 +224,8 @@ static int take_option(int c, char *arg, struct migrate_options *o)
 	case OPT_JSON: o->is_json = true; return 0;
 	case OPT_QUIET: o->is_quiet = true; return 0;
 	case OPT_FORCE: o->is_forced = true; return 0;
+	case OPT_QEMU_QMP: o->qemu_qmp = arg; return 0;
+	case OPT_QEMU_DEST: o->qemu_dest = arg; return 0;
 	default: return CMD_USAGE;
 	}
 }
@@ -261,6 +263,10 @@ static int check(int argc, char **argv, struct migrate_options *o)
 	}
 	if (argc < 2)
 		return complain("%s", argc ? "where to? [USER@]HOST:SR is missing" : "which disks, and where to?");
+	if (!o->qemu_qmp != !o->qemu_dest)
+		return complain("--qemu-qmp and --qemu-dest: a VM moves from one QEMU to another; both have a QMP socket");
+	if (o->qemu_qmp && (*o->qemu_qmp != '/' || *o->qemu_dest != '/'))
+		return complain("%s: a QMP socket is named with its whole path", *o->qemu_qmp != '/' ? o->qemu_qmp : o->qemu_dest);
 	if ((size_t)argc - 1 > JOURNEY_DISKS_MAX)
 		return complain("that many disks cannot be moved together");
 	o->sources = (const char *const *)argv;
@@ -283,7 +289,8 @@ int migrate_parse(int argc, char **argv, struct migrate_options *o)
 		{ "config", 1, NULL, OPT_CONFIG }, { "json", 0, NULL, OPT_JSON }, { "quiet", 0, NULL, OPT_QUIET },
 		{ "patience", 1, NULL, OPT_PATIENCE }, { "transport", 1, NULL, OPT_TRANSPORT },
 		{ "insecure", 0, NULL, OPT_INSECURE }, { "listen", 1, NULL, OPT_LISTEN },
-		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { "force", 0, NULL, OPT_FORCE }, { NULL, 0, NULL, 0 },
+		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { "force", 0, NULL, OPT_FORCE },
+		{ "qemu-qmp", 1, NULL, OPT_QEMU_QMP }, { "qemu-dest", 1, NULL, OPT_QEMU_DEST }, { NULL, 0, NULL, 0 },
 	};
 	int c, status = 0;
 
@@ -347,12 +354,13 @@ int migrate_make_record(const struct migrate_options *o, struct journey_record *
 		.bandwidth_bytes_s = (int64_t)MIN(o->bandwidth_bytes_s, (uint64_t)INT64_MAX), .keep_s = o->keep_s,
 		.transport = strdup(o->transport ? o->transport : "ssh"), .address = text_of(o->address),
 		.certificates = text_of(o->certificates), .will_verify = o->will_verify,
+		.vm_here = o->qemu_qmp ? strdup(o->qemu_qmp) : NULL, .vm_there = o->qemu_dest ? strdup(o->qemu_dest) : NULL,
 		.disks = { o->count, calloc(o->count, sizeof(struct journey_disk)) },
 	};
 	if (r->id && r->step && r->why && r->host && r->user && r->config && r->kind && r->far_sr && r->far_domain &&
 	    r->receiver && r->transport && r->address && r->certificates &&
 	    r->group && r->switchover && r->disks.item && copy_list(&o->via, &r->argv) && copy_list(&o->on_pause, &r->on_pause) &&
-	    copy_list(&o->on_resume, &r->on_resume))
+	    copy_list(&o->on_resume, &r->on_resume) && !o->qemu_qmp == !r->vm_here && !o->qemu_dest == !r->vm_there)
 		return 0;
 	if (!r->disks.item)
 		r->disks.count = 0;

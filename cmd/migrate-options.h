@@ -19,6 +19,7 @@ struct migrate_options {
 	size_t count;
 	char *user, *host, *sr;       /* owned */
 	const char *domain, *carrier, *config; /* borrowed; NULL: not said */
+	const char *qemu_qmp, *qemu_dest;      /* borrowed; NULL: not said */
 	unsigned port;
 	const char *switchover;       /* auto, manual, at */
 	int64_t at_s;

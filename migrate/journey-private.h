@@ -108,6 +108,11 @@ bool journey_is_remote(const struct journey *j, size_t i, const char *remote);
 int journey_switch(struct journey *j, struct error *e);
 /* A handover that was begun and not ended. 1: it is decided to be moved, and has; 0: none is under way. */
 int journey_settle(struct journey *j, struct error *e);
-int journey_resume_guest(struct journey *j, bool has_moved);
+/* -1 + e: it may be paused yet. */
+int journey_resume_guest(struct journey *j, bool has_moved, struct error *e);
+/* A VM that may stand still since somebody died is not to wait until the other host is reached, unless it is decided to go there. */
+int journey_unpause(struct journey *j, struct error *e);
+/* What the mirrors still have to send is brought to little. */
+void journey_tighten(struct journey *j);
 
 #endif

@@ -34,7 +34,8 @@ static const struct jsonspec_field disk_fields[] = {
 	DISK(base, JS_STRING), DISK(log, JS_STRING), { "tracked", JS_BOOL, offsetof(struct journey_disk, is_tracked) },
 	{ "stays", JS_BOOL, offsetof(struct journey_disk, stays), .is_optional = true },
 	DISK(far_key, JS_STRING), DISK(far_uri, JS_STRING), DISK(far_id, JS_STRING), DISK(operation, JS_STRING),
-	{ "port", JS_INT64, offsetof(struct journey_disk, port), .is_optional = true }, { NULL },
+	{ "port", JS_INT64, offsetof(struct journey_disk, port), .is_optional = true },
+	{ "vm_device", JS_STRING, offsetof(struct journey_disk, vm_device), .is_optional = true }, { NULL },
 };
 static const struct jsonspec disk_spec = { "disk", sizeof(struct journey_disk), disk_fields };
 
@@ -52,6 +53,10 @@ static const struct jsonspec_field record_fields[] = {
 	RECORD(keep_s, JS_INT64), RECORD(until_s, JS_INT64),
 	{ "verify", JS_BOOL, offsetof(struct journey_record, will_verify) },
 	{ "unverified", JS_BOOL, offsetof(struct journey_record, is_unverified) },
+	{ "vm_here", JS_STRING, offsetof(struct journey_record, vm_here), .is_optional = true },
+	{ "vm_there", JS_STRING, offsetof(struct journey_record, vm_there), .is_optional = true },
+	{ "vm_ran", JS_BOOL, offsetof(struct journey_record, vm_ran), .is_optional = true },
+	{ "vm_lost", JS_BOOL, offsetof(struct journey_record, is_vm_lost), .is_optional = true },
 	{ "disks", JS_RECORDS, offsetof(struct journey_record, disks), .sub = &disk_spec }, { NULL },
 };
 const struct jsonspec journey_record_spec = { "journey", sizeof(struct journey_record), record_fields };

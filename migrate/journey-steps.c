@@ -281,7 +281,7 @@ int journey_start(struct journey *j, struct error *e)
 	for (size_t i = 0; i < j->r.disks.count; i++)
 		if (!journey_disk(j, i)->stays && start_one(j, journey_disk(j, i), e) == -1)
 			return error_prefix(e, "%s has moved; start it there", journey_disk(j, i)->name);
-	return journey_resume_guest(j, true);
+	return journey_resume_guest(j, true, e);
 }
 
 static int name_there(struct journey *j, size_t i, struct error *e)

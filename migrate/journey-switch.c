@@ -26,6 +26,7 @@
 #include "base/decision.h"
 #include "base/proc.h"
 #include "migrate/journey-private.h"
+#include "migrate/journey-vm.h"
 #include "migrate/question.h"
 
 #define ATTEMPTS_MAX 3
@@ -101,17 +102,34 @@ static int pause_guest(struct journey *j, struct error *e)
 	return call_hook(j, &j->r.on_pause, "", e) == 0 ? 0 : error_prefix(e, "--on-pause");
 }
 
-/* Whatever it says, what has moved has moved; who resumes the guest hears of it. */
-int journey_resume_guest(struct journey *j, bool has_moved)
+/* A VM that is lost is said to be, and is no reason to stop: its disks are where they are to be. */
+static int resume_vm(struct journey *j, bool has_moved, struct error *e)
 {
-	struct error e = { 0 };
+	if (!journey_has_vm(j))
+		return 0;
+	if (!has_moved)
+		return journey_vm_stay(j, e);
+	if (journey_vm_move(j, e) == 0)
+		return 0;
+	j->r.is_vm_lost = e->err == ENODATA;
+	if (j->r.is_vm_lost)
+		journey_say(j, "%s", e->text);
+	return j->r.is_vm_lost ? 0 : -1;
+}
+
+/* Whatever the hook says, what has moved has moved; who resumes the guest hears of it. */
+int journey_resume_guest(struct journey *j, bool has_moved, struct error *e)
+{
+	struct error why;
 
 	if (!j->r.is_paused)
 		return 0;
-	if (call_hook(j, &j->r.on_resume, has_moved ? "moved" : "stayed", &e) == -1)
-		journey_say(j, "--on-resume: %s", e.text);
+	if (resume_vm(j, has_moved, e) == -1)
+		return -1;
+	if (call_hook(j, &j->r.on_resume, has_moved ? "moved" : "stayed", &why) == -1)
+		journey_say(j, "--on-resume: %s", why.text);
 	j->r.is_paused = false;
-	return journey_save(j, &e);
+	return journey_save(j, e);
 }
 
 /* --- the moment */
@@ -173,7 +191,7 @@ static bool is_tight(struct journey *j)
 
 /* Guests hear of a write when both sides have it, for a moment; and nothing is slowed by a limit. A guest that writes more than
  * goes through is not waited for. */
-static void tighten(struct journey *j)
+void journey_tighten(struct journey *j)
 {
 	int64_t until_ms = journey_now_ms() + TIGHT_MS;
 
@@ -244,7 +262,8 @@ static int cancel(struct journey *j, struct error *e)
 	bool is_told = follow(j, "handover.cancel", &why) == 0;
 
 	set_mode(j, "lag");
-	journey_resume_guest(j, false);
+	if (journey_resume_guest(j, false, e) == -1) /* the decision stays: it is followed again */
+		return -1;
 	if (is_told)
 		decision_forget(j->r.group, &why);
 	if (journey_set(&j->r.group, "", e) == -1)
@@ -262,18 +281,28 @@ static int decide(struct journey *j, enum decision want, struct error *e)
 	return d == DECISION_COMMIT ? commit(j, e) : cancel(j, e);
 }
 
-/* Nothing was decided: nothing will be but by us, or by a disk that waits no longer. */
+/* Nothing was decided: nothing will be but by us, or by a disk that waits no longer. Without a group nothing can be. */
 int journey_settle(struct journey *j, struct error *e)
 {
 	enum decision d;
 
 	if (!*j->r.group)
-		return 0;
+		return journey_resume_guest(j, false, e);
 	error_clear(e);
 	d = decision_read(j->r.group, e);
 	if (d == DECISION_NONE && e->err)
 		return -1;
 	return d == DECISION_COMMIT ? commit(j, e) : decide(j, DECISION_CANCEL, e);
+}
+
+int journey_unpause(struct journey *j, struct error *e)
+{
+	error_clear(e);
+	if (!j->r.is_paused || !journey_has_vm(j) || journey_step_of(&j->r) > JOURNEY_SWITCHING)
+		return 0;
+	if (*j->r.group && decision_make(j->r.group, DECISION_CANCEL, e) != DECISION_CANCEL)
+		return e->err ? -1 : 0;
+	return journey_resume_guest(j, false, e);
 }
 
 static int begin_group(struct journey *j, struct error *e)
@@ -306,18 +335,38 @@ static int prepare(struct journey *j, struct error *e)
 	return args ? journey_control_all(j, "handover.prepare", args, PREPARE_WAIT_MS, e) : -1;
 }
 
+/* Nothing was decided. */
+static int give_up_vm(struct journey *j, const struct error *why, struct error *e)
+{
+	set_mode(j, "lag");
+	if (journey_resume_guest(j, false, e) == -1)
+		return -1;
+	*e = *why;
+	return 0;
+}
+
+static int finish_vm(struct journey *j, struct error *e)
+{
+	stop_at("still");
+	return journey_vm_finish(j, e);
+}
+
 /* 1: moved; 0: none has, and it may be tried again: e says why not. */
 static int attempt(struct journey *j, struct error *e)
 {
 	struct error why = { 0 }, second;
-	bool is_good;
+	bool has_vm = journey_has_vm(j), is_good;
 	int r;
 
-	tighten(j);
+	if (has_vm && journey_vm_send(j, &why) == -1)
+		return give_up_vm(j, &why, e);
+	if (!has_vm)
+		journey_tighten(j);
 	if (begin_group(j, e) == -1)
 		return -1;
 	stop_at("begun");
-	is_good = pause_guest(j, &why) == 0 && prepare(j, &why) == 0 && journey_check(j, &why) == 0;
+	is_good = pause_guest(j, &why) == 0 && prepare(j, &why) == 0 && (!has_vm || finish_vm(j, &why) == 0) &&
+		  journey_check(j, &why) == 0;
 	stop_at("prepared");
 	r = decide(j, is_good ? DECISION_COMMIT : DECISION_CANCEL, &second);
 	*e = r == -1 ? second : why;
@@ -348,7 +397,8 @@ int journey_switch(struct journey *j, struct error *e)
 			return -1;
 		j->view.phase = "switching over";
 		r = attempt(j, e);
-		if (r == 0 && (journey_check(j, e) == -1 || tries == ATTEMPTS_MAX || e->err == ECHILD || e->err == EINVAL))
+		if (r == 0 && (journey_check(j, e) == -1 || tries == ATTEMPTS_MAX || journey_has_vm(j) || e->err == ECHILD ||
+			       e->err == EINVAL))
 			return error_prefix(e, "the disks stayed here, and their mirrors go on");
 		if (r == 0)
 			journey_say(j, "the switchover is tried again, since %s", e->text);

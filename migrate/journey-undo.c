@@ -129,6 +129,8 @@ enum journey_outcome journey_abort(struct journey *j, struct error *e)
 		error_set(e, EALREADY, "the disks have moved: nothing goes back; --resume finishes it");
 		return JOURNEY_LEFT;
 	}
+	if (journey_unpause(j, e) == -1)
+		return JOURNEY_INTERRUPTED;
 	r = settle(j, at, e);
 	if (r == 1)
 		error_set(e, EALREADY, "it was decided that the disks move, and they have: --resume finishes it");

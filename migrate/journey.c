@@ -247,6 +247,10 @@ static enum journey_outcome finish(struct journey *j, struct error *e)
 			error_set(e, EALREADY, "%s was taken back, and stays here", journey_disk(j, i)->name);
 			return JOURNEY_LEFT;
 		}
+	if (j->r.is_vm_lost)
+		error_set(e, ENODATA, "its VM was lost: boot it there, from its disks");
+	if (j->r.is_vm_lost)
+		return JOURNEY_LEFT;
 	if (!j->r.is_unverified)
 		return JOURNEY_OK;
 	error_set(e, ENODATA, "not every byte could be compared before the switchover");
@@ -297,6 +301,8 @@ enum journey_outcome journey_run(struct journey *j, struct error *e)
 		return JOURNEY_INTERRUPTED;
 	if (journey_step_of(&j->r) >= JOURNEY_ABORTING)
 		return journey_abort(j, e);
+	if (journey_unpause(j, e) == -1)
+		return stop(j, JOURNEY_INTERRUPTED, e);
 	while (!is_over && !outcome)
 		outcome = journey_check(j, e) == -1 ? JOURNEY_INTERRUPTED : take_step(j, e, &is_over);
 	return outcome ? stop(j, (enum journey_outcome)outcome, e) : finish(j, e);

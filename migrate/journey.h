@@ -43,6 +43,7 @@ struct journey_disk {
 	char *far_key, *far_uri, *far_id; /* "": not made yet */
 	char *operation; /* "": none yet */
 	int64_t port;    /* where it listens there; 0: nowhere, or not yet */
+	char *vm_device; /* which of the VM's devices has it; NULL: no VM goes with it */
 };
 
 struct journey_record {
@@ -64,7 +65,10 @@ struct journey_record {
 	char *switchover;   /* auto, manual, at */
 	int64_t at_s;       /* of at, and finish-by */
 	struct jsonspec_list on_pause, on_resume;
-	bool is_paused;     /* on_pause was run, and on_resume not */
+	bool is_paused;     /* on_pause was run, and on_resume not; or the VM may stand still, or be in two places */
+	char *vm_here, *vm_there; /* the QMP sockets of its QEMUs; NULL: no VM goes with the disks */
+	bool vm_ran;        /* before it was paused */
+	bool is_vm_lost;    /* the disks have moved, the VM has not */
 	int64_t bandwidth_bytes_s, keep_s, until_s;
 	bool will_verify, is_unverified; /* verification was asked for; it left something open */
 	struct jsonspec_records disks; /* struct journey_disk */

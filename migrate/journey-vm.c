@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journey-vm - see journey-vm.h: asks both QEMUs, and does what vm_next() says, until it says done
+ *
+ *      here     its QMP socket, by ourselves: it is given the very channel to the other host for its memory
+ *      there    its relay's vm.* (PROTOCOL.relay)
+ *
+ * On record before the first byte of memory is sent: "paused" (it may stand still) and whether it ran. What is asked of the QEMU
+ * there while its VM may stand still is asked once, not for the journey's patience.
+ */
+#include "migrate/journey-vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/proc.h"
+#include "migrate/journey-private.h"
+#include "migrate/qemu.h"
+#include "migrate/question.h"
+
+#define RECEIVE_WAIT_MS 20000u
+#define ARRIVE_WAIT_MS 10000
+#define STILL_MAX_MS 20000
+#define STAY_MAX_MS 60000
+#define LOOK_EVERY_MS 5u
+#define SHOW_EVERY_MS 500
+
+struct effort {
+	struct journey *j;
+	enum vm_goal goal;
+	struct qmp here;
+	struct vm_seen seen;
+	struct qemu_state state;     /* of the one here */
+	int64_t until_ms, shown_ms;  /* until_ms 0: as long as it takes */
+	bool is_tight;
+};
+
+bool journey_has_vm(const struct journey *j)
+{
+	return j->r.vm_here && *j->r.vm_here;
+}
+
+/* --- the one there */
+
+struct look {
+	struct qemu_state state;
+	struct jsonspec_records disks;
+	bool is_gone;
+};
+static const struct jsonspec_field look_fields[] = {
+	{ "state", JS_RECORD, offsetof(struct look, state), .sub = &qemu_state_spec },
+	{ "disks", JS_RECORDS, offsetof(struct look, disks), .sub = &qemu_disk_spec },
+	{ "gone", JS_BOOL, offsetof(struct look, is_gone) }, { NULL },
+};
+static const struct jsonspec look_spec = { "vm.look", sizeof(struct look), look_fields };
+
+/* is_patient: for as long as the host may be away. */
+static int look_there(struct journey *j, int wait_ms, bool is_patient, struct look *l, struct error *e)
+{
+	char raw[32];
+	CLEANUP_FREE char *args = NULL;
+	CLEANUP_FREE char *ok = NULL;
+
+	snprintf(raw, sizeof(raw), "\"wait_ms\":%d", wait_ms);
+	args = question_new(raw, "qmp", j->r.vm_there, NULL);
+	ok = !args ? NULL : is_patient ? journey_ask_there(j, "vm.look", args, e)
+	     : peer_ask(&j->there, "vm.look", args, JOURNEY_ASK_MS, e);
+	return ok ? jsonspec_decode(&look_spec, ok, strlen(ok), l, e) : -1;
+}
+
+/* Where it is to stay, a host that cannot be asked is no reason not to. */
+static int ask_there(struct effort *f, struct error *e)
+{
+	struct journey *j = f->j;
+	struct look l;
+
+	if (look_there(j, f->goal == VM_GOAL_WHOLE ? ARRIVE_WAIT_MS : 0, f->goal == VM_GOAL_MOVE, &l, e) == -1) {
+		f->seen.is_cut_off = f->goal == VM_GOAL_STAY;
+		if (f->seen.is_cut_off)
+			journey_say(j, "the QEMU there could not be asked, and is of no use any more: end it: %s", e->text);
+		return f->seen.is_cut_off ? 0 : -1;
+	}
+	f->seen.there = (struct vm_side) {
+		.is_known = true, .is_gone = l.is_gone, .run = vm_run_of(l.state.status ? l.state.status : ""),
+		.memory = vm_memory_of(l.state.memory),
+	};
+	jsonspec_clear(&look_spec, &l);
+	return 0;
+}
+
+static int end_there(struct effort *f, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "qmp", f->j->r.vm_there, NULL);
+	CLEANUP_FREE char *ok = args ? peer_ask(&f->j->there, "vm.end", args, JOURNEY_ASK_MS, e) : NULL;
+
+	if (!ok)
+		journey_say(f->j, "the QEMU there could not be ended, and is of no use any more: %s", e->text);
+	f->seen.is_cut_off = !ok;
+	return 0;
+}
+
+/* The devices and their disks, as vm.run has them. */
+struct plug {
+	char *device, *uri, *domain;
+};
+static const struct jsonspec_field plug_fields[] = {
+	{ "device", JS_STRING, offsetof(struct plug, device) }, { "uri", JS_STRING, offsetof(struct plug, uri) },
+	{ "domain", JS_STRING, offsetof(struct plug, domain) }, { NULL },
+};
+static const struct jsonspec plug_spec = { "disk", sizeof(struct plug), plug_fields };
+
+static char *list_plugs(const struct journey *j)
+{
+	CLEANUP_FREE struct plug *plugs = calloc(j->r.disks.count, sizeof(*plugs));
+
+	for (size_t i = 0; plugs && i < j->r.disks.count; i++) {
+		const struct journey_disk *d = journey_disk(j, i);
+
+		plugs[i] = (struct plug) { d->vm_device, d->far_uri, j->r.far_domain };
+	}
+	return plugs ? jsonspec_array(&plug_spec, plugs, j->r.disks.count) : NULL;
+}
+
+static int plug_there(struct effort *f, struct error *e)
+{
+	struct journey *j = f->j;
+	CLEANUP_FREE char *plugs = list_plugs(j);
+	CLEANUP_FREE char *raw = NULL;
+	CLEANUP_FREE char *args = NULL;
+	CLEANUP_FREE char *ok = NULL;
+
+	if (!plugs || asprintf(&raw, "\"run\":%s,\"disks\":%s", j->r.vm_ran ? "true" : "false", plugs) < 0) {
+		raw = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	args = question_new(raw, "qmp", j->r.vm_there, NULL);
+	ok = args ? journey_ask_there(j, "vm.run", args, e) : NULL;
+	f->seen.is_plugged = ok;
+	return ok ? 0 : -1;
+}
+
+/* --- the one here */
+
+/* The channel is QEMU's then, and it alone ends it. */
+static int send_memory(struct effort *f, struct error *e)
+{
+	struct journey *j = f->j;
+	CLEANUP_FREE char *args = question_new(NULL, "qmp", j->r.vm_there, NULL);
+	CLEANUP_CLOSE int channel = -1;
+	int r;
+
+	j->r.is_paused = true;
+	j->r.vm_ran = f->seen.here.run == VM_RUN_RUNNING;
+	if (!args || journey_save(j, e) == -1)
+		return args ? -1 : error_set(e, ENOMEM, "out of memory");
+	channel = tunnel_channel(j->tunnel, e);
+	if (channel < 0)
+		return -1;
+	if (peer_stream(channel, "vm.receive", args, RECEIVE_WAIT_MS, e) == -1)
+		return error_prefix(e, "%s", j->r.host);
+	r = qemu_send(&f->here, channel, (uint64_t)j->r.bandwidth_bytes_s, e);
+	if (r == -1)
+		shutdown(channel, SHUT_RDWR);
+	f->seen.is_sent = true;
+	return r;
+}
+
+/* What it never will write any more is not waited for. */
+static int end_here(struct effort *f, struct error *e)
+{
+	for (size_t i = 0; i < f->j->r.disks.count; i++)
+		if (qemu_cut_off(&f->here, journey_disk(f->j, i)->id, e) == -1)
+			return e->err == ESRCH ? 0 : -1;
+	return qemu_end(&f->here, e);
+}
+
+/* What its VM writes while the last of its memory goes is sent at once. */
+static void show_memory(struct effort *f)
+{
+	struct journey *j = f->j;
+
+	if (f->state.pass > 1 && !f->is_tight) {
+		journey_tighten(j);
+		f->is_tight = true;
+	}
+	if (journey_now_ms() - f->shown_ms < SHOW_EVERY_MS)
+		return;
+	f->shown_ms = journey_now_ms();
+	snprintf(j->view.why, sizeof(j->view.why), "memory, pass %" PRId64 ": %" PRId64 " of %" PRId64 " MiB are left", f->state.pass,
+		 f->state.left_bytes >> 20, f->state.total_bytes >> 20);
+	journey_show(j, "moving the VM");
+}
+
+static int wait_here(struct effort *f, struct error *e)
+{
+	if (f->goal == VM_GOAL_READY) {
+		if (journey_check(f->j, e) == -1)
+			return -1;
+		show_memory(f);
+	}
+	if (f->until_ms && journey_now_ms() > f->until_ms)
+		return error_set(e, ETIMEDOUT, "the VM's QEMU here takes too long: it is %s, its migration %s",
+				 f->state.status ? f->state.status : "?", f->state.memory ? f->state.memory : "?");
+	journey_pause(LOOK_EVERY_MS);
+	return 0;
+}
+
+/* QEMU is "pre-switchover" for a moment yet when it was told; and then refuses to hear it again. */
+static int continue_here(struct effort *f, struct error *e)
+{
+	if (qemu_continue(&f->here, e) == 0)
+		return 0;
+	if (e->err != EREMOTEIO)
+		return -1;
+	error_clear(e);
+	return wait_here(f, e);
+}
+
+static int say_failed(struct effort *f, enum vm_why why, struct error *e)
+{
+	const char *said = f->state.why;
+
+	return error_set(e, why == VM_WHY_GONE_HERE || why == VM_WHY_GONE_THERE ? ESRCH : EIO, "%s%s%.200s", vm_why_text(why),
+			 said && why == VM_WHY_FAILED_HERE ? ": " : "", said && why == VM_WHY_FAILED_HERE ? said : "");
+}
+
+/* --- what is said, is done */
+
+static int act(struct effort *f, struct vm_verdict v, struct error *e)
+{
+	switch (v.does) {
+	case VM_DONE: return 0;
+	case VM_FAIL: return say_failed(f, v.why, e);
+	case VM_WAIT: return wait_here(f, e);
+	case VM_ASK_THERE: return ask_there(f, e);
+	case VM_SEND: return send_memory(f, e);
+	case VM_CONTINUE: return continue_here(f, e);
+	case VM_CANCEL: return qemu_cancel(&f->here, e);
+	case VM_RUN_HERE: return qemu_run(&f->here, e);
+	case VM_END_THERE: return end_there(f, e);
+	case VM_PLUG_THERE: return plug_there(f, e);
+	case VM_END_HERE: return end_here(f, e);
+	}
+	return -1;
+}
+
+/* What was heard of the one there is true until something was done. */
+static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent, struct error *e)
+{
+	struct effort f = { .j = j, .goal = goal, .until_ms = max_ms ? journey_now_ms() + max_ms : 0 };
+	struct vm_verdict v = { .does = VM_WAIT };
+	int r;
+
+	error_clear(e);
+	qmp_init(&f.here, j->r.vm_here);
+	f.seen.is_sent = is_sent;
+	do {
+		f.seen.is_begun = j->r.is_paused;
+		f.seen.was_running = j->r.vm_ran;
+		r = qemu_see(&f.here, &f.seen.here, &f.state, e);
+		if (r == 0) {
+			v = vm_next(goal, &f.seen);
+			r = act(&f, v, e);
+		}
+		if (v.does != VM_ASK_THERE)
+			f.seen.there.is_known = false;
+		jsonspec_clear(&qemu_state_spec, &f.state);
+	} while (r == 0 && v.does != VM_DONE);
+	qmp_fini(&f.here);
+	return r;
+}
+
+int journey_vm_send(struct journey *j, struct error *e)
+{
+	int r = drive(j, VM_GOAL_READY, 0, false, e);
+
+	j->view.why[0] = '\0';
+	if (r == 0)
+		journey_say(j, "the VM's memory is there, but for what changes last; it stands still now");
+	return r;
+}
+
+int journey_vm_finish(struct journey *j, struct error *e)
+{
+	return drive(j, VM_GOAL_WHOLE, STILL_MAX_MS, true, e);
+}
+
+int journey_vm_stay(struct journey *j, struct error *e)
+{
+	int r = drive(j, VM_GOAL_STAY, STAY_MAX_MS, false, e);
+
+	if (r == -1 && e->err != ESRCH)
+		return error_prefix(e, "the VM may stand still here");
+	if (r == -1)
+		journey_say(j, "%s", e->text); /* there is nothing to be continued */
+	return 0;
+}
+
+int journey_vm_move(struct journey *j, struct error *e)
+{
+	int r = drive(j, VM_GOAL_MOVE, STAY_MAX_MS, true, e);
+
+	if (r == -1 && e->err == ESRCH && !j->there.is_lost)
+		return error_set(e, ENODATA, "the QEMU there ended with the VM's memory in it: boot the VM there, from its disks");
+	return r;
+}
+
+/* --- before it begins */
+
+static int check_disk(struct journey *j, size_t i, const struct jsonspec_records *here, const struct look *there, struct error *e)
+{
+	struct journey_disk *d = journey_disk(j, i);
+	const struct qemu_disk *from = qemu_find_export(here, d->id), *to;
+
+	if (!from)
+		return error_set(e, ENODEV, "no device of the QEMU at %s has the disk %s (the export %s of a unix socket)", j->r.vm_here,
+				 d->name, d->id);
+	to = qemu_find_device(&there->disks, from->device);
+	if (!to)
+		return error_set(e, ENODEV, "the QEMU there has no disk at %s, as it has here: start it with the same devices, and "
+				 "what has the size of each disk in place of it", from->device);
+	if (to->size_bytes != d->size_bytes)
+		return error_set(e, EINVAL, "what stands for %s there has %" PRId64 " bytes (%s): it has to have %" PRId64, d->name,
+				 to->size_bytes, to->node, d->size_bytes);
+	return journey_set(&d->vm_device, from->device, e);
+}
+
+/* Another disk of its, which nobody else moves, would be lost there. */
+static int check_others(struct journey *j, const struct jsonspec_records *here, struct error *e)
+{
+	const struct qemu_disk *q = here->item;
+
+	for (size_t i = 0; i < here->count; i++) {
+		bool is_moved = !strstr(q[i].file, proc_run_dir()) || strncmp(q[i].file, "nbd", 3) != 0;
+
+		for (size_t k = 0; k < j->r.disks.count && !is_moved; k++)
+			is_moved = strcmp(journey_disk(j, k)->vm_device, q[i].device) == 0;
+		if (!is_moved)
+			return error_set(e, EINVAL, "the VM has another disk, %s at %s: all of them move with it", q[i].file, q[i].device);
+	}
+	return 0;
+}
+
+static int check_there(struct journey *j, struct look *l, struct error *e)
+{
+	if (look_there(j, 0, false, l, e) == -1)
+		return -1;
+	if (!l->is_gone && vm_run_of(l->state.status ? l->state.status : "") == VM_RUN_WAITING &&
+	    vm_memory_of(l->state.memory) == VM_MEMORY_NONE)
+		return 0;
+	error_set(e, EBUSY, l->is_gone ? "there is no QEMU at %s there: start one with -incoming defer"
+		  : "the QEMU at %s there does not wait for a VM: start it with -incoming defer", j->r.vm_there);
+	jsonspec_clear(&look_spec, l);
+	return -1;
+}
+
+int journey_vm_check(struct journey *j, struct error *e)
+{
+	struct jsonspec_records here = { 0 };
+	struct look there;
+	struct qmp q;
+	int r;
+
+	if (!*j->r.far_domain && journey_set(&j->r.far_domain, journey_disk(j, 0)->domain, e) == -1)
+		return -1;
+	if (check_there(j, &there, e) == -1)
+		return -1;
+	qmp_init(&q, j->r.vm_here);
+	r = qemu_disks(&q, &here, e);
+	for (size_t i = 0; r == 0 && i < j->r.disks.count; i++)
+		r = check_disk(j, i, &here, &there, e);
+	if (r == 0)
+		r = check_others(j, &here, e);
+	qemu_clear_disks(&here);
+	jsonspec_clear(&look_spec, &there);
+	qmp_fini(&q);
+	return r;
+}
