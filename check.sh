@@ -117,5 +117,6 @@ if [ "$is_long" = yes ]; then
 	[ ! -d build-check/kernel ] || export SXM_TEST_KERNEL=$top/build-check/kernel
 	step "long: an emulated machine loses its power" in_dir build-check may_skip ./run ../tests/e2e/test-power.sh
 	step "long: disks on an NFS server, in an emulated machine" in_dir build-check may_skip ./run ../tests/e2e/test-nfs.sh
+	step "long: a VM moves with its disks" in_dir build-check may_skip env SXM_LONG=1 ./run ../tests/e2e/test-migrate-vm.py
 fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -33,7 +33,7 @@ TESTS += $(E2E_TESTS)
 EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reboots.sh tests/e2e/mirror-try.sh
 # Takes minutes: ./check.sh --long.
 EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/test-nfs.sh tests/e2e/machine.sh tests/e2e/machine-init tests/e2e/machine-power tests/e2e/machine-nfs \
-	tests/e2e/machine-nfs-guests
+	tests/e2e/machine-nfs-guests tests/e2e/machine-vm
 # The verbs, in Python (which xapi's hosts have too).
 SMAPI_TESTS = tests/e2e/test-every-verb.py tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-snapshots.py \
 	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py tests/e2e/test-cbt-moves.py \
@@ -45,7 +45,7 @@ SMAPI_TESTS += tests/e2e/test-import.py tests/e2e/test-export.py
 SMAPI_TESTS += tests/e2e/test-copy.py tests/e2e/test-ls.py tests/e2e/test-serve.py
 SMAPI_TESTS += tests/e2e/test-carriers.py
 SMAPI_TESTS += tests/e2e/test-export-import.py
-SMAPI_TESTS += tests/e2e/test-migrate.py
+SMAPI_TESTS += tests/e2e/test-migrate.py tests/e2e/test-migrate-vm.py
 SMAPI_TESTS += tests/e2e/test-progress.py tests/e2e/test-status.py
 TESTS += $(SMAPI_TESTS)
 EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/sick.py tests/e2e/stress.py tests/e2e/stress_faults.py tests/e2e/stress_hosts.py tests/e2e/stress_round.py \

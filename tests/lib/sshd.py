@@ -49,8 +49,10 @@ def _descendants(pid):
 
 
 class Sshd:
-    def __init__(self, directory, path, password=None, more="", asks=False):
-        """password: root's; asks: it is asked for as a question of PAM's, not as a password."""
+    def __init__(self, directory, path, password=None, more="", asks=False, address="127.0.0.1", prefix=()):
+        """password: root's; asks: it is asked for as a question of PAM's, not as a password. prefix: a command that runs another
+        in the network where the address is."""
+        self.address, self.prefix = address, prefix
         self.dir, self.process, self.log_path = directory, None, os.path.join(directory, "sshd.log")
         os.makedirs(directory, mode=0o700)
         self.host_key = make_key(self.file("host_key"))
@@ -60,7 +62,7 @@ class Sshd:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.config = f"""
-ListenAddress 127.0.0.1
+ListenAddress {address}
 Port {self.port}
 HostKey {self.file('host_key')}
 PidFile {self.file('pid')}
@@ -95,17 +97,14 @@ SetEnv PATH={path}
         script = 'mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && ' \
             '{ [ ! -e "$2" ] || mount --bind "$2" /etc/shadow; } && { [ ! -e "$4" ] || mount --bind "$4" /etc/pam.d/sshd; } && ' \
             'exec "$1" -D -e -f "$3"'
-        self.process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", SSHD, self.shadow, self.file("sshd_config"),
+        self.process = subprocess.Popen([*self.prefix, "unshare", "-m", "sh", "-c", script, "sh", SSHD, self.shadow, self.file("sshd_config"),
                                          self.pam],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log_path, "a"))
         end = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return self
-            except OSError:
-                assert self.process.poll() is None and time.monotonic() < end, "sshd does not start: " + self.log()
-                time.sleep(0.02)
+        while "Server listening" not in self.log():
+            assert self.process.poll() is None and time.monotonic() < end, "sshd does not start: " + self.log()
+            time.sleep(0.02)
+        return self
 
     def log(self):
         with open(self.log_path) as f:
@@ -125,7 +124,7 @@ SetEnv PATH={path}
 
     def known_hosts_line(self, key=None, port=None):
         with open((key or self.host_key) + ".pub") as f:
-            return f"[127.0.0.1]:{port or self.port} {' '.join(f.read().split()[:2])}\n"
+            return f"[{self.address}]:{port or self.port} {' '.join(f.read().split()[:2])}\n"
 
     def write_client_config(self, name="config", is_known=True, key=None, port=None, more=""):
         """An ssh_config for the host "far"; its path. The known hosts are in the file `name`.known."""
@@ -135,7 +134,7 @@ SetEnv PATH={path}
         with open(self.file(name), "w") as f:
             f.write(f"""{more}
 Host far
-    HostName 127.0.0.1
+    HostName {self.address}
     Port {port or self.port}
     User root
     IdentityFile {key or self.key}

@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""`sxm migrate --qemu-qmp`: a real VM (qemu in software, a Debian kernel, an ext4 on our disk) moves whole between two network namespaces, each
+with a real sshd, and back, while it writes files and checks their sums. Whoever dies in the middle, it runs in one place, and it never
+goes back in time.
+
+       +-- namespace A, 10.83.0.1 -----------+  veth  +-- namespace B, 10.83.0.2 ----+
+       | sxm migrate ---------- ssh ---------|========|--> sshd -> sxm relay         |
+       | qemu --nbd+unix--> sxm-datapath     |        |    qemu -incoming defer      |
+       +-------------------------------------+        +------------------------------+
+"""
+import glob
+import json
+import lzma
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
+import sshd  # noqa: E402
+from smapi import Host, SR_UUID, nbd_of, say, skip, until_true
+
+MiB = 1 << 20
+SIZE = 48 * MiB
+SRCDIR = os.environ["SXM_SRCDIR"]
+SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
+KERNEL_ROOT = os.environ.get("SXM_TEST_KERNEL", "/")
+MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk", "crc16", "mbcache",
+           "jbd2", "ext4")
+
+
+def check_what_is_needed():
+    for program in ("qemu-system-x86_64", "busybox", "mkfs.ext4", "e2fsck", "ip", "nsenter"):
+        if not shutil.which(program):
+            skip(f"this needs {program}")
+    if sshd.why_not():
+        skip(sshd.why_not())
+    if subprocess.run(["unshare", "--net", "ip", "link", "add", "sxm0", "type", "veth", "peer", "name", "sxm1"],
+                      capture_output=True).returncode:
+        skip("no network namespaces here")
+    if not glob.glob(os.path.join(KERNEL_ROOT, "boot/vmlinuz-*")):
+        skip(f"no kernel in {KERNEL_ROOT}/boot: set SXM_TEST_KERNEL to an unpacked kernel package")
+
+
+# --- two hosts
+
+class Side(Host):
+    """A host: a network namespace, an SR, an sshd, sxm in the PATH of who logs in."""
+
+    def __init__(self, name, address):
+        super().__init__()
+        self.name, self.address, self.space, self.sshd = name, address, f"sxm-{os.getpid()}-{name}", None
+        self.prefix = ("nsenter", f"--net=/run/netns/{self.space}", "--")
+        self.env.update(SXM_STATE_DIR=os.path.join(self.dir, "state"), SXM_HOST_ID=f"host-{name}")
+        subprocess.run(["ip", "netns", "add", self.space], check=True)
+        subprocess.run(["ip", "-n", self.space, "link", "set", "lo", "up"], check=True)
+        self.sr_dir = self.in_memory("sr")
+        self.sr = self.make_sr(uri=f"file://{self.sr_dir}", uuid=SR_UUID[:-1] + name.lower())
+        self.qemus = 0
+
+    def join(self, other):
+        subprocess.run(["ip", "-n", self.space, "link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", other.space],
+                       check=True)
+        for side in (self, other):
+            subprocess.run(["ip", "-n", side.space, "addr", "add", f"{side.address}/30", "dev", "veth"], check=True)
+            subprocess.run(["ip", "-n", side.space, "link", "set", "veth", "up"], check=True)
+
+    def start_sshd(self):
+        place = os.path.join(self.dir, "bin")
+        os.mkdir(place)
+        words = " ".join(f"{k}={self.env[k]}" for k in ("SXM_RUN_DIR", "SXM_STATE_DIR", "SXM_HOST_ID", "SXM_LIBEXECDIR") if k in self.env)
+        with open(os.path.join(place, "sxm"), "w") as f:
+            f.write(f'#!/bin/sh\nexec env {words} {SXM} "$@"\n')
+        os.chmod(f.name, 0o755)
+        self.sshd = sshd.Sshd(os.path.join(self.dir, "sshd"), place + ":/usr/sbin:/usr/bin:/sbin:/bin", address=self.address,
+                              prefix=self.prefix).start()
+
+    def end(self):
+        if self.sshd:
+            self.sshd.stop()
+        super().end()
+        subprocess.run(["ip", "netns", "del", self.space], capture_output=True)
+
+    def owner(self, path):
+        try:
+            with open(path + ".owner") as f:
+                return json.load(f)["state"]
+        except FileNotFoundError:
+            return "owned"
+
+
+# --- the VM
+
+class Qemu:
+    """One QEMU; what its VM says on the console goes to a file."""
+    initramfs = None
+
+    def __init__(self, host, disk, *more):
+        host.qemus += 1
+        base = os.path.join(host.dir, f"vm{host.qemus}")
+        self.host, self.qmp, self.console, self.line = host, base + ".qmp", base + ".console", base + ".line"
+        kernel = sorted(glob.glob(os.path.join(KERNEL_ROOT, "boot/vmlinuz-*")))[-1]
+        self.process = subprocess.Popen(
+            [*host.prefix, "qemu-system-x86_64", "-machine", "pc-q35-7.2,accel=tcg", "-cpu", "qemu64", "-m", "160", "-nodefaults", "-display",
+             "none", "-no-reboot", "-kernel", kernel, "-initrd", self.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off "
+             "random.trust_cpu=on", "-chardev", f"socket,id=c,path={self.line},server=on,wait=off,logfile={self.console}",
+             "-serial", "chardev:c", "-qmp", f"unix:{self.qmp},server=on,wait=off", *disk, "-device", "virtio-blk-pci,drive=disk0,id=vd0",
+             *more], env=host.env, stdout=open(base + ".out", "w"), stderr=subprocess.STDOUT)
+        until_true("QEMU is there", lambda: os.path.exists(self.qmp) or self.process.poll() is not None)
+        assert self.process.poll() is None, open(base + ".out").read()
+
+    @classmethod
+    def on(cls, host, uri):
+        sock, export = nbd_of(host.call("Datapath.attach", uri=uri, domain="7"))
+        host.call("Datapath.activate", uri=uri, domain="7")
+        return cls(host, ["-blockdev", f"driver=nbd,node-name=disk0,server.type=unix,server.path={sock},export={export},"
+                          "reconnect-delay=60"])
+
+    @classmethod
+    def waiting(cls, host, size=SIZE):
+        return cls(host, ["-blockdev", f"driver=null-co,node-name=disk0,size={size},read-zeroes=on"], "-incoming", "defer")
+
+    def ask(self, command):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(self.qmp)
+            answers = s.makefile("r")
+            answers.readline()
+            for c in ("qmp_capabilities", command):
+                s.sendall(json.dumps({"execute": c}).encode())
+                answer = json.loads(answers.readline())
+                while "event" in answer:
+                    answer = json.loads(answers.readline())
+            return answer["return"]
+
+    def status(self):
+        return self.ask("query-status")["status"]
+
+    def said(self):
+        if not os.path.exists(self.console):
+            return ""
+        with open(self.console, errors="replace") as f:
+            return f.read()
+
+    def rounds(self):
+        return [(boot, int(n)) for boot, n in re.findall(r"^vm: (\w{8}) (\d+)\r?$", self.said(), re.M)]
+
+    def goes_on(self, seconds=60):
+        def more():
+            assert "broken" not in self.said() and self.process.poll() is None, self.said()[-600:]
+            return len(self.rounds()) >= before + 3
+        before = len(self.rounds())
+        until_true("the VM goes on", more, seconds)
+
+    def is_over(self):
+        return self.process.poll() is not None
+
+    def finish(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.line)
+            s.sendall(b"finish\n")
+            s.setblocking(False)
+            until_true("the VM has ended", self.is_over, 60)
+        assert "vm: finished" in self.said(), self.said()[-600:]
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def make_initramfs(directory):
+    """Of busybox, the modules and our script."""
+    root, version = os.path.join(directory, "root"), sorted(glob.glob(os.path.join(KERNEL_ROOT, "boot/vmlinuz-*")))[-1].split("vmlinuz-")[1]
+    for name in ("bin", "dev", "etc", "proc", "sys", "run", "tmp", "modules", "mnt"):
+        os.makedirs(os.path.join(root, name))
+    shutil.copy(shutil.which("busybox"), os.path.join(root, "bin/busybox"))
+    os.symlink("busybox", os.path.join(root, "bin/sh"))
+    with open(os.path.join(root, "modules/order"), "w") as order:
+        for name in MODULES:
+            found = glob.glob(os.path.join(KERNEL_ROOT, f"lib/modules/{version}/kernel/**/{name}.ko*"), recursive=True)
+            if not found:
+                continue  # it is built in
+            with open(found[0], "rb") as f:
+                content = f.read()
+            with open(os.path.join(root, f"modules/{name}.ko"), "wb") as f:
+                f.write(lzma.decompress(content) if found[0].endswith(".xz") else content)
+            order.write(name + "\n")
+    for name, to in (("machine-init", "init"), ("machine-vm", "job")):
+        shutil.copy(os.path.join(SRCDIR, "tests/e2e", name), os.path.join(root, to))
+    os.chmod(os.path.join(root, "init"), 0o755)
+    Qemu.initramfs = os.path.join(directory, "initramfs")
+    with open(Qemu.initramfs, "wb") as f:
+        subprocess.run("find . | busybox cpio -o -H newc", shell=True, cwd=root, check=True, stdout=f, stderr=subprocess.DEVNULL)
+    shutil.rmtree(root)
+
+
+# --- moves
+
+class Move:
+    def __init__(self, here, there, uri, vm):
+        self.here, self.there, self.uri, self.vm = here, there, uri, vm
+        self.config = there.sshd.write_client_config()
+        self.waiting = None
+
+    def command(self, *args, patience="20s"):
+        return [*self.here.prefix, SXM, "migrate", "--config", self.config, "--patience", patience, *args]
+
+    def new(self, *args):
+        self.waiting = Qemu.waiting(self.there)
+        return self.command("--qemu-qmp", self.vm.qmp, "--qemu-dest", self.waiting.qmp, *args, self.uri, f"far:{self.there.sr_dir}")
+
+    def run(self, command, expect=0):
+        began = time.monotonic()
+        done = subprocess.run(command, env=self.here.env, capture_output=True, text=True, timeout=120, start_new_session=True)
+        if os.environ.get("SXM_TALK"):
+            print(f"{time.monotonic() - began:.2f} s", done.stdout, done.stderr, flush=True)
+        assert done.returncode == expect, f"{command}: {done.returncode}, not {expect}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def run_until(self, place, command):
+        """It stands still there, and is killed, with all it started that is not a service."""
+        p = subprocess.Popen(command, env={**self.here.env, "SXM_MIGRATE_STOP": place}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, start_new_session=True)
+
+        def stopped():
+            assert p.poll() is None, f"{place}: it ended: {p.stdout.read()}"
+            with open(f"/proc/{p.pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] == "T"
+        until_true(f"it stands still where it is {place}", stopped, 90)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+
+    def record(self):
+        found = []
+        for path in glob.glob(os.path.join(self.here.dir, "state/journeys/*.json")):
+            with open(path) as f:
+                found.append(json.load(f))
+        return max(found, key=lambda r: r["started_ms"])
+
+    def stays(self):
+        """It runs here, and nothing of it is there."""
+        self.vm.goes_on()
+        until_true("the QEMU there is ended", self.waiting.is_over)
+        assert not self.waiting.rounds(), self.waiting.said()
+
+    def moved(self):
+        """It runs there, and nowhere else; the VM and its disk's URI."""
+        until_true("the QEMU here is ended", self.vm.is_over)
+        self.waiting.goes_on()
+        before, after = self.vm.rounds(), self.waiting.rounds()
+        assert before and after[0][0] == before[-1][0] and after[0][1] > before[-1][1], (before[-1], after[0])
+        record = self.record()
+        self.here.call("Datapath.detach", uri=self.uri, domain="7")
+        assert self.here.owner(self.uri.removeprefix("sxm://")) == "given"
+        return self.waiting, record["disks"][0]["far_uri"]
+
+
+def there_whole_and_back(m):
+    m.run(m.new())
+    return m.moved()
+
+
+def what_is_refused_harms_nobody(m):
+    """Before anything is begun."""
+    wrong = Qemu.waiting(m.there, SIZE - MiB)
+    out = m.run(m.command("--qemu-qmp", m.vm.qmp, "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
+    assert str(SIZE) in out, out
+    wrong.kill()
+    out = m.run(m.command("--qemu-qmp", m.vm.qmp, "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
+    assert "-incoming defer" in out, out
+    out = m.run(m.command("--qemu-qmp", m.vm.qmp + "x", "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
+    m.vm.goes_on()
+
+
+def killed_and_aborted(m, place):
+    m.run_until(place, m.new())
+    m.run(m.command("--abort", m.record()["id"]))
+    m.stays()
+    assert m.here.owner(m.uri.removeprefix("sxm://")) == "owned"
+
+
+def killed_and_resumed(m, place):
+    """Before the decision: the VM goes on, and wants another QEMU there. After it: it is there."""
+    m.run_until(place, m.new())
+    record = m.record()
+    if place not in ("decided", "committed", "moved"):
+        out = m.run(m.command("--resume", record["id"]), expect=3)
+        m.stays()
+        assert "-incoming defer" in out or "there has ended" in out, out
+        again = Qemu.waiting(m.there)
+        os.rename(again.qmp, m.waiting.qmp)
+        again.qmp, m.waiting = m.waiting.qmp, again
+    m.run(m.command("--resume", record["id"]))
+    return m.moved()
+
+
+def a_qemu_there_that_dies(m):
+    """While memory comes: the VM goes on here, and the move can be resumed, or given up."""
+    command = m.new("--bandwidth", "8MiB")
+    p = subprocess.Popen(command, env=m.here.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    until_true("memory comes", lambda: m.waiting.is_over() or m.waiting.ask("query-migrate").get("status") == "active", 60)
+    m.waiting.kill()
+    out = p.communicate(timeout=60)[0]
+    assert p.returncode == 3 and "--resume" in out, (p.returncode, out)
+    m.stays()
+    m.run(m.command("--abort", m.record()["id"]))
+    m.stays()
+
+
+def main():
+    check_what_is_needed()
+    a, b = Side("A", "10.83.0.1"), Side("B", "10.83.0.2")
+    a.join(b)
+    for side in (a, b):
+        side.start_sshd()
+    make_initramfs(a.dir)
+    volume = a.make_volume(a.sr, SIZE)
+    uri = volume["uri"][0]
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^64bit", "-E", "lazy_itable_init=0,lazy_journal_init=0", uri.removeprefix("sxm://")], check=True)
+    began = time.monotonic()
+    vm = Qemu.on(a, uri)
+    vm.goes_on(120)
+    say(f"booted in {time.monotonic() - began:.1f} s")
+    first = vm
+    here, there = a, b
+    steps = [("refused", what_is_refused_harms_nobody, ()), ("whole", there_whole_and_back, ()), ("killed still", killed_and_aborted, ("still",)),
+             ("killed decided", killed_and_resumed, ("decided",))]
+    if os.environ.get("SXM_LONG"):
+        steps[2:2] = [("dies", a_qemu_there_that_dies, ())] + [
+            (f"{do.__name__} {place}", do, (place,)) for do, places in
+            ((killed_and_aborted, ("begun", "prepared")), (killed_and_resumed, ("still", "prepared", "committed", "moved"))) for place in places]
+    for name, step, args in steps:
+        began = time.monotonic()
+        moved = step(Move(here, there, uri, vm), *args)
+        if moved:
+            vm, uri = moved
+            here, there = there, here
+        say(f"{name}: {time.monotonic() - began:.1f} s")
+    vm.finish()
+    assert vm.rounds()[-1][1] > first.rounds()[-1][1]
+    here.call("Datapath.deactivate", uri=uri, domain="7")
+    here.call("Datapath.detach", uri=uri, domain="7")
+    done = subprocess.run(["e2fsck", "-fn", uri.removeprefix("sxm://")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+main()
