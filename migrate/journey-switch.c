@@ -227,7 +227,8 @@ static int none_moved(struct journey *j, struct error *e)
 
 	for (size_t i = 0; i < j->r.disks.count; i++)
 		journey_disk(j, i)->stays = false;
-	journey_resume_guest(j, false);
+	if (journey_resume_guest(j, false, e) == -1) /* the decision stays: it is followed again */
+		return -1;
 	if (!group || journey_set(&j->r.group, "", e) == -1 || journey_set_step(j, JOURNEY_VERIFIED, e) == -1)
 		return group ? -1 : error_set(e, ENOMEM, "out of memory");
 	decision_forget(group, &why);
