@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "plugins/volume.h"
 
 char *content_mark(const char *name, const char *content_id)
 {
@@ -27,7 +28,7 @@ static bool take_imported(const struct meta_volume *m, const char *content_id, c
 	return qcow2_stream_is_id(name);
 }
 
-void content_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_MAX])
+static void find_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_MAX])
 {
 	const char *id = jsonspec_map_get(&m->keys, "content_id");
 
@@ -38,17 +39,36 @@ void content_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_
 		snprintf(name, QCOW2_STREAM_ID_MAX, "%s", id);
 }
 
-bool content_is(const char *dir, const char *key, const char *name)
+int content_name(const char *dir, const char *key, char name[static QCOW2_STREAM_ID_MAX], struct error *e)
 {
-	char its_name[QCOW2_STREAM_ID_MAX];
+	struct meta_volume m;
+
+	*name = '\0';
+	if (meta_volume_read(dir, key, &m, e) == -1)
+		return -1;
+	if (!volume_is_doubted(dir, key))
+		find_name(&m, name);
+	meta_volume_clear(&m);
+	return 0;
+}
+
+static bool is_there(const char *dir, const char *key)
+{
 	struct meta_volume m;
 	struct error e;
 	bool is_it;
 
 	if (meta_volume_read(dir, key, &m, &e) == -1)
 		return false;
-	content_name(&m, its_name);
-	is_it = *name && strcmp(its_name, name) == 0 && !m.is_data_destroyed;
+	is_it = !m.is_data_destroyed;
 	meta_volume_clear(&m);
 	return is_it;
+}
+
+bool content_is(const char *dir, const char *key, const char *name)
+{
+	char its_name[QCOW2_STREAM_ID_MAX];
+	struct error e;
+
+	return *name && content_name(dir, key, its_name, &e) == 0 && strcmp(its_name, name) == 0 && is_there(dir, key);
 }

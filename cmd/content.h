@@ -13,8 +13,8 @@
 
 #define CONTENT_KEY "sxm_imported" /* of a volume's keys: NAME CONTENT_ID */
 
-/* "": it has none that can be said. */
-void content_name(const struct meta_volume *m, char name[static QCOW2_STREAM_ID_MAX]);
+/* "": it has none that can be said. -1 + e: as meta_volume_read(). */
+int content_name(const char *dir, const char *key, char name[static QCOW2_STREAM_ID_MAX], struct error *e);
 /* Does that volume have that one, and its data? */
 bool content_is(const char *dir, const char *key, const char *name);
 /* The value of that key, heap; NULL: out of memory. */

@@ -214,18 +214,6 @@ static int add_different(struct outgoing *o, const char *base, const char *key, 
 	return r;
 }
 
-/* of: a volume. What it is called by who copies it. */
-static int find_content(const char *dir, const char *key, char id[static QCOW2_STREAM_ID_MAX], struct error *e)
-{
-	struct meta_volume m;
-
-	if (meta_volume_read(dir, key, &m, e) == -1)
-		return -1;
-	content_name(&m, id);
-	meta_volume_clear(&m);
-	return 0;
-}
-
 static int add_delta(struct outgoing *o, const char *base, struct error *e)
 {
 	const char *key = o->snapshot ? o->snapshot : o->place.key;
@@ -233,13 +221,13 @@ static int add_delta(struct outgoing *o, const char *base, struct error *e)
 
 	if (o->place.kind != PLACE_VOLUME || !meta_is_key(base))
 		return error_set(e, EINVAL, "a base is a volume, by its key, of the SR that the volume is in");
-	if (find_content(o->place.dir, base, o->stream.base, e) == -1)
+	if (content_name(o->place.dir, base, o->stream.base, e) == -1)
 		return error_prefix(e, "base %s", base);
 	if (!*o->stream.base)
 		return error_set(e, ENODATA, "base %s has no content_id by which it could be found elsewhere", base);
 	if (add_tracked(o, base, key, e) == -1 && add_different(o, base, key, e) == -1)
 		return -1;
-	if (find_content(o->place.dir, base, now, e) == 0 && strcmp(now, o->stream.base) == 0)
+	if (content_name(o->place.dir, base, now, e) == 0 && strcmp(now, o->stream.base) == 0)
 		return 0;
 	return error_set(e, EBUSY, "base %s was written to while it was compared with; a snapshot does not change", base);
 }
@@ -251,7 +239,7 @@ static int fill(struct outgoing *o, const char *base, struct error *e)
 	if (qcow2_stream_init(&o->stream, bytes, e) == -1)
 		return -1;
 	if (o->place.kind == PLACE_VOLUME &&
-	    find_content(o->place.dir, o->snapshot ? o->snapshot : o->place.key, o->stream.content, e) == -1)
+	    content_name(o->place.dir, o->snapshot ? o->snapshot : o->place.key, o->stream.content, e) == -1)
 		return -1;
 	if (base)
 		return add_delta(o, base, e);

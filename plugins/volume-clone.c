@@ -67,7 +67,7 @@ static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, boo
 
 	for (const char *const *key = not_inherited; *key; key++)
 		jsonspec_map_unset(keys, *key);
-	if (set_content_id(keys, !t->was_written) == -1)
+	if (set_content_id(keys, !t->was_written && !volume_is_doubted(t->from.dir, t->from.key)) == -1)
 		return -1;
 	if (!is_snapshot)
 		return 0;

@@ -9,7 +9,8 @@
  * old one would be a wrong base that nobody notices. What is overwritten has its room, and as many bytes as before: whoever reads
  * it meanwhile, or after a power loss, has the old one, the new one or some of each, which is neither's. A record that is damaged
  * has its digits changed likewise: `sxm fsck` takes them over.
- * Can fail: a medium that does not work. Then the guest is started all the same, and the log says so.
+ * Can fail: a medium that does not work. Then the guest is started all the same, and this host at least does not believe the old
+ * one until there is a new one: SXM_STATE_DIR/doubted/ID.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,8 @@
 #include "base/proc.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
+#include "plugins/uri.h"
+#include "plugins/vdi-id.h"
 #include "plugins/volume.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
@@ -144,7 +147,7 @@ static int write_new(const char *dir, const char *key, const struct meta_volume 
 	return 0;
 }
 
-int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
+static int note_writer(const char *image, bool *is_read_only, struct error *e)
 {
 	CLEANUP_FREE char *dir = strdup(image);
 	CLEANUP_FREE char *record = NULL;
@@ -168,4 +171,51 @@ int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
 	}
 	meta_volume_clear(&m);
 	return r;
+}
+
+/* --- in doubt */
+
+/* image: canonical. */
+static char *doubt_path(const char *image, const char *suffix)
+{
+	char id[VDI_ID_MAX], *path;
+
+	vdi_id_of_path(image, id);
+	return asprintf(&path, "%s/doubted%s%s", proc_state_dir(), suffix, *suffix ? id : "") < 0 ? NULL : path;
+}
+
+static int doubt(const char *image, struct error *e)
+{
+	CLEANUP_FREE char *dir = doubt_path(image, "");
+	CLEANUP_FREE char *path = doubt_path(image, "/");
+
+	if (!dir || !path)
+		return error_set(e, ENOMEM, "out of memory");
+	if (proc_make_dir(proc_state_dir(), e) == -1 || proc_make_dir(dir, e) == -1)
+		return -1;
+	return proc_replace_file(path, "", 0, 0600, e);
+}
+
+int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
+{
+	CLEANUP_FREE char *path = doubt_path(image, "/");
+	int r = note_writer(image, is_read_only, e);
+	struct error why;
+
+	if (r == -1 && doubt(image, &why) == -1)
+		error_prefix(e, "%s; and", why.text);
+	else if (r == 0 && path)
+		unlink(path);
+	return r;
+}
+
+bool volume_is_doubted(const char *dir, const char *key)
+{
+	const struct image i = image_of(dir, key, NULL);
+	CLEANUP_FREE char *image = image_path(&i);
+	struct error e;
+	CLEANUP_FREE char *canonical = image ? uri_canonical(image, &e) : NULL;
+	CLEANUP_FREE char *path = canonical ? doubt_path(canonical, "/") : NULL;
+
+	return !path || access(path, F_OK) == 0;
 }

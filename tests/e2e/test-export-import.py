@@ -75,6 +75,28 @@ def write(sr, key, *commands):
     sxm("serve", "--stop", uri)
 
 
+def unnoted(sr):
+    """Of a medium that takes nothing it cannot be said that a volume is written to; then this host does not say what its content is."""
+    key = here.make_volume(sr, MIB)["key"]
+    write(sr, key, "write -P 1 0 64k")
+    base = here.call("Volume.clone", sr=sr, key=key)["key"]
+    directory = f"{work}/{os.path.basename(sr)}"
+    uri = here.call("Volume.stat", sr=sr, key=base)["uri"][0]
+    export("--base", base, f"{directory}/{key}")
+    here.call("Datapath.attach", uri=uri, domain="1")
+    crash = [os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash"), "-f", "-u", directory, "1"]
+    done = subprocess.run([*crash, os.path.join(here.root, "datapath/sxm/Datapath.activate"), "--json"], env=TRACED, capture_output=True,
+                          input=json.dumps({"dbg": "", "uri": uri, "domain": "1"}).encode(), timeout=60)
+    assert done.returncode == 0, done
+    for verb in ("deactivate", "detach"):
+        here.call("Datapath." + verb, uri=uri, domain="1")
+    assert "no content_id" in export("--base", base, f"{directory}/{key}", status=1)[1]
+    write(sr, base)
+    export("--base", base, f"{directory}/{key}")
+    for gone_key in (key, base):
+        here.call("Volume.destroy", sr=sr, key=gone_key)
+
+
 def not_durable(name):
     """The output's file system has no room when the stream is to be on the medium, which some say no earlier than that."""
     crash = [os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash"), "-o", path("changes"), "-u", path("kept")]
@@ -373,6 +395,7 @@ raced(SR)
 live(SR, FAR)
 gone(SR, KEY, False)
 full()
+unnoted(SR)
 not_durable(f"{work}/qcow2/{KEY}")
 bad(export(f"{work}/qcow2/{KEY}")[0], FAR_RAW)
 say("what came out was what went in, and nothing else came out")
