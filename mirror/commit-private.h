@@ -54,6 +54,8 @@
 	X(CALLER_CANCEL_CUTS)     /* a cancel in between drops the link, and nothing is said over it */ \
 	X(CALLER_CANCELS_GIVEN)   /* ... takes a disk back that is given, without asking */ \
 	X(RECALL_ANY_EPOCH)       /* no compare-and-set: what was handed over since is called back */ \
+	X(DROP_OWNS)              /* what may receive again may be started, too */ \
+	X(CALLER_LOG_LATE)        /* the log that the way back rests on began when a guest had written */ \
 	X(DOUBT_FORGOTTEN)        /* from here on a group's: a disk offered with a group goes by itself */ \
 	X(GROUP_UNNAMED)          /* ... is offered, and its record does not say with which group */ \
 	X(CALLER_GROUP_UNPREPARED)/* "commit" is decided before every disk is prepared */ \

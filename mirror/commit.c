@@ -497,7 +497,7 @@ struct commit_verdict commit_drop(const struct commit_record *r)
 	if (r->state != COMMIT_GIVEN)
 		return commit_verdict(r, COMMIT_REFUSE, COMMIT_WHY_NOT_GIVEN);
 	commit_record_init(&v.next);
-	v.next.state = COMMIT_INCOMPLETE;
+	v.next.state = PLANTED(BUG_DROP_OWNS) ? COMMIT_OWNED : COMMIT_INCOMPLETE;
 	v.next.role = COMMIT_ROLE_FAR;
 	v.next.epoch = r->epoch;
 	v.next.generation = r->generation;

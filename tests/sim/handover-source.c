@@ -88,6 +88,7 @@ void source_begin(struct world *w)
 	w->is_complete = w->is_cancelled = w->is_off = w->was_raised = w->is_success = w->wants_end = w->must_fail = false;
 	w->is_called_off = w->must_tell = false;
 	w->acked = w->base = 0;
+	w->is_based = false;
 	w->target = w->volumes;
 	world_decide(w, &w->a, &v, begun, BUG_NONE);
 }
@@ -209,7 +210,8 @@ static void hello_answered(struct world *w, unsigned link, const struct message 
 	}
 	l->is_helloed = true;
 	if (!l->is_twin && (m->since > w->base || m->boot != w->boot_seen)) {
-		w->acked = 0;
+		w->acked = w->is_based ? w->acked : 0;
+		w->is_based = false;
 		w->base = l->name.generation;
 		w->boot_seen = m->boot;
 	}
@@ -593,6 +595,8 @@ void source_crash(struct world *w, bool is_host)
 	for (unsigned i = 0; i < LINKS; i++)
 		source_close(w, i);
 	w->a.rec = w->a.durable;
+	w->acked = w->is_based ? 0 : w->acked; /* its successor does not know of it */
+	w->is_based = false;
 	w->is_live = w->a.exists && commit_is_source(&w->a.rec) && !commit_is_over(&w->a.rec) && !is_host;
 	w->offered = MAX(w->offered, w->a.rec.state == COMMIT_OFFERED ? w->a.rec.epoch : 0);
 	if (w->call != CALL_NONE)

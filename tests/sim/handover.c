@@ -206,7 +206,7 @@ static void destroy_a(struct world *w)
 	bool is_thought_done = w->is_success || (w->is_off && w->is_complete && w->was_raised);
 
 	if (w->a.exists && !w->a.is_busy && w->call == CALL_NONE && (is_thought_done || w->b.is_guest_active) &&
-	    !w->is_destroying && (w->b.exists || !w->is_success))
+	    !w->is_destroying && !w->dropping[0] && (w->b.exists || !w->is_success))
 		source_call(w, CALL_DESTROY);
 }
 
@@ -232,13 +232,24 @@ static void be_impatient(struct world *w)
 		source_call(w, CALL_ACTIVATE);
 }
 
+/* A move by hand: its command, and who wants something of it. */
+static void by_hand(struct world *w)
+{
+	if (w->is_moved)
+		turn_act(w);
+	else if (world_roll(w, 2))
+		turn_track(w);
+	else
+		person_act(w);
+}
+
 static void orchestrate(struct world *w)
 {
 	if (w->mood == 1 && world_roll(w, 2)) {
 		be_impatient(w);
 		return;
 	}
-	switch (world_roll(w, 14)) {
+	switch (world_roll(w, 15)) {
 	case 0: case 1: case 2: case 3:
 		if (w->group && w->a.is_guest_active && world_roll(w, 8))
 			break; /* it is to go with the others */
@@ -271,8 +282,9 @@ static void orchestrate(struct world *w)
 		data_cancel(w);
 		break;
 	case 12:
+	case 13:
 		if (!w->group)
-			person_act(w);
+			by_hand(w);
 		break;
 	default:
 		if (!w->a.is_busy && w->a.exists)
@@ -339,7 +351,7 @@ static void other(struct world *w)
 {
 	if (w->is_other_linked)
 		w->is_other_linked = false;
-	else if (w->b.exists && !w->b.is_busy)
+	else if (w->b.exists && !w->b.is_busy && !w->is_based)
 		far_other(w);
 }
 
@@ -407,7 +419,8 @@ static void work_a(struct world *w)
 		return;
 	switch (world_roll(w, 8)) {
 	case 0:
-		source_write(w);
+		if (!w->is_still || !world_roll(w, 50))
+			source_write(w);
 		break;
 	case 1: case 2:
 		source_send(w);
@@ -442,7 +455,7 @@ static void work_b(struct world *w)
 		far_start(w);
 	else if (w->is_destroying && !w->b.is_busy)
 		far_destroy(w);
-	else if (w->b.is_guest_active && w->b.rec.state == COMMIT_OWNED)
+	else if (w->b.is_guest_active && w->b.rec.state == COMMIT_OWNED && (!w->is_idle || !world_roll(w, 50)))
 		w->cache_b = w->disk_b = w->truth = ++w->clock;
 }
 
@@ -570,6 +583,7 @@ void world_begin(struct world *w, uint64_t seed)
 	w->mood = world_roll(w, 3);
 	w->faults = world_roll(w, 5);
 	w->has_twins = world_roll(w, 2);
+	w->is_idle = world_roll(w, 2);
 	source_begin(w);
 }
 

@@ -6,6 +6,7 @@
  *      handover-source.c  A: the guest's host, its verbs, its questions
  *      handover-far.c     B: the other
  *      handover-person.c  who gives a move up, with a word to B and without a link, or takes A's disk back by force
+ *      handover-turn.c    the way back: A's disk receives from B, what changed there since
  *      handover-group.c   two such disks, handed over together: their decision, and who makes it
  *      handover-oracle.c  what must hold, after each step and at the end
  *
@@ -79,7 +80,7 @@ enum outcome { OUTCOME_GOOD, OUTCOME_RAISED, OUTCOME_REFUSED, OUTCOME_LOST };
 
 enum tally { TALLY_MOVED, TALLY_RECLAIMED, TALLY_RELEASED, TALLY_RAISED, TALLY_ENDED, TALLY_WITHDRAWN, TALLY_ADMIN_GIVEN,
 	     TALLY_ADMIN_RELEASED, TALLY_ADMIN_RECLAIMED, TALLY_EITHER, TALLY_CANCELLED, TALLY_RECALLED, TALLY_TAKEN_BACK,
-	     TALLY_ALONE,
+	     TALLY_TURNED, TALLY_BASED, TALLY_ALONE,
 	     /* of groups */
 	     TALLY_GONE = TALLY_ALONE, TALLY_STAYED, TALLY_TORN, TALLY_DOUBT, TALLY_COUNT };
 
@@ -124,6 +125,11 @@ struct world {
 	bool is_recalling;           /* he has read A's record, and B has not heard yet */
 	char recalled[COMMIT_MIRROR_MAX];
 	uint64_t recalled_epoch;
+	char logged[COMMIT_MIRROR_MAX]; /* the mirror that brought B what is logged from logged_value on */
+	uint64_t logged_value;
+	char dropping[COMMIT_MIRROR_MAX]; /* the move of that mirror is over, and A's disk is to receive again */
+	bool is_idle, is_still;      /* B's guest hardly writes; and goes on so when its host is A */
+	bool is_based;               /* A mirrors what changed only, and has had no link yet */
 	bool is_promised;            /* he took A's disk by force: nobody is started on B before that has heard */
 
 	/* B's process */
@@ -199,6 +205,10 @@ bool far_is_linked(const struct world *w);
 /* handover-person.c */
 void person_act(struct world *w);
 void person_recall(struct world *w); /* B hears */
+
+/* handover-turn.c */
+void turn_track(struct world *w);
+void turn_act(struct world *w);
 
 /* handover-group.c */
 /* Two disks; *tally as of a world's. NULL: no law was broken. */
