@@ -35,6 +35,8 @@
 
 #define FIRST_MS 200
 #define LEAST_MS 700
+#define FIRST_SAMPLES 4u   /* so many come quickly, */
+#define BEGINNING 2u       /* and the first is not worth more than the second: a mirror begins slowly */
 #define ODD_SHARE 0.15
 #define ODD_GUEST_SHARE 0.25
 #define AVERAGE_S 4.0
@@ -122,7 +124,7 @@ static void learn_capacity(struct eta *m, double p, double y, double seconds)
 {
 	double seen = p + m->cost * y;
 
-	if (m->samples == 1) {
+	if (m->samples <= BEGINNING) {
 		m->capacity = seen;
 	} else if (is_odd(m, seen)) {
 		if (m->odd < 2)
@@ -200,7 +202,7 @@ void eta_note(struct eta *m, const struct eta_sample *s)
 		m->has_last = true;
 		return;
 	}
-	if (s->at_ms - m->last.at_ms < (m->samples ? LEAST_MS : FIRST_MS))
+	if (s->at_ms - m->last.at_ms < (m->samples < FIRST_SAMPLES ? FIRST_MS : LEAST_MS))
 		return;
 	if (!m->samples)
 		m->cost = m->cost_before = 1;
