@@ -119,12 +119,12 @@ def ssh(args, figures):
 def eta_errors(history, since):
     """Of each look from a tenth of the pass on, in the order of time: (time, error as a part of the whole)."""
     mirror = [look for look in history if look["disks"][0].get("total_bytes")]
-    began = next(look["time"] for look in mirror if look["disks"][0]["running_ms"] > 0)
-    end = next(look["time"] for look in mirror if look["disks"][0]["complete"])
+    began = next(look["time"] for look in mirror if look["disks"][0].get("running_ms", 0) > 0)
+    end = next(look["time"] for look in mirror if look["disks"][0].get("complete"))
     found = []
     for look in mirror:
         disk = look["disks"][0]
-        if look["time"] >= end or disk["done_bytes"] * 10 < disk["total_bytes"] or look["time"] < since:
+        if look["time"] >= end or disk.get("done_bytes", 0) * 10 < disk["total_bytes"] or look["time"] < since:
             continue
         error = 1.0 if look["eta_ms"] < 0 else abs(look["time"] + look["eta_ms"] - end) / (end - began)
         found.append((look["time"], error))
