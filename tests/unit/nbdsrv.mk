@@ -19,3 +19,9 @@ tests_unit_test_nbdsrv_passed_LDADD = libnbdsrv.la $(UNIT_LIBS)
 tests_unit_test_nbdsrv_tls_SOURCES = tests/unit/test-nbdsrv-tls.c $(NBD_TALK)
 tests_unit_test_nbdsrv_tls_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_nbdsrv_tls_LDADD = libnbdsrv.la $(UNIT_LIBS)
+if HAVE_GNUTLS
+UNIT_TESTS += tests/unit/test-nbdsrv-tls-held
+tests_unit_test_nbdsrv_tls_held_SOURCES = tests/unit/test-nbdsrv-tls-held.c $(NBD_TALK)
+tests_unit_test_nbdsrv_tls_held_CFLAGS = $(UNIT_CFLAGS) $(GNUTLS_CFLAGS)
+tests_unit_test_nbdsrv_tls_held_LDADD = libnbdsrv.la $(UNIT_LIBS) $(GNUTLS_LIBS)
+endif
