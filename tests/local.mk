@@ -18,4 +18,4 @@ include $(srcdir)/tests/lint/local.mk
 EXTRA_DIST += tests/README tests/bench/README tests/bench/bench.py tests/bench/carriers.py tests/bench/engines.py tests/bench/far_away.py tests/bench/faults.py \
 	tests/bench/migrate.py tests/bench/moment.py tests/bench/moves.py \
 	tests/bench/report.py \
-	tests/bench/rig.py tests/run.in tests/functions.sh
+	tests/bench/rig.py tests/bench/tls.py tests/run.in tests/functions.sh

@@ -239,8 +239,8 @@ class SxmPair:
         self.uri = self.near.start(gold)
         self.far_disk = self.far_host.make_volume(os.path.getsize(gold))
         self.far_image = self.far_disk.split("://", 1)[1]
-        path, self.export = self.far_host.attach(self.far_disk, "MIR1")
-        answer = Control(os.path.join(os.path.dirname(path), "control")).ask("listen", domain="MIR1", host="127.0.0.1", port=0)
+        self.far_socket, self.export = self.far_host.attach(self.far_disk, "MIR1")
+        answer = Control(os.path.join(os.path.dirname(self.far_socket), "control")).ask("listen", domain="MIR1", host="127.0.0.1", port=0)
         self.far_port = answer["port"]
 
     def mirror(self, port):
