@@ -10,6 +10,9 @@
  */
 #define XXH_STATIC_LINKING_ONLY /* the state's size; it is the same in all of 0.8 */
 #include <xxhash.h>
+#ifdef HAVE_XXH_DISPATCH
+#include <xxh_x86dispatch.h>
+#endif
 
 #include "block/digest.h"
 
