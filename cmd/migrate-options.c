@@ -170,7 +170,8 @@ static int parse_destination(const char *text, struct migrate_options *o)
 enum long_option {
 	OPT_PLAN = 256, OPT_RESUME, OPT_ABORT, OPT_RELEASE, OPT_GO, OPT_CHANGE, OPT_LIST, OPT_DOMAIN, OPT_SWITCHOVER,
 	OPT_ON_PAUSE, OPT_ON_RESUME, OPT_BANDWIDTH, OPT_KEEP, OPT_NO_VERIFY, OPT_CARRIER, OPT_VIA, OPT_PORT, OPT_CONFIG, OPT_JSON,
-	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE, OPT_QEMU_QMP, OPT_QEMU_DEST,
+	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE,
+	OPT_QEMU_QMP, OPT_QEMU_DEST,
 };
 
 static int take_action(enum migrate_action action, const char *id, struct migrate_options *o)
@@ -266,7 +267,8 @@ static int check(int argc, char **argv, struct migrate_options *o)
 	if (!o->qemu_qmp != !o->qemu_dest)
 		return complain("--qemu-qmp and --qemu-dest: a VM moves from one QEMU to another; both have a QMP socket");
 	if (o->qemu_qmp && (*o->qemu_qmp != '/' || *o->qemu_dest != '/'))
-		return complain("%s: a QMP socket is named with its whole path", *o->qemu_qmp != '/' ? o->qemu_qmp : o->qemu_dest);
+		return complain("%s: a QMP socket is named with its whole path",
+				*o->qemu_qmp != '/' ? o->qemu_qmp : o->qemu_dest);
 	if ((size_t)argc - 1 > JOURNEY_DISKS_MAX)
 		return complain("that many disks cannot be moved together");
 	o->sources = (const char *const *)argv;

@@ -93,7 +93,9 @@ struct place {
 	char *socket, *export;
 };
 static const struct jsonspec_field place_fields[] = {
-	{ "socket", JS_STRING, offsetof(struct place, socket) }, { "export", JS_STRING, offsetof(struct place, export) }, { NULL },
+	{ "socket", JS_STRING, offsetof(struct place, socket) },
+	{ "export", JS_STRING, offsetof(struct place, export) },
+	{ NULL },
 };
 static const struct jsonspec place_spec = { "attach", sizeof(struct place), place_fields };
 

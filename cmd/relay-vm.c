@@ -120,7 +120,18 @@ int relay_vm_look(const char *args, struct relay_reply *r, struct error *e)
 
 /* --- vm.receive */
 
-static int receive(struct qmp *q, const struct vm_args *a UNUSED, struct relay_reply *r, struct error *e)
+/* What would be refused when the VM is here is refused before. */
+static int try_plugs(struct qmp *q, const struct vm_args *a, struct error *e)
+{
+	const struct plug *p = a->disks.item;
+
+	for (size_t i = 0; i < a->disks.count; i++)
+		if (qemu_try_plug(q, p[i].device, e) == -1)
+			return -1;
+	return 0;
+}
+
+static int receive(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
 {
 	struct qemu_state s;
 	struct vm_side side;
@@ -133,6 +144,8 @@ static int receive(struct qmp *q, const struct vm_args *a UNUSED, struct relay_r
 		return error_set(e, ESRCH, "there is no QEMU at %s", q->path);
 	if (side.run != VM_RUN_WAITING || side.memory != VM_MEMORY_NONE)
 		return error_set(e, EBUSY, "%s", vm_why_text(VM_WHY_NOT_WAITING));
+	if (try_plugs(q, a, e) == -1)
+		return -1;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == -1)
 		return error_errno(e, errno, "make a pair of sockets");
 	result = qemu_receive(q, ends[0], e);

@@ -110,7 +110,8 @@ int journey_switch(struct journey *j, struct error *e);
 int journey_settle(struct journey *j, struct error *e);
 /* -1 + e: it may be paused yet. */
 int journey_resume_guest(struct journey *j, bool has_moved, struct error *e);
-/* A VM that may stand still since somebody died is not to wait until the other host is reached, unless it is decided to go there. */
+/* A VM that may stand still since somebody died is not to wait until the other host is reached, unless it is decided that it
+ * moves. */
 int journey_unpause(struct journey *j, struct error *e);
 /* What the mirrors still have to send is brought to little. */
 void journey_tighten(struct journey *j);

@@ -86,8 +86,9 @@ static char *tcp_remote(const struct journey *j, size_t i)
 	const char *user = has_key(j) ? j->r.id : "";
 	char *uri;
 
-	if (!escaped || !name || asprintf(&uri, "%s://%s%s%s%s%s:%" PRId64 "/%s%s%s", is_tls(j) ? "nbds" : "nbd", user, *user ? "@" : "",
-				 is_v6 ? "[" : "", j->r.address, is_v6 ? "]" : "", d->port, name, query, escaped) < 0)
+	if (!escaped || !name ||
+	    asprintf(&uri, "%s://%s%s%s%s%s:%" PRId64 "/%s%s%s", is_tls(j) ? "nbds" : "nbd", user, *user ? "@" : "",
+		     is_v6 ? "[" : "", j->r.address, is_v6 ? "]" : "", d->port, name, query, escaped) < 0)
 		return NULL;
 	return uri;
 }

@@ -113,32 +113,34 @@ static const struct jsonspec_field plug_fields[] = {
 };
 static const struct jsonspec plug_spec = { "disk", sizeof(struct plug), plug_fields };
 
-static char *list_plugs(const struct journey *j)
+/* Of vm.run, and of vm.receive. */
+static char *disks_args(const struct journey *j)
 {
 	CLEANUP_FREE struct plug *plugs = calloc(j->r.disks.count, sizeof(*plugs));
+	CLEANUP_FREE char *list = NULL;
+	CLEANUP_FREE char *raw = NULL;
 
 	for (size_t i = 0; plugs && i < j->r.disks.count; i++) {
 		const struct journey_disk *d = journey_disk(j, i);
 
 		plugs[i] = (struct plug) { d->vm_device, d->far_uri, j->r.far_domain };
 	}
-	return plugs ? jsonspec_array(&plug_spec, plugs, j->r.disks.count) : NULL;
+	list = plugs ? jsonspec_array(&plug_spec, plugs, j->r.disks.count) : NULL;
+	if (!list || asprintf(&raw, "\"run\":%s,\"disks\":%s", j->r.vm_ran ? "true" : "false", list) < 0) {
+		raw = NULL;
+		return NULL;
+	}
+	return question_new(raw, "qmp", j->r.vm_there, NULL);
 }
 
 static int plug_there(struct effort *f, struct error *e)
 {
 	struct journey *j = f->j;
-	CLEANUP_FREE char *plugs = list_plugs(j);
-	CLEANUP_FREE char *raw = NULL;
-	CLEANUP_FREE char *args = NULL;
-	CLEANUP_FREE char *ok = NULL;
+	CLEANUP_FREE char *args = disks_args(j);
+	CLEANUP_FREE char *ok = args ? journey_ask_there(j, "vm.run", args, e) : NULL;
 
-	if (!plugs || asprintf(&raw, "\"run\":%s,\"disks\":%s", j->r.vm_ran ? "true" : "false", plugs) < 0) {
-		raw = NULL;
+	if (!args)
 		return error_set(e, ENOMEM, "out of memory");
-	}
-	args = question_new(raw, "qmp", j->r.vm_there, NULL);
-	ok = args ? journey_ask_there(j, "vm.run", args, e) : NULL;
 	f->seen.is_plugged = ok;
 	return ok ? 0 : -1;
 }
@@ -149,7 +151,7 @@ static int plug_there(struct effort *f, struct error *e)
 static int send_memory(struct effort *f, struct error *e)
 {
 	struct journey *j = f->j;
-	CLEANUP_FREE char *args = question_new(NULL, "qmp", j->r.vm_there, NULL);
+	CLEANUP_FREE char *args = disks_args(j);
 	CLEANUP_CLOSE int channel = -1;
 	int r;
 
@@ -190,8 +192,8 @@ static void show_memory(struct effort *f)
 	if (journey_now_ms() - f->shown_ms < SHOW_EVERY_MS)
 		return;
 	f->shown_ms = journey_now_ms();
-	snprintf(j->view.why, sizeof(j->view.why), "memory, pass %" PRId64 ": %" PRId64 " of %" PRId64 " MiB are left", f->state.pass,
-		 f->state.left_bytes >> 20, f->state.total_bytes >> 20);
+	snprintf(j->view.why, sizeof(j->view.why), "memory, pass %" PRId64 ": %" PRId64 " of %" PRId64 " MiB are left",
+		 f->state.pass, f->state.left_bytes >> 20, f->state.total_bytes >> 20);
 	journey_show(j, "moving the VM");
 }
 
@@ -202,11 +204,17 @@ static int wait_here(struct effort *f, struct error *e)
 			return -1;
 		show_memory(f);
 	}
-	if (f->until_ms && journey_now_ms() > f->until_ms)
-		return error_set(e, ETIMEDOUT, "the VM's QEMU here takes too long: it is %s, its migration %s",
-				 f->state.status ? f->state.status : "?", f->state.memory ? f->state.memory : "?");
 	journey_pause(LOOK_EVERY_MS);
 	return 0;
+}
+
+/* Also where it says that it did what it was told, and did not. */
+static int check_time(const struct effort *f, struct error *e)
+{
+	if (!f->until_ms || journey_now_ms() <= f->until_ms)
+		return 0;
+	return error_set(e, ETIMEDOUT, "the VM's QEMU here takes too long: it is %s, its migration %s",
+			 f->state.status ? f->state.status : "gone", f->state.memory ? f->state.memory : "none");
 }
 
 /* QEMU is "pre-switchover" for a moment yet when it was told; and then refuses to hear it again. */
@@ -248,11 +256,13 @@ static int act(struct effort *f, struct vm_verdict v, struct error *e)
 	return -1;
 }
 
-/* What was heard of the one there is true until something was done. */
+/* What was heard of the one there is true until something was done. As long as the other host was not reached the connection here
+ * is not kept: the processes that have the way there are forked, would have it too, and QEMU would serve nobody else. */
 static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent, struct error *e)
 {
 	struct effort f = { .j = j, .goal = goal, .until_ms = max_ms ? journey_now_ms() + max_ms : 0 };
 	struct vm_verdict v = { .does = VM_WAIT };
+	enum vm_do last;
 	int r;
 
 	error_clear(e);
@@ -262,10 +272,15 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 		f.seen.is_begun = j->r.is_paused;
 		f.seen.was_running = j->r.vm_ran;
 		r = qemu_see(&f.here, &f.seen.here, &f.state, e);
+		if (!j->tunnel)
+			qmp_fini(&f.here);
 		if (r == 0) {
+			last = v.does;
 			v = vm_next(goal, &f.seen);
-			r = act(&f, v, e);
+			r = v.does == last && v.does != VM_WAIT ? wait_here(&f, e) : 0;
 		}
+		if (r == 0)
+			r = v.does == VM_DONE || check_time(&f, e) == 0 ? act(&f, v, e) : -1;
 		if (v.does != VM_ASK_THERE)
 			f.seen.there.is_known = false;
 		jsonspec_clear(&qemu_state_spec, &f.state);
@@ -305,7 +320,8 @@ int journey_vm_move(struct journey *j, struct error *e)
 	int r = drive(j, VM_GOAL_MOVE, STAY_MAX_MS, true, e);
 
 	if (r == -1 && e->err == ESRCH && !j->there.is_lost)
-		return error_set(e, ENODATA, "the QEMU there ended with the VM's memory in it: boot the VM there, from its disks");
+		return error_set(e, ENODATA, "the QEMU there ended with the VM's memory in it: boot the VM there, "
+				 "from its disks");
 	return r;
 }
 
@@ -317,15 +333,15 @@ static int check_disk(struct journey *j, size_t i, const struct jsonspec_records
 	const struct qemu_disk *from = qemu_find_export(here, d->id), *to;
 
 	if (!from)
-		return error_set(e, ENODEV, "no device of the QEMU at %s has the disk %s (the export %s of a unix socket)", j->r.vm_here,
-				 d->name, d->id);
+		return error_set(e, ENODEV, "no device of the QEMU at %s has the disk %s (the export %s of a unix socket)",
+				 j->r.vm_here, d->name, d->id);
 	to = qemu_find_device(&there->disks, from->device);
 	if (!to)
-		return error_set(e, ENODEV, "the QEMU there has no disk at %s, as it has here: start it with the same devices, and "
-				 "what has the size of each disk in place of it", from->device);
+		return error_set(e, ENODEV, "the QEMU there has no disk at %s, as it has here: start it with the same "
+				 "devices, and what has the size of each disk in place of it", from->device);
 	if (to->size_bytes != d->size_bytes)
-		return error_set(e, EINVAL, "what stands for %s there has %" PRId64 " bytes (%s): it has to have %" PRId64, d->name,
-				 to->size_bytes, to->node, d->size_bytes);
+		return error_set(e, EINVAL, "what stands for %s there has %" PRId64 " bytes (%s): it has to have %" PRId64,
+				 d->name, to->size_bytes, to->node, d->size_bytes);
 	return journey_set(&d->vm_device, from->device, e);
 }
 
@@ -340,7 +356,8 @@ static int check_others(struct journey *j, const struct jsonspec_records *here, 
 		for (size_t k = 0; k < j->r.disks.count && !is_moved; k++)
 			is_moved = strcmp(journey_disk(j, k)->vm_device, q[i].device) == 0;
 		if (!is_moved)
-			return error_set(e, EINVAL, "the VM has another disk, %s at %s: all of them move with it", q[i].file, q[i].device);
+			return error_set(e, EINVAL, "the VM has another disk, %s at %s: all of them move with it", q[i].file,
+					 q[i].device);
 	}
 	return 0;
 }

@@ -20,7 +20,7 @@ int journey_vm_send(struct journey *j, struct error *e);
 int journey_vm_finish(struct journey *j, struct error *e);
 /* It was decided that the disks stay, or nothing was decided and nothing will be. -1 + e: it may stand still yet: again. */
 int journey_vm_stay(struct journey *j, struct error *e);
-/* It was decided that they move, and the domain there has them. -1 + e: again; ENODATA, said: the VM was lost, the disks were not. */
+/* It was decided that they move, and the domain there has them. -1 + e: again; ENODATA: the VM was lost, the disks were not. */
 int journey_vm_move(struct journey *j, struct error *e);
 
 #endif

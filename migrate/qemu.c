@@ -327,7 +327,9 @@ int qemu_run(struct qmp *q, struct error *e)
 /* It may be gone before its answer is. */
 int qemu_end(struct qmp *q, struct error *e)
 {
-	return tell(q, "quit", NULL, e) == 0 || e->err == ESRCH ? 0 : -1;
+	if (tell(q, "quit", NULL, e) == -1)
+		return e->err == ESRCH ? 0 : -1;
+	return qmp_await_end(q, QEMU_WAIT_MS, e);
 }
 
 /* --- plugging */
@@ -340,8 +342,8 @@ static void name_node(const char *export, char node[static QEMU_NODE_MAX])
 			*c = '-';
 }
 
-/* 1: the device has it. */
-static int has_node(struct qmp *q, const char *device, const char *node, struct error *e)
+/* 1: the device has it. *size_bytes: of what it has; may be NULL. */
+static int has_node(struct qmp *q, const char *device, const char *node, int64_t *size_bytes, struct error *e)
 {
 	struct jsonspec_records disks;
 	const struct qemu_disk *d;
@@ -351,8 +353,47 @@ static int has_node(struct qmp *q, const char *device, const char *node, struct 
 		return -1;
 	d = qemu_find_device(&disks, device);
 	r = d ? strcmp(d->node, node) == 0 : error_set(e, ENODEV, "the QEMU at %s has no disk at %s", q->path, device);
+	if (d && size_bytes)
+		*size_bytes = d->size_bytes;
 	qemu_clear_disks(&disks);
 	return r;
+}
+
+static int set_drive(struct qmp *q, const char *device, const char *node, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "path", device, "property", "drive", "value", node, NULL);
+
+	return args ? tell(q, "qom-set", args, e) : error_set(e, ENOMEM, "out of memory");
+}
+
+/* By the device, so that the same names the same. */
+static void name_stand_in(const char *device, char node[static QEMU_NODE_MAX])
+{
+	uint32_t hash = 2166136261u;
+
+	for (const char *c = device; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * 16777619u;
+	snprintf(node, QEMU_NODE_MAX, "sxm-none-%08" PRIx32, hash);
+}
+
+int qemu_try_plug(struct qmp *q, const char *device, struct error *e)
+{
+	char node[QEMU_NODE_MAX], raw[64];
+	CLEANUP_FREE char *args = NULL;
+	int64_t size_bytes = 0;
+	int r;
+
+	name_stand_in(device, node);
+	r = has_node(q, device, node, &size_bytes, e);
+	if (r)
+		return r == 1 ? 0 : -1;
+	snprintf(raw, sizeof(raw), "\"size\":%" PRId64 ",\"read-zeroes\":true", size_bytes);
+	args = question_new(raw, "driver", "null-co", "node-name", node, NULL);
+	if (!args)
+		return error_set(e, ENOMEM, "out of memory");
+	if (tell(q, "blockdev-add", args, e) == -1 || set_drive(q, device, node, e) == -1)
+		return error_prefix(e, "the disk of %s cannot be replaced", device);
+	return 0;
 }
 
 /* One that was added before, and not given to the device, is taken away first. */
@@ -378,15 +419,11 @@ static int add_node(struct qmp *q, const char *node, const char *socket, const c
 int qemu_plug(struct qmp *q, const char *device, const char *socket, const char *export, struct error *e)
 {
 	char node[QEMU_NODE_MAX];
-	CLEANUP_FREE char *args = NULL;
 	int r;
 
 	name_node(export, node);
-	r = has_node(q, device, node, e);
+	r = has_node(q, device, node, NULL, e);
 	if (r)
 		return r == 1 ? 0 : -1;
-	args = question_new(NULL, "path", device, "property", "drive", "value", node, NULL);
-	if (!args)
-		return error_set(e, ENOMEM, "out of memory");
-	return add_node(q, node, socket, export, e) == 0 ? tell(q, "qom-set", args, e) : -1;
+	return add_node(q, node, socket, export, e) == 0 ? set_drive(q, device, node, e) : -1;
 }

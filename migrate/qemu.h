@@ -47,9 +47,11 @@ int qemu_cancel(struct qmp *q, struct error *e);
 int qemu_receive(struct qmp *q, int stream, struct error *e);
 int qemu_run(struct qmp *q, struct error *e);
 int qemu_end(struct qmp *q, struct error *e);
-/* What is a client of that export gives up its connection, for good: else a QEMU that ends waits until it may flush. Where it cannot
- * be told to, nothing. */
+/* What is a client of that export gives up its connection, for good: else a QEMU that ends waits until it may flush. Where it
+ * cannot be told to, nothing. */
 int qemu_cut_off(struct qmp *q, const char *export, struct error *e);
+/* Whether that device's disk can be replaced, tried with another stand-in for it. -1 + e: not. Before a VM is received. */
+int qemu_try_plug(struct qmp *q, const char *device, struct error *e);
 /* That device's disk is from now on that export. */
 int qemu_plug(struct qmp *q, const char *device, const char *socket, const char *export, struct error *e);
 

@@ -302,3 +302,15 @@ int qmp_pass(struct qmp *q, const char *name, int fd, unsigned wait_ms, struct e
 	result = ask_with(q, "getfd", args, fd, wait_ms, e);
 	return result ? 0 : -1;
 }
+
+int qmp_await_end(struct qmp *q, unsigned wait_ms, struct error *e)
+{
+	int64_t until_ms = now_ms() + wait_ms;
+	struct message m;
+
+	while (q->fd >= 0 && hear(q, &m, until_ms, e) == 0)
+		jsonspec_clear(&message_spec, &m);
+	if (q->fd >= 0)
+		lose(q, e);
+	return e->err == ESRCH ? 0 : -1;
+}

@@ -32,4 +32,7 @@ char *qmp_ask(struct qmp *q, const char *command, const char *args, unsigned wai
 /* The descriptor is that QEMU's, too, as `name`, until the connection ends or a command has used it. -1 + e. */
 int qmp_pass(struct qmp *q, const char *name, int fd, unsigned wait_ms, struct error *e);
 
+/* Until it has ended, or hung up. -1 + e: it has not. Whoever connects anew to a QEMU that is about to end holds it up. */
+int qmp_await_end(struct qmp *q, unsigned wait_ms, struct error *e);
+
 #endif

@@ -100,9 +100,7 @@ static struct vm_verdict begin(const struct vm_seen *s)
 		return fail(VM_WHY_NOT_A_VM);
 	if (!s->there.is_known)
 		return act(VM_ASK_THERE);
-	if (s->there.is_gone)
-		return fail(VM_WHY_GONE_THERE);
-	if (s->there.run != VM_RUN_WAITING || s->there.memory != VM_MEMORY_NONE)
+	if (s->there.is_gone || s->there.run != VM_RUN_WAITING || s->there.memory != VM_MEMORY_NONE)
 		return fail(VM_WHY_NOT_WAITING);
 	return act(VM_SEND);
 }

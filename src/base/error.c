@@ -34,7 +34,7 @@ static const struct {
 	{ ECANCELED, "ECANCELED" }, { ENOLINK, "ENOLINK" },     { ENOTSOCK, "ENOTSOCK" },
 	{ EREMOTE, "EREMOTE" },     { EKEYREJECTED, "EKEYREJECTED" }, { ENOEXEC, "ENOEXEC" },
 	{ ELOOP, "ELOOP" },         { ENXIO, "ENXIO" },         { ESRCH, "ESRCH" },
-	{ ENODATA, "ENODATA" },     { EPROTONOSUPPORT, "EPROTONOSUPPORT" },
+	{ ENODATA, "ENODATA" },     { EPROTONOSUPPORT, "EPROTONOSUPPORT" }, { EREMOTEIO, "EREMOTEIO" },
 };
 
 /* A sentence is one line, whatever its parts were. */

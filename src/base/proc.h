@@ -21,8 +21,8 @@ void proc_make_room(int descriptors);
 void proc_hurry(void);
 void proc_calm(void);
 
-/* This process takes short turns on a processor, and so comes sooner when it wakes: beside others that compute it would wait for the
- * end of theirs. It gets no more of the time than before. From Linux 6.12 on; before that nothing comes of it. */
+/* This process takes short turns on a processor, and so comes sooner when it wakes: beside others that compute it would wait
+ * for the end of theirs. It gets no more of the time than before. From Linux 6.12 on; before that nothing comes of it. */
 void proc_take_short_turns(void);
 
 /* READY=1 or STOPPING=1 to $NOTIFY_SOCKET, as systemd's Type=notify wants; nothing where there is none. */

@@ -9,9 +9,9 @@
  *      write:  the other slot, with the next number: pwrite, fdatasync.  Its blocks are there since the file was made: nothing is
  *              allocated, and the journal has nothing to do
  *
- * A plug that is pulled leaves the slot that is being written old, new, or torn, which its sum tells; the other one is what was so
- * before, and nobody was told yet of what is torn.  A process that dies may leave the new text in the page cache only: whoever is to
- * act on it reads it durably.
+ * A plug that is pulled leaves the slot that is being written old, new, or torn, which its sum tells; the other one is what was
+ * so before, and nobody was told yet of what is torn.  A process that dies may leave the new text in the page cache only:
+ * whoever is to act on it reads it durably.
  *
  * Can fail: a fdatasync, after which the kernel has forgotten what it could not write.  Then the file is made anew, beside and by
  * rename, on other blocks.  So it is, too, where it has another size, or a second name, under which somebody wants the old text.
@@ -32,6 +32,7 @@
 
 #define SLOT_BYTES 4096u
 #define SLOTS 2u
+_Static_assert(SLOTS * SLOT_BYTES == SLOTS_FILE_BYTES, "as slots.h says");
 #define HEAD "slot "
 #define HEAD_BYTES 47u /* slot NUMBER SUM BYTES\n: 5 + 17 + 17 + 7 + 1 */
 
@@ -83,7 +84,8 @@ static struct slot newest(const char *file, unsigned *place)
 static void fill(char slot[static SLOT_BYTES], uint64_t number, const char *text, size_t bytes)
 {
 	memset(slot, ' ', SLOT_BYTES);
-	snprintf(slot, SLOT_BYTES, HEAD "%016" PRIx64 " %016" PRIx64 " %07x\n", number, sum_of(number, text, bytes), (unsigned)bytes);
+	snprintf(slot, SLOT_BYTES, HEAD "%016" PRIx64 " %016" PRIx64 " %07x\n", number, sum_of(number, text, bytes),
+		 (unsigned)bytes);
 	memcpy(slot + HEAD_BYTES, text, bytes);
 	slot[HEAD_BYTES + bytes] = '\n';
 	slot[SLOT_BYTES - 1] = '\n';
@@ -91,31 +93,32 @@ static void fill(char slot[static SLOT_BYTES], uint64_t number, const char *text
 
 /* --- read */
 
-char *slots_read(const char *path, size_t *bytes, struct error *e)
+const char *slots_find(const char *file, size_t *bytes)
 {
-	CLEANUP_FREE char *file = NULL;
-	char *text;
-	size_t length = 0;
 	unsigned place;
 	struct slot s;
 
-	file = proc_read_own_file(path, SLOTS * SLOT_BYTES, &length, e);
+	if (*bytes != SLOTS_FILE_BYTES)
+		return file;
+	s = newest(file, &place);
+	*bytes = s.bytes;
+	return s.number ? s.text : NULL;
+}
+
+char *slots_read(const char *path, size_t *bytes, struct error *e)
+{
+	CLEANUP_FREE char *file = proc_read_own_file(path, SLOTS_FILE_BYTES, bytes, e);
+	const char *text = file ? slots_find(file, bytes) : NULL;
+
 	if (!file)
 		return NULL;
-	if (length != SLOTS * SLOT_BYTES) {
-		*bytes = length;
-		return take_ptr(&file);
-	}
-	s = newest(file, &place);
-	if (!s.number) {
+	if (!text) {
 		error_set(e, EBADMSG, "%s: neither of its two slots has a sum that is right", path);
 		return NULL;
 	}
-	text = strndup(s.text, s.bytes);
-	*bytes = s.bytes;
-	if (!text)
-		error_set(e, ENOMEM, "out of memory");
-	return text;
+	memmove(file, text, *bytes);
+	file[*bytes] = '\0';
+	return take_ptr(&file);
 }
 
 static int sync_file(const char *path, struct error *e)

@@ -2,10 +2,10 @@
  *
  * handover - the barrier: after it the far side has every write a guest was told is done
  *
- *                                .- this disk flushed -----.
- *      hold the gate -> drain --+-- mirror_finish ----------+--good--> commit (an sxm) -> refuse -> cut the domain's clients -> wake
- *                                '- offered on record (sxm) '  |       part (foreign)  -> refuse -> cut -> mirror out -> wake
- *                                                              '-bad-> withdraw -> abort -> mirror out -> wake (guests go on)
+ *                       .- this disk flushed -----.
+ *      hold -> drain --+-- mirror_finish ----------+--good--> commit (an sxm) -> refuse -> cut the domain's clients -> wake
+ *                       '- offered on record (sxm) '  |       part (foreign)  -> refuse -> cut -> mirror out -> wake
+ *                                                     '-bad-> withdraw -> abort -> mirror out -> wake (guests go on)
  *
  * Three media, or as many ways to one, are waited for at once: guests are held, and each takes its time.  So what `given` says
  * is here is on this disk's medium by then, whatever becomes of the host.  That the disk is offered while last writes are still
@@ -167,8 +167,8 @@ static void offered(struct vdi *v)
 	one_is_over(v);
 }
 
-/* Not where the far side may not have heard yet that an older offer was withdrawn: what it says then would contradict the record. There
- * the commit offers it, when the far side has answered. */
+/* Not where the far side may not have heard yet that an older offer was withdrawn: what it says then would contradict the
+ * record. There the commit offers it, when the far side has answered. */
 static void offer(struct vdi *v)
 {
 	struct commit_verdict verdict = commit_source_offer(&v->owner.record);

@@ -5,8 +5,8 @@
  *      {"state":"receiving","role":"far","epoch":"7","mirror":"5e6f.1700000000000","generation":"3","since":"1","volume":"4...",
  *       "written":false,"acknowledged":false,"unverified":false,"at":1700000012, ... }
  *
- * in slots (base/slots.h): a change is in a guest's downtime, four of them when it moves, so each takes one flush.  "at", as what is
- * changed in place has no time of its own that were durable.
+ * in slots (base/slots.h): a change is in a guest's downtime, four of them when it moves, so each takes one flush.  "at", as
+ * what is changed in place has no time of its own that were durable.
  * 64 bit numbers are strings: they come from peers, and JSON's numbers end earlier.
  * Can fail: the file is damaged.  Then nobody is let in by guessing; the sentence says what an admin may do.
  */
@@ -42,7 +42,8 @@ static const struct jsonspec_field fields[] = {
 	OPTION("unverified", JS_BOOL, is_unverified), OPTION("unfenced", JS_BOOL, is_unfenced),
 	OPTION("told", JS_BOOL, is_told), OPTION("raised", JS_BOOL, is_raised), OPTION("ended", JS_BOOL, is_ended),
 	OPTION("taken", JS_BOOL, is_taken), OPTION("lost", JS_INT64, lost_s),
-	OPTION("at", JS_INT64, written_s), OPTION("group", JS_STRING, group), OPTION("volume", JS_STRING, volume), { .name = NULL },
+	OPTION("at", JS_INT64, written_s), OPTION("group", JS_STRING, group), OPTION("volume", JS_STRING, volume),
+	{ .name = NULL },
 };
 static const struct jsonspec spec = { "owner", sizeof(struct text), fields };
 

@@ -228,7 +228,7 @@ def test_every_kind_is_planted():
     kinds = {k for line in manual.splitlines() if line.startswith("=item") for k in re.findall("C<([a-z-]+)>", line)}
     told = read(*(f"{top}/plugins/doctor{part}.c" for part in ("-host", "-process", "-volume", "")))
     assert {k for text in re.findall(r"\.kind = ([^,]*)", told) for k in re.findall('"([a-z-]+)"', text)} <= kinds
-    tests = read(*(f"{here}/test-{name}.py" for name in ("copy", "doctor", "doctor-person")))
+    tests = read(*(f"{here}/test-{name}.py" for name in ("copy", "doctor", "doctor-person", "export-import")))
     for kind in kinds:
         assert f'"{kind}"' in told and f'"{kind}"' in tests, kind
 
@@ -240,6 +240,16 @@ def test_a_decision_that_is_kept_is_told():
     os.utime(path, (time.time() - 100000,) * 2)
     status, found = host.findings("--fix")
     assert status == CLEAN and [f["kind"] for f in found] == ["group-open"] and os.path.exists(path), found
+    host.end()
+
+
+def test_the_key_of_a_move_that_is_over_goes():
+    host = Sick()
+    path = host.write(f"{host.env['SXM_RUN_DIR']}/journeys/1234-abcd/key", "1234-abcd:00112233\n")
+    assert host.kinds() == [], "it is young"
+    os.utime(path, (time.time() - 100000,) * 2)
+    status, found = host.findings("--fix")
+    assert status == REPAIRED and [f["kind"] for f in found] == ["key-left"] and not os.path.exists(os.path.dirname(path)), found
     host.end()
 
 

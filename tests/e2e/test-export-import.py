@@ -23,6 +23,7 @@ for tool in ("qemu-img", "qemu-io"):
 MIB = 1 << 20
 SIZE = 24 * MIB
 here, there = Host(), Host()
+TRACED = {**here.env, "ASAN_OPTIONS": "detect_leaks=0:" + here.env.get("ASAN_OPTIONS", "")}
 work = here.in_memory("work")
 
 
@@ -105,7 +106,7 @@ def not_durable(name):
     def run(full_from):
         with open(path("kept/stream"), "wb") as f:
             command = [*crash, *(["-f"] if full_from else []), str(full_from), SXM, "export", name]
-            return subprocess.run(command, stdout=f, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=here.env, timeout=90)
+            return subprocess.run(command, stdout=f, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=TRACED, timeout=90)
 
     assert run(0).returncode == 0
     with open(path("changes")) as f:

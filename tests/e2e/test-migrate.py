@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,8 +353,7 @@ def a_source_is_kept_until_the_other_host_has_the_disk(a, b):
     stays("relay")
     put(journey, record)
     b.end_processes()
-    with open(owner) as f:
-        said = json.load(f)
+    said = read_slots(owner)
     assert said["state"] == "eligible", said
     put(owner, {**said, "state": "released"})
     stays("released there")
@@ -544,6 +544,8 @@ def over_ssh(a, b, kind):
         with open(os.path.join(place, "sxm"), "w") as f:
             f.write(f"#!/bin/sh\nexec env {b.env_words()} {SXM} \"$@\"\n")
         os.chmod(f.name, 0o755)
+        plan = json.loads(m.run(m.new("--plan", "--json", "--transport", "tcp", "--insecure")))
+        assert plan["transport"] == "tcp" and plan["address"] == "127.0.0.1", plan  # where sshd was reached
         cut = sshd.Cut(far.port, 4 * MiB)
         config = far.write_client_config("cut", port=cut.port)
         m.run([SXM, "migrate", "--carrier", kind, "--config", config, "--patience", "30s", "--no-verify", m.disks[0].uri, f"far:{b.sr_dir}"])
@@ -581,7 +583,7 @@ TLS = ("--transport", "tcp+tls", *LOCAL)
 def over_tls(a, b):
     """Whoever drives it is killed in the middle: the mirror goes on; so it does when the far process is killed. Nobody without the key
     is let in, and the key is nowhere when it is over."""
-    m = filled(a, b, 32 * MiB)
+    m = filled(a, b, 64 * MiB)
     d = m.disks[0]
     if not knows_tls(m):
         say("built without TLS")
@@ -645,6 +647,46 @@ def over_tcp_or_not_at_all(a, b):
     m.moved()
 
 
+def make_certificates(place):
+    """Of both ends, in one directory: what each host needs is in it."""
+    def openssl(*args):
+        return subprocess.run(["openssl", *args], cwd=place, capture_output=True, check=True)
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", "/CN=ca", "-days", "9")
+    with open(os.path.join(place, "names"), "w") as f:
+        f.write("subjectAltName=IP:127.0.0.1\n")
+    for name in ("server", "client"):
+        openssl("req", *key, "-keyout", f"{name}-key.pem", "-out", "request", "-subj", f"/CN={name}")
+        openssl("x509", "-req", "-in", "request", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-out", f"{name}-cert.pem",
+                "-days", "9", "-extfile", "names")
+        os.chmod(os.path.join(place, f"{name}-key.pem"), 0o600)
+
+
+def by_certificates(a, b):
+    m = Move(a, b, size=8 * MiB)
+    place = os.path.join(a.dir, "pki")
+    if not shutil.which("openssl") or not knows_tls(m):
+        say("no openssl, or built without TLS")
+        stop_guests(m)
+        return
+    os.mkdir(place)
+    make_certificates(place)
+    m.run_until("synced", m.new("--no-verify", "--tls-certificates", place, *TLS))
+    assert not keys_left(a, b)
+    o = a.control(m.disks[0].key, "status")["ok"]["operations"][-1]
+    assert o["remote"].startswith("nbds://127.0.0.1:") and o["remote"].endswith("?tls-certificates=" + place), o
+    m.run(m.command("--resume", m.id()))
+    m.moved()
+
+
+def stop_guests(m):
+    for d in m.disks:
+        d.process.kill()
+        d.process.wait()
+        d.deactivate()
+    m.end()
+
+
 def given_up_over_tls(a, b):
     m = Move(a, b, size=8 * MiB)
     if knows_tls(m):
@@ -654,11 +696,7 @@ def given_up_over_tls(a, b):
         assert not keys_left(a, b), keys_left(a, b)
         m.stayed()
     else:
-        for d in m.disks:
-            d.process.kill()
-            d.process.wait()
-            d.deactivate()
-        m.end()
+        stop_guests(m)
 
 
 def what_is_refused_leaves_nothing(a, b):
@@ -724,6 +762,7 @@ def main():
     case(over_tls)
     case(over_tcp_or_not_at_all)
     case(given_up_over_tls)
+    case(by_certificates)
     case(interrupted)
     case(hooks)
     case(what_was_handed_over_otherwise_is_asked_back)

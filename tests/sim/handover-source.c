@@ -401,35 +401,26 @@ static void offer(struct world *w)
 {
 	struct commit_verdict v = commit_source_offer(&w->a.rec);
 
+	w->must_fail |= v.does != COMMIT_ALLOW;
 	if (v.does == COMMIT_ALLOW)
 		world_decide(w, &w->a, &v, source_offered, BUG_CALLER_OFFERED_LATE);
-	else
-		w->must_fail = true;
 }
 
-/* The record may be written while the last is sent, whichever takes longer; where the far side has said that it receives in this epoch:
- * what it says of an older one contradicts `offered`. */
-static bool may_offer(struct world *w)
-{
-	return source_is_synced(w) || (is_usable(w, w->primary) && world_roll(w, 2));
-}
-
+/* Offered also while the last is sent, if the far side says that it receives in this epoch: an older word contradicts that. */
 static void work_barrier(struct world *w)
 {
+	bool may_offer = source_is_synced(w) || (is_usable(w, w->primary) && world_roll(w, 2));
 	unsigned link = source_link(w);
 
 	if (w->a.rec.state == COMMIT_GIVEN) {
-		if (w->call == CALL_DEACTIVATE)
-			deactivated(w);
-		else
-			finish(w, OUTCOME_GOOD);
+		w->call == CALL_DEACTIVATE ? deactivated(w) : finish(w, OUTCOME_GOOD);
 		return;
 	}
 	if (w->must_fail || w->is_called_off || commit_is_over(&w->a.rec) || !world_roll(w, w->primary == NO_LINK ? 10 : 40)) {
 		fail_barrier(w);
 		return;
 	}
-	if (w->a.rec.state == COMMIT_OWNED && may_offer(w))
+	if (w->a.rec.state == COMMIT_OWNED && may_offer)
 		offer(w);
 	else if (source_is_asking(w) || link == NO_LINK || w->a.rec.state != COMMIT_OFFERED)
 		return;
@@ -601,11 +592,8 @@ void source_crash(struct world *w, bool is_host)
 	w->offered = MAX(w->offered, w->a.rec.state == COMMIT_OFFERED ? w->a.rec.epoch : 0);
 	if (w->call != CALL_NONE)
 		finish(w, OUTCOME_LOST);
-	if (was_waiting && w->call == CALL_NONE)
-		w->is_off = true;
+	w->is_off = w->is_off || (was_waiting && w->call == CALL_NONE);
 	w->wants_end = w->is_prepared = w->is_decided = w->must_look = false;
-	if (is_host) {
-		w->a.is_guest_active = false;
-		w->acked = 0;
-	}
+	w->a.is_guest_active = w->a.is_guest_active && !is_host;
+	w->acked = is_host ? 0 : w->acked;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * launch - runs verbs for the stage, one after the other, and says when each began and ended: launch, on a socket at standard input
+ * launch - runs verbs for the stage, one after the other, and says when each began and ended; on a socket at standard input
  *
  *      ARGS IN\n args, each with its NUL, and what is to be read ->  spawned: stdin | stdout, stderr, both read to their end
  *                                                            <-  STATUS BEGAN ENDED OUT ERR\n and what was written
  *
- * Numbers are bytes and, of CLOCK_MONOTONIC, ns; STATUS is negative after a signal. A verb takes what it takes from its fork until its
- * end was heard of, here, where nothing else is done: an interpreter that starts and awaits four at once takes as long as the verbs do,
- * and of the same processors.
+ * Numbers are bytes and, of CLOCK_MONOTONIC, ns; STATUS is negative after a signal. A verb takes what it takes from its fork
+ * until its end was heard of, here, where nothing else is done: an interpreter that starts and awaits four at once takes as long
+ * as the verbs do, and of the same processors.
  */
 #include <errno.h>
 #include <fcntl.h>

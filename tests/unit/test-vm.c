@@ -14,7 +14,8 @@
 #include "migrate/vm.h"
 
 enum trouble {
-	NOTHING, HERE_DIES, THERE_DIES, HERE_FAILS, HERE_IS_CANCELLED, CALLER_DIES, HOST_IS_CUT_OFF, ARRIVAL_FAILS, TROUBLES
+	NOTHING, HERE_DIES, THERE_DIES, HERE_FAILS, HERE_IS_CANCELLED, CALLER_DIES, HOST_IS_CUT_OFF, ARRIVAL_FAILS,
+	ARRIVAL_FAILS_AND_IT_LIVES, TROUBLES
 };
 enum decided { OPEN, STAYS, MOVES };
 
@@ -23,7 +24,7 @@ struct world {
 	bool is_begun, was_running;   /* the record's */
 	enum decided decided;
 	bool is_sent, is_plugged, is_there_known, is_cut_off; /* the caller's own */
-	bool is_host_away, is_connected, will_arrival_fail;
+	bool is_host_away, is_connected, will_arrival_fail, will_it_live;
 	unsigned waited;
 };
 
@@ -62,7 +63,8 @@ static void arrive(struct world *w)
 	w->here.run = VM_RUN_LEFT;
 	if (w->there.is_gone)
 		return;
-	w->there = w->will_arrival_fail ? (struct vm_side) { .is_gone = true }
+	w->there = w->will_it_live ? (struct vm_side) { .run = VM_RUN_WAITING, .memory = VM_MEMORY_FAILED }
+		: w->will_arrival_fail ? (struct vm_side) { .is_gone = true }
 		: (struct vm_side) { .run = VM_RUN_PAUSED, .memory = VM_MEMORY_COMPLETED };
 	w->is_connected = false;
 }
@@ -112,6 +114,7 @@ static void make_trouble(struct world *w, enum trouble what)
 		end_stream(w);
 		break;
 	case ARRIVAL_FAILS: w->will_arrival_fail = true; break;
+	case ARRIVAL_FAILS_AND_IT_LIVES: w->will_it_live = true; break;
 	default: break;
 	}
 }
@@ -227,6 +230,7 @@ static void move(struct play *p)
 		w->is_sent = w->is_plugged = p->is_dead = false;
 		if (callers == 0)
 			is_whole = drive(p, VM_GOAL_READY) && drive(p, VM_GOAL_WHOLE);
+		assert_true(!is_whole || (!w->there.is_gone && w->there.memory == VM_MEMORY_COMPLETED && !runs(&w->here)));
 		if (p->is_dead)
 			continue;
 		if (w->decided == OPEN)
