@@ -9,7 +9,7 @@ cd "$tmp"
 # Searches all states of $model; the output is in ./log.
 search() {
 	spin "$@" -a "$model.pml" >log || die "spin does not understand $model.pml: $(cat log)"
-	"${CC:-cc}" -O0 -w -DSAFETY -DNOFAIR -o pan pan.c
+	${CC:-cc} -O0 -w -DSAFETY -DNOFAIR -o pan pan.c
 	./pan -m100000 >log
 }
 errors() { sed -n 's/.*errors: //p' log; }
