@@ -23,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 import sshd  # noqa: E402
-from smapi import Host, SR_UUID, nbd_of, say, skip, until_true
+from smapi import Host, SR_UUID, nbd_of, read_slots, say, skip, until_true
 
 MiB = 1 << 20
 SIZE = 48 * MiB
@@ -88,8 +88,7 @@ class Side(Host):
 
     def owner(self, path):
         try:
-            with open(path + ".owner") as f:
-                return json.load(f)["state"]
+            return read_slots(path + ".owner")["state"]
         except FileNotFoundError:
             return "owned"
 
