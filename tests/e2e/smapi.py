@@ -31,11 +31,20 @@ def say(text):
     print(f"{NAME}: {text}", flush=True)
 
 
-def until_true(what, condition, seconds=10):
+def until_true(what, condition, seconds=10, otherwise=lambda: ""):
+    """Waits for it; what otherwise() says is part of the complaint."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain for: " + what
+        assert time.monotonic() < end, f"waited in vain for: {what} {otherwise()}"
         time.sleep(0.02)
+
+
+def command_of(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f"{pid}: " + f.read().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return f"{pid}: gone"
 
 
 IS_BRIEF = os.environ.get("SXM_BRIEF", "") in ("1", "2")
@@ -93,6 +102,10 @@ class Host:
             except OSError:
                 pass
         return found
+
+    def runs_nothing_soon(self):
+        """What was told to end may take a moment; what stays is named."""
+        until_true("no process is left", lambda: not self.processes(), otherwise=lambda: [command_of(p) for p in self.processes()])
 
     def end_processes(self):
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -154,4 +154,4 @@ for name, test in list(globals().items()):
     if name.startswith("test_"):
         say(name[5:].replace("_", " "))
         test()
-assert not host.processes()
+host.runs_nothing_soon()

@@ -259,7 +259,7 @@ def test_whatever_lies_there_is_no_error():
     host.call("Data.destroy", operation=operation)
     for word in ("", "x", "../../etc/passwd", "disk-01234567.", "disk-01234567.x", "a" * 5000, "disk-01234567.9/../x.1"):
         is_failed_at_once(["MirrorV1", word])
-    assert not host.processes()
+    host.runs_nothing_soon()
 
 
 def test_a_place_for_records_that_is_none():

@@ -286,4 +286,4 @@ for sr_type in ("filebased", "ext4-ng", "xfs-ng"):
         if name.startswith("test_") and (sr_type == "filebased" or test not in filebased_only):
             say(f"{sr_type}: {name[5:].replace('_', ' ')}")
             test()
-assert not host.processes()
+host.runs_nothing_soon()

@@ -216,7 +216,7 @@ def test_a_server_that_does_not_answer_hangs_no_verb():
     host.refused("has not ended within", "SR.attach", configuration=made)
     assert time.monotonic() - begun < 50
     nothing_is_left()
-    assert not host.processes()
+    host.runs_nothing_soon()
 
 
 query = host.call("Plugin.Query")
@@ -225,4 +225,4 @@ for key, test in list(globals().items()):
     if key.startswith("test_") and (len(sys.argv) < 2 or sys.argv[1] in key):
         say(key[5:].replace("_", " "))
         test()
-assert not host.processes()
+host.runs_nothing_soon()
