@@ -17,7 +17,7 @@ case ${1-} in
 *) echo "usage: $0 [--long]" >&2; exit 2 ;;
 esac
 jobs=$(nproc)
-waiting=$((jobs + 1)) # tests at once: they wait a lot
+waiting=$((jobs * 2)) # tests at once: half of their time they wait, for a disk or a limit of time
 brief=(SXM_BRIEF=1) # what tries again and again tries less (tests/README)
 briefer=(SXM_BRIEF=2 SIM_SCHEDULES="${SIM_SCHEDULES:-10000}" FUZZ_RUNS="${FUZZ_RUNS:-5000}")
 [ "$is_long" = no ] || brief=() briefer=()

@@ -3,6 +3,7 @@
 """What changed between two volumes: everything that differs is in the answer, whoever was killed, moved or destroyed meanwhile; and
 where nothing was lost, nothing else than what was written. A chain that is broken is said to be, and never answered."""
 import base64
+import errno
 import os
 import random
 import shutil
@@ -77,16 +78,30 @@ def broken(a, b):
     host.refused("no unbroken chain", "Volume.list_changed_blocks", sr=sr, key=a, key2=b, offset=0, length=-1)
 
 
+def blocks_with_data(f):
+    """Those of which a byte is stored; the rest is a hole, and zeros."""
+    found, at, size = set(), 0, os.fstat(f.fileno()).st_size
+    while at < size:
+        try:
+            start = os.lseek(f.fileno(), at, os.SEEK_DATA)
+        except OSError as e:
+            assert e.errno == errno.ENXIO, e
+            break
+        at = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+        found.update(range(start // BLOCK, (at - 1) // BLOCK + 1))
+    return found
+
+
 def differing(a, b):
-    found, n = set(), 0
+    """The blocks of b's length that are not the same."""
     with open(path(a), "rb") as x, open(path(b), "rb") as y:
-        while True:
-            p, q = x.read(BLOCK), y.read(BLOCK)
-            if not q:
-                return found
-            if p != q:
+        size, short = (os.fstat(f.fileno()).st_size for f in (y, x))
+        found = set(range((short + BLOCK - 1) // BLOCK, (size + BLOCK - 1) // BLOCK))
+        for n in blocks_with_data(x) | blocks_with_data(y):
+            p, q = (os.pread(f.fileno(), BLOCK, n * BLOCK) for f in (x, y))
+            if p != q and n * BLOCK < size:
                 found.add(n)
-            n += 1
+    return found
 
 
 def hello(key):
