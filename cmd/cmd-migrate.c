@@ -316,6 +316,7 @@ const struct cmd cmd_migrate = {
 		 "  --transport KIND     how the disks' bytes go: ssh (default), tcp+tls, tcp (with --insecure)\n"
 		 "  --listen ADDRESS     of tcp+tls and tcp: where the other host listens (default: where its sshd was reached)\n"
 		 "  --tls-certificates DIR   on both hosts, in place of a key that is made for this move\n"
+		 "  --compress           make what goes through ssh shorter (zstd): for networks slower than some 200 MB/s\n"
 		 "  --json, --quiet\n"
 		 "exit status: 0 done, 1 refused, or failed and undone, 2 usage, 3 interrupted and resumable,\n"
 		 "4 moved, but something was left",

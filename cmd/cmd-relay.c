@@ -21,6 +21,7 @@
 #include "base/proc.h"
 #include "cmd/cmd.h"
 #include "cmd/relay-verbs.h"
+#include "migrate/squeeze.h"
 
 enum status { ENDED = 0, BROKEN = 1, USAGE = 2 };
 
@@ -42,7 +43,7 @@ static const struct jsonspec hello_spec = { "hello", sizeof(struct hello), hello
 
 struct greeting {
 	int64_t protocol, oldest, now_ms;
-	char *version, *hostname, *host, *run_dir, *address;
+	char *version, *hostname, *host, *run_dir, *address, *compress;
 	struct jsonspec_list transports;
 };
 static const struct jsonspec_field greeting_fields[] = {
@@ -55,6 +56,7 @@ static const struct jsonspec_field greeting_fields[] = {
 	{ "run_dir", JS_STRING, offsetof(struct greeting, run_dir) },
 	{ "address", JS_STRING, offsetof(struct greeting, address) },
 	{ "transports", JS_LIST, offsetof(struct greeting, transports) },
+	{ "compress", JS_STRING, offsetof(struct greeting, compress), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec greeting_spec = { "greeting", sizeof(struct greeting), greeting_fields };
@@ -76,10 +78,11 @@ static void find_address(char address[static 64])
 
 static int hello(const char *args, struct relay_reply *r, struct error *e)
 {
-	static char ssh[] = "ssh", tcp[] = "tcp", tls[] = "tcp+tls", *transports[] = { ssh, tcp, tls };
+	static char ssh[] = "ssh", tcp[] = "tcp", tls[] = "tcp+tls", *transports[] = { ssh, tcp, tls }, zstd[] = SQUEEZE_NAME;
 	char host[HOST_ID_MAX] = "", name[256] = "", address[64], version[] = PACKAGE_VERSION;
 	struct greeting g = { .oldest = RELAY_PROTOCOL_OLDEST, .version = version, .hostname = name, .host = host,
-			      .address = address, .transports = { ARRAY_LEN(transports) - !HAS_TLS, transports } };
+			      .address = address, .transports = { ARRAY_LEN(transports) - !HAS_TLS, transports },
+			      .compress = squeeze_is_there() ? zstd : NULL };
 	CLEANUP_FREE char *run_dir = strdup(proc_run_dir());
 	struct timespec now;
 	struct hello h;

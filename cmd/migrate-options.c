@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cmd/cmd.h"
+#include "migrate/squeeze.h"
 #include "migrate/way.h"
 
 #define DAY_S 86400
@@ -170,7 +171,7 @@ static int parse_destination(const char *text, struct migrate_options *o)
 enum long_option {
 	OPT_PLAN = 256, OPT_RESUME, OPT_ABORT, OPT_RELEASE, OPT_GO, OPT_CHANGE, OPT_LIST, OPT_DOMAIN, OPT_SWITCHOVER,
 	OPT_ON_PAUSE, OPT_ON_RESUME, OPT_BANDWIDTH, OPT_KEEP, OPT_NO_VERIFY, OPT_CARRIER, OPT_VIA, OPT_PORT, OPT_CONFIG, OPT_JSON,
-	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_FORCE,
+	OPT_QUIET, OPT_PATIENCE, OPT_TRANSPORT, OPT_INSECURE, OPT_LISTEN, OPT_CERTIFICATES, OPT_COMPRESS, OPT_FORCE,
 	OPT_QEMU_QMP, OPT_QEMU_DEST,
 };
 
@@ -222,6 +223,7 @@ static int take_option(int c, char *arg, struct migrate_options *o)
 	case OPT_INSECURE: o->is_insecure = true; return 0;
 	case OPT_LISTEN: o->address = arg; return 0;
 	case OPT_CERTIFICATES: o->certificates = arg; return 0;
+	case OPT_COMPRESS: o->is_squeezed = true; return 0;
 	case OPT_JSON: o->is_json = true; return 0;
 	case OPT_QUIET: o->is_quiet = true; return 0;
 	case OPT_FORCE: o->is_forced = true; return 0;
@@ -242,6 +244,10 @@ static int check_transport(const struct migrate_options *o)
 	if (is_tcp && !o->is_insecure)
 		return complain("--transport tcp sends the disks over the network in the clear, and whoever reaches the port "
 				"there can read and change them: use tcp+tls, or say --insecure, too");
+	if (o->is_squeezed && (is_tls || is_tcp))
+		return complain("--compress is for what goes through ssh; over tcp a disk's bytes go as they are");
+	if (o->is_squeezed && !squeeze_is_there())
+		return complain("--compress: this sxm was built without " SQUEEZE_NAME);
 	if (o->address && !is_tls && !is_tcp)
 		return complain("--listen is for --transport tcp+tls and tcp: over ssh nothing listens there");
 	if (o->address && !way_is_address(o->address))
@@ -291,8 +297,9 @@ int migrate_parse(int argc, char **argv, struct migrate_options *o)
 		{ "config", 1, NULL, OPT_CONFIG }, { "json", 0, NULL, OPT_JSON }, { "quiet", 0, NULL, OPT_QUIET },
 		{ "patience", 1, NULL, OPT_PATIENCE }, { "transport", 1, NULL, OPT_TRANSPORT },
 		{ "insecure", 0, NULL, OPT_INSECURE }, { "listen", 1, NULL, OPT_LISTEN },
-		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { "force", 0, NULL, OPT_FORCE },
-		{ "qemu-qmp", 1, NULL, OPT_QEMU_QMP }, { "qemu-dest", 1, NULL, OPT_QEMU_DEST }, { NULL, 0, NULL, 0 },
+		{ "tls-certificates", 1, NULL, OPT_CERTIFICATES }, { "compress", 0, NULL, OPT_COMPRESS },
+		{ "force", 0, NULL, OPT_FORCE }, { "qemu-qmp", 1, NULL, OPT_QEMU_QMP }, { "qemu-dest", 1, NULL, OPT_QEMU_DEST },
+		{ NULL, 0, NULL, 0 },
 	};
 	int c, status = 0;
 
@@ -355,7 +362,7 @@ int migrate_make_record(const struct migrate_options *o, struct journey_record *
 		.receiver = strdup(receiver), .group = strdup(""), .switchover = text_of(o->switchover), .at_s = o->at_s,
 		.bandwidth_bytes_s = (int64_t)MIN(o->bandwidth_bytes_s, (uint64_t)INT64_MAX), .keep_s = o->keep_s,
 		.transport = strdup(o->transport ? o->transport : "ssh"), .address = text_of(o->address),
-		.certificates = text_of(o->certificates), .will_verify = o->will_verify,
+		.certificates = text_of(o->certificates), .is_squeezed = o->is_squeezed, .will_verify = o->will_verify,
 		.vm_here = o->qemu_qmp ? strdup(o->qemu_qmp) : NULL, .vm_there = o->qemu_dest ? strdup(o->qemu_dest) : NULL,
 		.disks = { o->count, calloc(o->count, sizeof(struct journey_disk)) },
 	};

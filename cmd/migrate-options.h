@@ -28,7 +28,7 @@ struct migrate_options {
 	bool has_bandwidth;
 	int64_t keep_s, patience_s;
 	const char *transport, *address, *certificates; /* borrowed; NULL: not said */
-	bool is_plan, is_json, is_quiet, is_forced, will_verify, is_insecure;
+	bool is_plan, is_json, is_quiet, is_forced, will_verify, is_insecure, is_squeezed;
 };
 
 /* 0; or an exit status, CMD_USAGE too. */

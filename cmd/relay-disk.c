@@ -17,6 +17,7 @@
 #include "base/jsonspec.h"
 #include "cmd/relay-verbs.h"
 #include "migrate/question.h"
+#include "migrate/squeeze.h"
 #include "plugins/datapath.h"
 #include "plugins/process.h"
 
@@ -122,11 +123,12 @@ int relay_attach(const char *uri, const char *domain, char **socket, char **expo
 /* --- connect */
 
 struct connect_args {
-	char *uri, *domain;
+	char *uri, *domain, *compress;
 };
 static const struct jsonspec_field connect_fields[] = {
 	{ "uri", JS_STRING, offsetof(struct connect_args, uri) },
 	{ "domain", JS_STRING, offsetof(struct connect_args, domain) },
+	{ "compress", JS_STRING, offsetof(struct connect_args, compress), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec connect_spec = { "connect", sizeof(struct connect_args), connect_fields };
@@ -199,6 +201,9 @@ int relay_connect(const char *args, struct relay_reply *r, struct error *e)
 	if (jsonspec_decode(&connect_spec, args, strlen(args), &a, e) == -1)
 		return -1;
 	r->stream = open_stream(&a, e);
+	r->is_squeezed = a.compress && strcmp(a.compress, SQUEEZE_NAME) == 0 && squeeze_is_there();
 	jsonspec_clear(&connect_spec, &a);
-	return r->stream < 0 ? -1 : relay_say(strdup("{}"), r, e);
+	if (r->stream < 0)
+		return -1;
+	return relay_say(strdup(r->is_squeezed ? "{\"compress\":\"" SQUEEZE_NAME "\"}" : "{}"), r, e);
 }

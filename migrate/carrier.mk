@@ -7,4 +7,7 @@ libmigrate_la_SOURCES += migrate/carrier-ssh2.c migrate/carrier-ssh2-private.h m
 	migrate/carrier-ssh2-known.c migrate/carrier-ssh2-link.c migrate/carrier-ssh2-login.c
 libmigrate_la_LIBADD += $(SSH2_LIBS)
 endif
-libmigrate_la_CPPFLAGS = $(AM_CPPFLAGS) $(SSH2_CFLAGS)
+if HAVE_ZSTD
+libmigrate_la_LIBADD += $(ZSTD_LIBS)
+endif
+libmigrate_la_CPPFLAGS = $(AM_CPPFLAGS) $(SSH2_CFLAGS) $(ZSTD_CFLAGS)

@@ -158,6 +158,8 @@ int journey_plan(struct journey *j, const char *const *sources, bool will_probe,
 		r = find_volume(j, sources[i], &f, e);
 	if (r == 0)
 		r = peer_reach(&j->there, e);
+	if (r == 0 && j->r.is_squeezed && !j->there.greeting.can_squeeze)
+		r = error_set(e, EOPNOTSUPP, "the sxm on %s knows nothing of --compress", j->r.host);
 	if (r == 0)
 		r = find_sr(j, &f, e);
 	if (r == 0 && journey_try_way(j, &f.no_way) == -1 && j->there.is_lost)

@@ -46,6 +46,7 @@ static const struct jsonspec_field record_fields[] = {
 	RECORD(format, JS_INT64), RECORD(id, JS_STRING), RECORD(step, JS_STRING), RECORD(why, JS_STRING),
 	RECORD(started_ms, JS_INT64), RECORD(host, JS_STRING), RECORD(kind, JS_STRING), RECORD(argv, JS_LIST),
 	RECORD(user, JS_STRING), RECORD(config, JS_STRING), RECORD(port, JS_INT64), LATER(transport), LATER(address),
+	{ "compress", JS_BOOL, offsetof(struct journey_record, is_squeezed), .is_optional = true },
 	LATER(certificates), RECORD(far_sr, JS_STRING),
 	RECORD(far_domain, JS_STRING), RECORD(receiver, JS_STRING), RECORD(group, JS_STRING), RECORD(attempt, JS_INT64),
 	RECORD(switchover, JS_STRING), RECORD(at_s, JS_INT64), RECORD(on_pause, JS_LIST), RECORD(on_resume, JS_LIST),

@@ -136,7 +136,7 @@ static int serve_by_tunnel(struct journey *j, struct error *e)
 
 		if (!path)
 			return error_set(e, ENOMEM, "out of memory");
-		if (tunnel_serve(j->tunnel, path, journey_disk(j, i)->far_uri, j->r.receiver, e) == -1)
+		if (tunnel_serve(j->tunnel, path, journey_disk(j, i)->far_uri, j->r.receiver, j->r.is_squeezed, e) == -1)
 			return -1;
 	}
 	return 0;

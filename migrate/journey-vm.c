@@ -162,7 +162,7 @@ static int send_memory(struct effort *f, struct error *e)
 	channel = tunnel_channel(j->tunnel, e);
 	if (channel < 0)
 		return -1;
-	if (peer_stream(channel, "vm.receive", args, RECEIVE_WAIT_MS, e) == -1)
+	if (peer_stream(channel, "vm.receive", args, RECEIVE_WAIT_MS, NULL, e) == -1)
 		return error_prefix(e, "%s", j->r.host);
 	r = qemu_send(&f->here, channel, (uint64_t)j->r.bandwidth_bytes_s, e);
 	if (r == -1)

@@ -57,6 +57,7 @@ struct journey_record {
 	int64_t port;
 	char *transport;    /* of the disks' bytes: ssh, tcp, tcp+tls */
 	char *address;      /* of the far host, numeric; "": not tcp, or not found yet */
+	bool is_squeezed;   /* over ssh: they are made shorter on their way */
 	char *certificates; /* for tcp+tls: their directory, on both hosts; "": a key that is made for this move */
 	char *far_sr, *far_domain; /* the domain to be started there; "": none */
 	char *receiver;     /* the domain that receives */

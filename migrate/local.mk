@@ -6,7 +6,7 @@ libmigrate_la_SOURCES = \
 	migrate/journey-record.c migrate/journey-steps.c migrate/journey-switch.c migrate/journey-transport.c migrate/journey-undo.c \
 	migrate/journey-vm.c migrate/journey-vm.h migrate/journey-whose.c migrate/move-key.c migrate/move-key.h \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \
-	migrate/pump.c migrate/pump.h \
+	migrate/pump.c migrate/pump.h migrate/pump-way.c migrate/pump-way.h migrate/squeeze.c migrate/squeeze.h \
 	migrate/qemu.c migrate/qemu.h migrate/qmp.c migrate/qmp.h migrate/vm.c migrate/vm.h \
 	migrate/question.c migrate/question.h \
 	migrate/relay.c migrate/relay.h \

@@ -23,6 +23,7 @@
 #include "base/jsonspec.h"
 #include "migrate/question.h"
 #include "migrate/relay.h"
+#include "migrate/squeeze.h"
 
 #define GREETING_WAIT_MS 60000u
 #define ANSWER_MAX_BYTES (8u << 20)
@@ -54,7 +55,7 @@ static const struct jsonspec answer_spec = { "answer", sizeof(struct answer), an
 
 struct greeting {
 	int64_t protocol, now_ms;
-	char *version, *hostname, *host, *run_dir, *address;
+	char *version, *hostname, *host, *run_dir, *address, *compress;
 	struct jsonspec_list transports;
 };
 static const struct jsonspec_field greeting_fields[] = {
@@ -66,6 +67,7 @@ static const struct jsonspec_field greeting_fields[] = {
 	{ "run_dir", JS_STRING, offsetof(struct greeting, run_dir) },
 	{ "address", JS_STRING, offsetof(struct greeting, address), .is_optional = true },
 	{ "transports", JS_LIST, offsetof(struct greeting, transports), .is_optional = true },
+	{ "compress", JS_STRING, offsetof(struct greeting, compress), .is_optional = true },
 	{ NULL },
 };
 static const struct jsonspec greeting_spec = { "greeting", sizeof(struct greeting), greeting_fields };
@@ -269,6 +271,7 @@ static int take_greeting(struct peer *p, const char *text, int64_t took_us, stru
 	copy(p->greeting.address, g.address ? g.address : "");
 	p->greeting.has_tcp = has(&g.transports, "tcp");
 	p->greeting.has_tls = has(&g.transports, "tcp+tls");
+	p->greeting.can_squeeze = g.compress && strcmp(g.compress, SQUEEZE_NAME) == 0;
 	jsonspec_clear(&greeting_spec, &g);
 	if (p->greeting.protocol >= RELAY_PROTOCOL_OLDEST && p->greeting.protocol <= RELAY_PROTOCOL)
 		return 0;
@@ -387,21 +390,43 @@ static int read_line(int fd, char *line, size_t room, size_t *bytes, int64_t unt
 	}
 }
 
-int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, struct error *e)
+int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, char **ok, struct error *e)
 {
-	CLEANUP_FREE char *ok = NULL;
+	CLEANUP_FREE char *answer = NULL;
 	char line[4096];
 	size_t bytes = 0;
 
 	if (ask_line(fd, 1, verb, args, e) == -1 ||
-	    read_line(fd, line, sizeof(line), &bytes, now_us() + (int64_t)wait_ms * 1000, e) == -1)
+	    read_line(fd, line, sizeof(line), &bytes, now_us() + (int64_t)wait_ms * 1000, e) == -1 ||
+	    read_answer(line, bytes, 1, &answer, e) != 0)
 		return -1;
-	return read_answer(line, bytes, 1, &ok, e) == 0 ? 0 : -1;
+	if (ok)
+		*ok = take_ptr(&answer);
+	return 0;
 }
 
-int peer_connect(int fd, const char *uri, const char *domain, unsigned wait_ms, struct error *e)
-{
-	CLEANUP_FREE char *args = question_new(NULL, "uri", uri, "domain", domain, NULL);
+/* What was answered to "connect". */
+struct connected {
+	char *compress;
+};
+static const struct jsonspec_field connected_fields[] = {
+	{ "compress", JS_STRING, offsetof(struct connected, compress), .is_optional = true }, { NULL }
+};
+static const struct jsonspec connected_spec = { "connect", sizeof(struct connected), connected_fields };
 
-	return args ? peer_stream(fd, "connect", args, wait_ms, e) : error_set(e, ENOMEM, "out of memory");
+int peer_connect(int fd, const char *uri, const char *domain, bool *is_squeezed, unsigned wait_ms, struct error *e)
+{
+	CLEANUP_FREE char *args = question_new(NULL, "uri", uri, "domain", domain, "compress",
+					       *is_squeezed ? SQUEEZE_NAME : NULL, NULL);
+	CLEANUP_FREE char *ok = NULL;
+	struct connected c;
+
+	if (!args)
+		return error_set(e, ENOMEM, "out of memory");
+	if (peer_stream(fd, "connect", args, wait_ms, &ok, e) == -1 ||
+	    jsonspec_decode(&connected_spec, ok, strlen(ok), &c, e) == -1)
+		return -1;
+	*is_squeezed = *is_squeezed && c.compress && strcmp(c.compress, SQUEEZE_NAME) == 0;
+	jsonspec_clear(&connected_spec, &c);
+	return 0;
 }

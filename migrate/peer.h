@@ -29,6 +29,7 @@ struct peer_greeting {
 	char version[PEER_TEXT_MAX], hostname[PEER_TEXT_MAX], host[PEER_TEXT_MAX], run_dir[PEER_TEXT_MAX];
 	char address[PEER_TEXT_MAX]; /* where sshd there was reached; "": that is not known */
 	bool has_tcp, has_tls;       /* transports */
+	bool can_squeeze;            /* a disk's connection (squeeze.h) */
 };
 
 struct peer {
@@ -59,9 +60,10 @@ char *peer_hear(struct peer *p, unsigned wait_ms, struct error *e);
 /* So many bytes are sent there and thrown away: a second they take. -1 + e. */
 int64_t peer_probe(struct peer *p, uint64_t bytes, struct error *e);
 
-/* fd: a fresh channel. From then on it is what that verb's stream is; nothing of it was read. -1 + e. */
-int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, struct error *e);
-/* ... the NBD server of that domain. */
-int peer_connect(int fd, const char *uri, const char *domain, unsigned wait_ms, struct error *e);
+/* fd: a fresh channel. From then on it is what that verb's stream is; nothing of it was read. ok: NULL, or what was answered,
+ * owned. -1 + e. */
+int peer_stream(int fd, const char *verb, const char *args, unsigned wait_ms, char **ok, struct error *e);
+/* ... the NBD server of that domain. *is_squeezed: whether its bytes are to be; and whether they are. */
+int peer_connect(int fd, const char *uri, const char *domain, bool *is_squeezed, unsigned wait_ms, struct error *e);
 
 #endif

@@ -158,15 +158,15 @@ static int swallow(struct service *s, const struct relay_reply *r)
 	return say(s, say_ok(r->id, "{}"));
 }
 
-static int carry(struct service *s, int stream)
+static int carry(struct service *s, const struct relay_reply *r)
 {
-	const struct pump_end caller = { s->in, s->out }, disk = { stream, stream };
+	const struct pump_end caller = { s->in, s->out, r->is_squeezed }, disk = { r->stream, r->stream, false };
 	struct error e;
 
-	int r = pump_run(&caller, &disk, s->buffer, s->used, &e);
+	int ended = pump_run(&caller, &disk, s->buffer, s->used, &e);
 
 	s->used = 0;
-	if (r == -1)
+	if (ended == -1)
 		log_info("a disk's connection ended: %s", e.text);
 	return 0;
 }
@@ -175,7 +175,7 @@ static int carry(struct service *s, int stream)
 static int follow(struct service *s, struct relay_reply *r)
 {
 	if (r->stream >= 0) {
-		carry(s, r->stream);
+		carry(s, r);
 		return 0;
 	}
 	return !r->swallow_bytes || swallow(s, r) == 0 ? 1 : -1;

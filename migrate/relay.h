@@ -22,6 +22,7 @@ struct relay_reply {
 	int64_t id;             /* of the question that was answered */
 	char *ok;               /* owned; one JSON value's text */
 	int stream;             /* owned; >= 0: after the answer its bytes are the relay's, both ways */
+	bool is_squeezed;       /* ... squeezed on the caller's side */
 	uint64_t swallow_bytes; /* after the answer so many bytes come that nobody wants; then it is answered again */
 };
 

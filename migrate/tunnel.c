@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "migrate/peer.h"
 #include "migrate/pump.h"
+#include "migrate/squeeze.h"
 
 #define DISKS_MAX 256u
 #define BACKLOG 16
@@ -40,6 +41,7 @@ struct request {
 	enum kind kind;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char uri[URI_MAX], domain[DOMAIN_MAX];
+	bool is_squeezed;
 };
 
 struct tunnel {
@@ -53,6 +55,7 @@ struct tunnel {
 struct served {
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char uri[URI_MAX], domain[DOMAIN_MAX];
+	bool is_squeezed;
 	int fd; /* owned */
 };
 
@@ -77,9 +80,11 @@ static void reap(struct keeper *k)
 }
 
 /* In the child: never returns. */
-static void carry(struct keeper *k, const char *uri, const char *domain, int conn, int channel)
+static void carry(struct keeper *k, const struct served *d, int conn, int channel)
 {
-	const struct pump_end here = { conn, conn }, there = { channel, channel };
+	const struct pump_end here = { conn, conn, false };
+	struct pump_end there = { channel, channel, d->is_squeezed && squeeze_is_there() };
+	const char *uri = d->uri;
 	struct error e = { 0 };
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -89,7 +94,7 @@ static void carry(struct keeper *k, const char *uri, const char *domain, int con
 		close(k->last);
 	for (size_t i = 0; i < k->disks; i++)
 		close(k->disk[i].fd);
-	if (peer_connect(channel, uri, domain, CONNECT_WAIT_MS, &e) == -1)
+	if (peer_connect(channel, uri, d->domain, &there.is_squeezed, CONNECT_WAIT_MS, &e) == -1)
 		log_warn("%s: %s", uri, e.text);
 	else if (pump_run(&here, &there, NULL, 0, &e) == -1)
 		log_info("%s: its connection ended: %s", uri, e.text);
@@ -118,7 +123,7 @@ static void accept_one(struct keeper *k, const struct served *d)
 	}
 	pid = fork();
 	if (pid == 0)
-		carry(k, d->uri, d->domain, conn, channel);
+		carry(k, d, conn, channel);
 	if (pid > 0)
 		k->child[k->children++] = pid;
 }
@@ -151,6 +156,7 @@ static int serve(struct keeper *k, const struct request *r, struct error *e)
 	memcpy(d->socket, r->socket, sizeof(d->socket));
 	memcpy(d->uri, r->uri, sizeof(d->uri));
 	memcpy(d->domain, r->domain, sizeof(d->domain));
+	d->is_squeezed = r->is_squeezed;
 	d->fd = listen_at(r->socket, e);
 	if (d->fd < 0)
 		return -1;
@@ -338,9 +344,10 @@ int tunnel_why(void *t, struct error *e)
 	return -1;
 }
 
-int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, struct error *e)
+int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, bool is_squeezed,
+		 struct error *e)
 {
-	struct request r = { .kind = SERVE };
+	struct request r = { .kind = SERVE, .is_squeezed = is_squeezed };
 	int none;
 
 	if (strlen(socket_path) >= sizeof(r.socket) || strlen(uri) >= sizeof(r.uri) || strlen(domain) >= sizeof(r.domain))

@@ -29,7 +29,8 @@ int tunnel_channel(void *t, struct error *e);
 int tunnel_why(void *t, struct error *e);
 
 /* From now on there is a server at socket_path (replaced, if it is there), and what connects is connected to that domain of the
- * disk. 0 also if it is there already. -1 + e. */
-int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, struct error *e);
+ * disk, squeezed if that is wanted and the relay there knows how. 0 also if it is there already. -1 + e. */
+int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, bool is_squeezed,
+		 struct error *e);
 
 #endif

@@ -16,6 +16,7 @@ that is as far away as it is told to be (far_away.py). What takes turns takes th
   back       a disk is moved, 1 % of it is written, in blocks of 64 KiB all over it, and it is moved back: what is sent
   cut        the connections are reset in mid-pass and the network is away for 10 s: what went over it beyond the disk's bytes, of
              the whole, and how long after that it goes on; `dark`: nothing is reset, nothing comes through
+  slow       files of /usr over 100 Mbit/s, 2 ms away: with --compress, and without
 
 --memory: both SRs in a tmpfs, which leaves the way between the hosts. Without: in --dir, the source not in the page cache.
 """
@@ -34,6 +35,7 @@ from rig import MIB, Guest, note, until
 
 CUT_S = 10
 FAR_MS = 10
+SLOW_BYTES_S, SLOW_MIB = 12500000, 128
 
 
 class Figures:
@@ -279,7 +281,43 @@ def cut(args, figures):
                 cut_once(args, figures, kind, is_dark)
 
 
-SCENARIOS = {f.__name__: f for f in (ssh, eta, downtime, back, cut)}
+# --- slow
+
+def make_files(path, mib):
+    """As they lie on a file system: each from a new page on."""
+    places = (os.path.join(at, name) for top in ("/usr/bin", "/usr/lib", "/usr/share") for at, _, names in os.walk(top) for name in names)
+    with open(path, "wb") as f:
+        while f.tell() < mib * MIB:
+            name = next(places)
+            if os.path.isfile(name) and not os.path.islink(name):
+                with open(name, "rb") as source:
+                    f.write(source.read()[:4 * MIB])
+                f.seek(-f.tell() % 4096, os.SEEK_CUR)
+        f.truncate(mib * MIB)
+
+
+def slow_once(args, figures, world, data, more):
+    disk = Disk(world.a, os.path.getsize(data), data)
+    world.move(world.far_away(2, SLOW_BYTES_S), [disk], "--no-verify", "--quiet", *more)
+    figures.add(f"100 Mbit/s, files of /usr{', ' + more[0] if more else ''}", disk.size / MIB / world.a.mirrors(disk.key)[-1]["ready_ms"] * 1e3,
+                "", "MiB/s")
+    world.empty()
+
+
+def slow(args, figures):
+    world, data = World(args.dir, args.memory), args.data + ".files"
+    try:
+        make_files(data, SLOW_MIB)
+        for _ in range(args.runs):
+            for more in ([], ["--compress"]):
+                slow_once(args, figures, world, data, more)
+    finally:
+        world.close()
+        if os.path.exists(data):
+            os.unlink(data)
+
+
+SCENARIOS = {f.__name__: f for f in (ssh, eta, downtime, back, cut, slow)}
 
 
 def parse():

@@ -70,7 +70,7 @@ system() {
 in_on() { printf "$1 %s\n" "${@:2}" >>"$world/on"; }
 in_off() { printf "$1 %s\n" "${@:2}" >>"$world/off"; }
 without() { sed -i "/ $1\$/d" "$world/on" "$world/off"; }
-base="gcc make autoconf automake libtool pkgconf-pkg-config libuuid-devel libblkid-devel perl-podlators libasan libubsan libnbd nbdkit nbdkit-nbd-plugin
+base="gcc make autoconf automake libtool pkgconf-pkg-config libuuid-devel libblkid-devel perl-podlators libzstd-devel libasan libubsan libnbd nbdkit nbdkit-nbd-plugin
       qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs xfsprogs iproute iproute-tc python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz openssh-clients openssh-server openssl
       systemd dnf-plugins-core epel-release"
 devel="libnbd-devel libuv-devel json-c-devel xxhash-devel liburing-devel libcmocka-devel gnutls-devel"
@@ -168,7 +168,7 @@ unset uid
 say "Debian, with a dnf beside its apt-get"
 system 'ID=debian\nVERSION_ID="12"\n' main
 in_on main gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libblkid-dev libxxhash-dev \
-	liburing-dev libssh2-1-dev libgnutls28-dev libcmocka-dev libnbd-bin nbdkit qemu-utils qemu-system-common fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps \
+	liburing-dev libssh2-1-dev libgnutls28-dev libzstd-dev libcmocka-dev libnbd-bin nbdkit qemu-utils qemu-system-common fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps \
 	util-linux xz-utils systemd spin openssh-client openssh-server openssl
 without fio
 install 0

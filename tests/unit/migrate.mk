@@ -22,3 +22,7 @@ tests_unit_test_vm_LDADD = libmigrate.la $(UNIT_LIBS)
 tests_unit_test_qmp_SOURCES = tests/unit/test-qmp.c
 tests_unit_test_qmp_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_qmp_LDADD = libmigrate.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-squeeze
+tests_unit_test_squeeze_SOURCES = tests/unit/test-squeeze.c
+tests_unit_test_squeeze_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_squeeze_LDADD = libmigrate.la $(UNIT_LIBS)

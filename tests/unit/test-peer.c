@@ -194,9 +194,11 @@ static void a_disk_s_first_byte_is_the_first(void **state UNUSED)
 	struct error e;
 	char bytes[6] = "";
 	int fd = channel(&f, &e);
+	bool is_squeezed = true;
 	size_t got = 0;
 
-	assert_int_equal(peer_connect(fd, "sxm:///x", "MIR1", LONG_MS, &e), 0);
+	assert_int_equal(peer_connect(fd, "sxm:///x", "MIR1", &is_squeezed, LONG_MS, &e), 0);
+	assert_false(is_squeezed); /* that relay knows nothing of it */
 	assert_int_equal(write(fd, "ab", 2), 2);
 	while (got < 5) {
 		ssize_t n = read(fd, bytes + got, 5 - got);

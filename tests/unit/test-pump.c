@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Bytes between two streams: whole and in their order, over sockets and pipes, also where little is read at a time; an end is
- * passed on, and a broken end ends both.
+ * Bytes between two streams: whole and in their order, over sockets and pipes, squeezed or not, also where little is read at a
+ * time; a question arrives before its sender says more; an end is passed on, and a broken end ends both.
  */
+#include "config.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +20,7 @@
 #include <unistd.h>
 
 #include "migrate/pump.h"
+#include "migrate/squeeze.h"
 
 #define BYTES ((size_t)5 << 20)
 
@@ -117,8 +120,8 @@ static void write_all(int fd, const char *from, size_t bytes)
 	}
 }
 
-/* What was sent. */
-static void read_all(int fd, size_t bytes, size_t step)
+/* What was sent from that place on. */
+static void read_from(int fd, size_t at, size_t bytes, size_t step)
 {
 	size_t done = 0;
 
@@ -128,7 +131,7 @@ static void read_all(int fd, size_t bytes, size_t step)
 		assert_true(n > 0);
 		done += (size_t)n;
 	}
-	assert_memory_equal(back, sent, bytes);
+	assert_memory_equal(back, sent + at, bytes);
 }
 
 /* Another process writes it there; what comes out at the other end is that, and then its end. */
@@ -141,7 +144,7 @@ static void carry_one_way(const struct ends *from, const struct ends *to, size_t
 		write_all(from->out, sent, BYTES);
 		_exit(0);
 	}
-	read_all(to->in, BYTES, step);
+	read_from(to->in, 0, BYTES, step);
 	assert_int_equal(status_of(pid), 0);
 	end_writing(from);
 	assert_int_equal(read(to->in, &one, 1), 0);
@@ -207,12 +210,70 @@ static void nobody_who_reads_ends_it(void **state UNUSED)
 	close(near.in);
 }
 
+/* Two of them, and something in between. */
+static pid_t start_far_half(struct ends *middle, struct ends *far)
+{
+	int fd[2];
+	struct pump_end there;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+	middle->pump = (struct pump_end) { .in = fd[0], .out = fd[0], .is_squeezed = true };
+	there = (struct pump_end) { .in = fd[1], .out = fd[1], .is_squeezed = true };
+	middle->in = middle->out = fd[0];
+	make_sockets(far);
+	return start(&there, &far->pump, middle, far, "");
+}
+
+static void squeezed_in_between(void **state UNUSED)
+{
+	struct ends near, middle, far;
+	pid_t pid[2];
+
+	if (!squeeze_is_there())
+		skip();
+	pid[1] = start_far_half(&middle, &far);
+	make_sockets(&near);
+	pid[0] = start(&near.pump, &middle.pump, &near, &far, "");
+	for (size_t i = 0; i < 50; i++) { /* each is answered before the next is asked */
+		write_all(near.out, sent + i, i + 1);
+		read_from(far.in, i, i + 1, BYTES);
+		write_all(far.out, sent + i, 2 * i + 1);
+		read_from(near.in, i, 2 * i + 1, BYTES);
+	}
+	carry_one_way(&near, &far, 3000);
+	carry_one_way(&far, &near, BYTES);
+	assert_int_equal(status_of(pid[0]), 0);
+	assert_int_equal(status_of(pid[1]), 0);
+	close(near.in);
+	close(far.in);
+}
+
+static void what_is_not_squeezed_is_refused(void **state UNUSED)
+{
+	struct ends near, far;
+	pid_t pid;
+
+	if (!squeeze_is_there())
+		skip();
+	make_sockets(&near);
+	make_sockets(&far);
+	near.pump.is_squeezed = true;
+	pid = start(&near.pump, &far.pump, &near, &far, "");
+	write_all(near.out, "NBDMAGICIHAVEOPT", 16);
+	assert_int_equal(status_of(pid), 1);
+	assert_int_equal(read(far.in, back, 1), 0);
+	close(near.in);
+	close(far.in);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(between_sockets_and_pipes),
 		cmocka_unit_test(what_was_read_before_comes_first),
 		cmocka_unit_test(nobody_who_reads_ends_it),
+		cmocka_unit_test(squeezed_in_between),
+		cmocka_unit_test(what_is_not_squeezed_is_refused),
 	};
 
 	fill();
