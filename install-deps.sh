@@ -25,7 +25,7 @@ die() { say "$*" >&2; exit 1; }
 
 lists_for_apt() {
 	needed="gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libblkid-dev libxxhash-dev"
-	optional="liburing-dev libssh2-1-dev libgnutls28-dev libzstd-dev"
+	optional="liburing-dev libssh2-1-dev libgnutls28-dev libzstd-dev libxen-dev"
 	tests="libcmocka-dev libnbd-bin nbdkit qemu-utils fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps util-linux xz-utils systemd spin
 	       openssh-client openssh-server openssl"
 	# What serves qcow2 images; qemu-nbd does, too (qemu-utils). Its package has another name where qemu is older or newer than
@@ -46,6 +46,7 @@ install_apt() { DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-instal
 lists_for_dnf() {
 	needed="gcc make autoconf automake libtool pkgconf-pkg-config libnbd-devel libuv-devel json-c-devel libuuid-devel libblkid-devel xxhash-devel"
 	optional="perl-podlators liburing-devel libssh2-devel gnutls-devel libzstd-devel"
+	[ "$ID" != fedora ] || optional="$optional xen-devel" # the RHEL family has no Xen
 	tests="libcmocka-devel libasan libubsan libnbd nbdkit nbdkit-nbd-plugin qemu-img /usr/bin/qemu-storage-daemon fio e2fsprogs xfsprogs
 	       iproute iproute-tc python3 valgrind procps-ng util-linux diffutils findutils gawk tar xz systemd
 	       openssh-clients openssh-server openssl"

@@ -129,9 +129,9 @@ has $devel libssh2-devel
 
 say "Fedora has it all: nothing is switched on (its config-manager knows other words)"
 system 'ID=fedora\nVERSION_ID=41\n' fedora
-in_on fedora $devel libssh2-devel
+in_on fedora $devel libssh2-devel xen-devel
 install 0
-has $devel libssh2-devel fio
+has $devel libssh2-devel xen-devel fio
 never 'config-manager\|epel\|module'
 asks_nobody
 
@@ -168,11 +168,11 @@ unset uid
 say "Debian, with a dnf beside its apt-get"
 system 'ID=debian\nVERSION_ID="12"\n' main
 in_on main gcc libc6-dev make autoconf automake libtool pkg-config perl libnbd-dev libuv1-dev libjson-c-dev uuid-dev libblkid-dev libxxhash-dev \
-	liburing-dev libssh2-1-dev libgnutls28-dev libzstd-dev libcmocka-dev libnbd-bin nbdkit qemu-utils qemu-system-common fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps \
+	liburing-dev libssh2-1-dev libgnutls28-dev libzstd-dev libxen-dev libcmocka-dev libnbd-bin nbdkit qemu-utils qemu-system-common fio e2fsprogs xfsprogs mount iproute2 python3 valgrind procps \
 	util-linux xz-utils systemd spin openssh-client openssh-server openssl
 without fio
 install 0
-has libnbd-dev liburing-dev nbdkit
+has libnbd-dev liburing-dev libxen-dev nbdkit
 says 'not to be had here: fio\.'
 never dnf
 

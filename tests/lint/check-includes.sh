@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The dependency law (HACKING.md): which room may include which, and which file may know which library.
 #
-#       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv } <- vdi <- control/server, dispatch <- main-datapath.c
+#       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv, vbd } <- vdi <- control/server, dispatch <- main-datapath.c
 #       base <- { control/client, cbt/cbt-log, overlay/overlay-file } <- plugins <- cmd
 #       base <- control/client <- migrate <- cmd
 #       base <- qcow2 <- { disk, plugins, cmd }
@@ -23,8 +23,9 @@ allowed() {
 	src/qcow2/*)           echo qcow2 base ;;
 	src/disk/*)            echo disk qcow2 block loop base ;;
 	src/nbdsrv/*)          echo nbdsrv block loop base ;;
+	src/vbd/*)             echo vbd block loop base ;;
 	mirror/*)              echo mirror block loop base ;;
-	src/vdi/*)             echo vdi disk cbt overlay nbdsrv mirror block loop base ;;
+	src/vdi/*)             echo vdi disk cbt overlay nbdsrv vbd mirror block loop base ;;
 	src/control/client.*)  echo control base ;;
 	src/control/*)         echo control vdi mirror block loop base ;;
 	src/keeper.*)          echo keeper.h base ;;
@@ -86,7 +87,7 @@ only 'uuid/.*' 'plugins/*.c'
 only 'blkid.*\.h' 'plugins/device.c'
 only 'gnutls/.*' 'src/nbdsrv/tls*.c'
 only 'xxhash\.h' 'src/block/digest.c'
-only 'xen.*\.h' '@(src/vbd/*|src/main-xenbus.c)'
+only 'xen.*\.h' 'src/vbd/xen-lib.c'
 
 # Base names are unique, so that a stack trace names one file.
 twice=$(sources | sed 's|.*/||' | sort | uniq -d)

@@ -9,6 +9,7 @@ include $(srcdir)/tests/unit/disk.mk
 include $(srcdir)/tests/unit/cbt.mk
 include $(srcdir)/tests/unit/overlay.mk
 include $(srcdir)/tests/unit/nbdsrv.mk
+include $(srcdir)/tests/unit/vbd.mk
 include $(srcdir)/tests/unit/mirror.mk
 include $(srcdir)/tests/unit/vdi.mk
 include $(srcdir)/tests/unit/plugins.mk

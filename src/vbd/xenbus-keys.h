@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * xenbus-keys - what the texts in xenstore mean; pure
+ */
+#ifndef SXM_VBD_XENBUS_KEYS_H
+#define SXM_VBD_XENBUS_KEYS_H
+
+#include "vbd/xenbus.h"
+
+/* A decimal number of 32 bits, and nothing besides. */
+bool xenbus_number(const struct xenbus_value *v, uint32_t *out);
+bool xenbus_is(const struct xenbus_value *v, const char *text);
+/* XENBUS_UNKNOWN where it is missing, or none; 7 and 8 are possible. */
+enum xenbus_state xenbus_state_of(const struct xenbus_value *v);
+/* The backend's directory is there, and about this guest's device. */
+bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *value);
+/* The ring the frontend offers. -1 + e: it is none that could be. */
+int xenbus_read_ring(struct xenbus_ring *ring, const struct xenbus_value *value, struct error *e);
+
+#endif

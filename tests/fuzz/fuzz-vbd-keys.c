@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Any texts in xenstore, changing at any time: one thing at a time is done, a ring is connected when none is, let go of when one
+ * is, has no more pages than were offered, and is asked for no more often than the budget says.
+ *
+ * The input: lines KEY=VALUE, KEY a letter from 'a' on; a step after each.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vbd/xenbus-keys.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+extern const char *const fuzz_words[];
+const char *const fuzz_words[] = { "\ni=1", "\ni=3", "\ni=4", "\ni=6", "\nc=5", "\nj=4", "\nk=7", "\nn=8", "\no=9", "4294967296", "x86_32-abi", NULL };
+
+static void insist(bool is_so)
+{
+	if (!is_so)
+		abort();
+}
+
+static void set(struct xenbus_value *v, const uint8_t *text, size_t bytes)
+{
+	memset(v, 0, sizeof(*v));
+	v->is_there = bytes != 0;
+	v->is_long = bytes >= sizeof(v->value) || (bytes && memchr(text, 0, bytes));
+	if (!v->is_long && bytes)
+		memcpy(v->value, text, bytes);
+}
+
+static void set_text(struct xenbus_value *v, const char *text)
+{
+	set(v, (const uint8_t *)text, strlen(text));
+}
+
+struct state {
+	struct xenbus x;
+	struct xenbus_names names;
+	struct xenbus_value value[XENBUS_KEYS];
+	bool is_bound;
+	unsigned reads;
+	uint64_t now_ms;
+};
+
+static int write_it(struct state *s, const struct xenbus_action *a)
+{
+	char text[2] = { (char)('0' + a->state), '\0' };
+
+	insist(a->state >= XENBUS_INIT_WAIT && a->state <= XENBUS_CLOSED && a->says & XENBUS_SAY_STATE);
+	insist(a->state != XENBUS_CONNECTED || s->is_bound);
+	if (xenbus_state_of(&s->value[XENBUS_B_STATE]) != a->expected)
+		return EAGAIN;
+	set_text(&s->value[XENBUS_B_STATE], text);
+	return 0;
+}
+
+static void do_one(struct state *s)
+{
+	struct xenbus_action a = xenbus_next(&s->x, s->now_ms);
+
+	switch (a.what) {
+	case XENBUS_READ:
+		s->reads++;
+		xenbus_read_is(&s->x, &s->names, s->value);
+		break;
+	case XENBUS_WRITE:
+		xenbus_ended(&s->x, write_it(s, &a), NULL, s->now_ms);
+		break;
+	case XENBUS_CONNECT:
+		insist(!s->is_bound && a.ring.order <= RING_ORDER_MAX);
+		s->is_bound = a.ring.gref[0] % 3 != 2;
+		xenbus_ended(&s->x, s->is_bound ? 0 : EINVAL, "no", s->now_ms);
+		break;
+	case XENBUS_DISCONNECT:
+		insist(s->is_bound);
+		s->is_bound = false;
+		xenbus_ended(&s->x, 0, NULL, s->now_ms);
+		break;
+	default:
+		break;
+	}
+}
+
+static void finish(struct state *s)
+{
+	xenbus_leave(&s->x);
+	for (unsigned i = 0; i < 3; i++)
+		do_one(s);
+	insist(!s->is_bound && xenbus_next(&s->x, s->now_ms).what == XENBUS_OVER);
+	insist(s->reads <= 32 * (1 + (s->now_ms - 5000) / 1000));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+	struct state *s = calloc(1, sizeof(*s));
+	const uint8_t *at = data, *end = data + bytes;
+
+	insist(s && xenbus_parse_backend(&s->names, "/local/domain/0/backend/vbd3/1/768", NULL) == 0);
+	xenbus_init(&s->x, bytes % 2);
+	s->x.sectors = 100;
+	s->now_ms = 5000;
+	set_text(&s->value[XENBUS_B_FRONTEND], s->names.frontend);
+	set_text(&s->value[XENBUS_B_FRONTEND_ID], "1");
+	set_text(&s->value[XENBUS_B_STATE], "1");
+	set_text(&s->value[XENBUS_B_ONLINE], "1");
+	set_text(&s->value[XENBUS_B_HOTPLUG], "connected");
+	while (at < end) {
+		const uint8_t *line = memchr(at, '\n', (size_t)(end - at)), *stop = line ? line : end;
+
+		if (stop - at >= 2 && at[0] >= 'a' && at[0] < 'a' + XENBUS_KEYS)
+			set(&s->value[at[0] - 'a'], at + 2, (size_t)(stop - at - 2));
+		xenbus_changed(&s->x);
+		s->now_ms += bytes % 97;
+		do_one(s);
+		if (bytes % 3)
+			do_one(s);
+		at = stop + (line != NULL);
+	}
+	finish(s);
+	free(s);
+	return 0;
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A connected ring with a guest that is not honest. Tests of what once was a vulnerability somewhere are named for it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/lane-rig.h"
+
+static void xsa_362_a_page_that_is_not_granted_fails_its_request_alone(void **state)
+{
+	struct front_request q = front_one(1, 1, 0, DATA, 0, 7);
+
+	(void)state;
+	memset(memory_layer_bytes(disk), 7, DISK_BYTES);
+	world_page(&world, DATA);
+	world_page(&world, DATA + 1);
+	q.segments = 3;
+	q.segment[1] = (struct front_segment){ DATA + 1, 0, 7 };
+	q.segment[2] = (struct front_segment){ 4000000000u, 0, 7 };
+	front_put(&front, &q);
+	q = front_one(1, 2, 64, DATA, 0, 7);
+	front_put(&front, &q);
+	push();
+	for (unsigned i = 0; i < 20 && *front_word(&front, 8) < 2; i++)
+		turn();
+	for (unsigned i = 0; i < 2; i++) {
+		struct front_response a;
+
+		assert_true(front_take(&front, &a));
+		assert_int_equal(a.status, a.id == 1 ? -1 : 0);
+	}
+	assert_int_equal(memory_layer_bytes(disk)[0], 7); /* not even the part of it that was there */
+	assert_int_equal(memory_layer_bytes(disk)[64 * 512], 0);
+	assert_int_equal(done(front_one(0, 3, 0, 4000000000u, 0, 7)), -1);
+}
+
+static void xsa_403_a_failed_read_shows_no_byte(void **state)
+{
+	const uint8_t *page = world_page(&world, DATA);
+
+	(void)state;
+	memset(world_page(&world, DATA), 0xee, 4096);
+	disk_err = EIO;
+	assert_int_equal(done(front_one(0, 1, 0, DATA, 0, 7)), -1);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_int_equal(page[i], 0xee);
+}
+
+/* What it writes to its page while its write is under way is its own affair: here it is one thing, the old or the new. */
+static void xsa_229_a_write_is_of_one_moment(void **state)
+{
+	(void)state;
+	memset(world_page(&world, DATA), 1, 4096);
+	is_slow = true;
+	ask(front_one(1, 1, 0, DATA, 0, 7));
+	for (unsigned i = 0; i < 50 && !held_count; i++)
+		turn();
+	memset(world_page(&world, DATA), 2, 4096);
+	is_slow = false;
+	layer_forward(disk, held[0]);
+	assert_int_equal(answered(1), 0);
+	for (unsigned i = 0; i < 4096; i++)
+		assert_int_equal(memory_layer_bytes(disk)[i], 1);
+}
+
+static void cve_2010_4247_an_absurd_producer_ends_the_ring_and_not_the_process(void **state)
+{
+	struct front_response a;
+
+	(void)state;
+	world_page(&world, DATA);
+	is_slow = true;
+	ask(front_one(0, 1, 0, DATA, 0, 7));
+	for (unsigned i = 0; i < 50 && !held_count; i++)
+		turn();
+	*front_word(&front, 0) = 0x80000000;
+	world_notify(&world, CHANNEL);
+	for (unsigned i = 0; i < 5; i++)
+		turn();
+	is_slow = false;
+	layer_forward(disk, held[0]);
+	turn();
+	assert_true(front_take(&front, &a) && a.id == 1); /* what was good before is answered */
+	end_lane();
+	begin_ring(0, false);
+	assert_int_equal(done(front_one(0, 2, 0, DATA, 0, 7)), 0);
+}
+
+static void count_turns(void *arg)
+{
+	++*(unsigned *)arg;
+	loop_stop(loop);
+}
+
+/* A guest that always has more does not keep the loop from others. */
+static void xsa_332_a_sweep_is_bounded(void **state)
+{
+	struct loop_timer *t;
+	unsigned turns = 0;
+	uint64_t answers = 0;
+
+	(void)state;
+	end_lane();
+	begin_ring(4, false);
+	t = loop_timer_new(loop, count_turns, &turns);
+	for (unsigned round = 0; round < 20; round++) {
+		struct front_response a;
+
+		while (front.asked - front.heard < 512)
+			ask(front_one(7, front.asked, 0, DATA, 0, 7)); /* rubbish, which costs us nothing else */
+		turns = 0;
+		loop_timer_set(t, 0);
+		while (!turns)
+			loop_run(loop);
+		while (front_take(&front, &a))
+			answers++;
+		assert_true(answers <= (round + 1) * 64);
+	}
+	assert_true(answers > 0);
+	loop_timer_free(t);
+}
+
+static void rubbish_of_every_kind_is_answered_and_harms_nobody(void **state)
+{
+	struct front_response a;
+
+	(void)state;
+	srand(11);
+	memset(memory_layer_bytes(disk), 7, DISK_BYTES);
+	is_read_only = true;
+	end_lane();
+	begin_ring(1, true);
+	for (unsigned round = 0; round < 300; round++) {
+		for (unsigned n = (unsigned)rand() % 8; n && front.asked - front.heard < front.entries; n--) {
+			uint8_t *slot = front_slot(&front, front.asked++);
+
+			for (unsigned i = 0; i < 108; i++)
+				slot[i] = (uint8_t)(rand() % 4 ? rand() % 12 : rand());
+		}
+		push();
+		turn();
+		while (front_take(&front, &a))
+			assert_true(a.status <= 0 && a.status >= -2);
+	}
+	for (unsigned i = 0; i < 2000 && front.asked != front.heard; i++) {
+		turn();
+		while (front_take(&front, &a))
+			;
+	}
+	assert_int_equal(front.asked, front.heard);
+	for (size_t i = 0; i < DISK_BYTES; i++)
+		if (memory_layer_bytes(disk)[i] != 7)
+			fail_msg("byte %zu of a read-only disk was written", i);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		LANE_TEST(xsa_362_a_page_that_is_not_granted_fails_its_request_alone),
+		LANE_TEST(xsa_403_a_failed_read_shows_no_byte),
+		LANE_TEST(xsa_229_a_write_is_of_one_moment),
+		LANE_TEST(cve_2010_4247_an_absurd_producer_ends_the_ring_and_not_the_process),
+		LANE_TEST(xsa_332_a_sweep_is_bounded),
+		LANE_TEST(rubbish_of_every_kind_is_answered_and_harms_nobody),
+	};
+
+	setenv("SXM_LOG", "stderr", 1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A connected ring at work: what a guest writes is what it reads, in batches, with little memory and a disk that fails; and what is
+ * under way at the end is ended, or gone on with by who comes next.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/lane-rig.h"
+
+static void what_is_written_is_read(void **state)
+{
+	(void)state;
+	for (int is_32 = 0; is_32 < 2; is_32++)
+		for (unsigned order = 0; order <= RING_ORDER_MAX; order++) {
+			struct front_request q = { .op = 1, .segments = 11, .id = 3, .sector = 80 };
+			uint8_t *bytes = memory_layer_bytes(disk) + 80 * 512;
+			size_t at = 0;
+
+			end_lane();
+			begin_ring(order, is_32);
+			memset(memory_layer_bytes(disk), 0, DISK_BYTES);
+			for (unsigned i = 0; i < 11; i++) { /* pieces of pages, one after the other */
+				q.segment[i] = (struct front_segment){ DATA + i, (uint8_t)(i % 4), (uint8_t)(4 + i % 4) };
+				memset(world_page(&world, DATA + i), (int)(0x40 + i), 4096);
+			}
+			assert_int_equal(done(q), 0);
+			for (unsigned i = 0; i < 11; i++)
+				for (unsigned n = 0; n < 5 * 512; n++)
+					assert_int_equal(bytes[at++], 0x40 + i);
+			assert_int_equal(bytes[at], 0);
+			q.op = 0;
+			q.id = 4;
+			for (unsigned i = 0; i < 11; i++)
+				memset(world_page(&world, DATA + i), 0xee, 4096);
+			assert_int_equal(done(q), 0);
+			for (unsigned i = 0; i < 11; i++) {
+				const uint8_t *page = world_page(&world, DATA + i);
+
+				for (unsigned n = 0; n < 4096; n++)
+					assert_int_equal(page[n], n / 512 >= i % 4 && n / 512 <= 4 + i % 4 ? 0x40 + i : 0xee);
+			}
+		}
+}
+
+static void flushes_and_discards_reach_the_disk(void **state)
+{
+	struct front_request q = { .op = 3, .id = 1 };
+
+	(void)state;
+	assert_int_equal(done(q), 0);
+	assert_int_equal(memory_layer_flushes(disk), 1);
+	memset(memory_layer_bytes(disk), 7, DISK_BYTES);
+	q = (struct front_request){ .op = 5, .id = 2, .sector = 8, .sectors = 16 };
+	assert_int_equal(done(q), 0);
+	assert_true(memory_layer_bytes(disk)[4095] == 7 && memory_layer_bytes(disk)[4096] == 0 && memory_layer_bytes(disk)[12288] == 7);
+	q.segments = 1; /* secure */
+	assert_int_equal(done(q), -2);
+	assert_int_equal(memory_layer_bytes(disk)[12288], 7);
+	can_discard = false;
+	end_lane();
+	begin_ring(0, false);
+	q.segments = 0;
+	assert_int_equal(done(q), -2);
+}
+
+static void a_batch_is_one_event_each_way(void **state)
+{
+	struct front_response a;
+	unsigned count = 0;
+
+	(void)state;
+	turn();
+	stats = (struct vbd_stats){ 0 };
+	is_slow = true;
+	for (unsigned i = 0; i < 32; i++) {
+		struct front_request q = front_one(0, i, i * 8, DATA + i, 0, 7);
+
+		world_page(&world, DATA + i);
+		front_put(&front, &q);
+	}
+	push();
+	for (unsigned i = 0; i < 50 && held_count < 32; i++)
+		turn();
+	assert_int_equal(held_count, 32);
+	is_slow = false;
+	for (unsigned i = 0; i < 32; i++)
+		layer_forward(disk, held[31 - i]);
+	turn();
+	while (front_take(&front, &a))
+		count++;
+	assert_int_equal(count, 32);
+	assert_in_range(stats.events, 0, 1); /* 0: a poller saw it first */
+	assert_int_equal(stats.notifications, 1);
+	assert_int_equal(stats.reads, 32);
+}
+
+static void a_guest_that_asks_more_than_there_are_buffers_for_is_served_all_the_same(void **state)
+{
+	struct front_response a;
+	unsigned count = 0;
+
+	(void)state;
+	end_lane();
+	begin_ring(4, false);
+	is_slow = true;
+	for (unsigned i = 0; i < 512; i++) {
+		struct front_request q = { .op = (uint8_t)(i % 2), .segments = 11, .id = i, .sector = i };
+
+		for (unsigned n = 0; n < 11; n++) {
+			q.segment[n] = (struct front_segment){ DATA + n, 0, 7 };
+			world_page(&world, DATA + n);
+		}
+		front_put(&front, &q);
+	}
+	push();
+	for (unsigned i = 0; i < 100 && held_count < 100; i++)
+		turn();
+	assert_in_range(held_count, 100, 128); /* 8 MiB in pieces of 64 KiB */
+	assert_true(iobuf_pool_used(pool) <= 8 * MiB);
+	is_slow = false;
+	while (held_count)
+		layer_forward(disk, held[--held_count]);
+	for (unsigned i = 0; i < 500 && count < 512; i++) {
+		turn();
+		while (front_take(&front, &a)) {
+			assert_int_equal(a.status, 0);
+			count++;
+		}
+	}
+	assert_int_equal(count, 512);
+}
+
+static void a_disk_that_fails_fails_this_request(void **state)
+{
+	(void)state;
+	world_page(&world, DATA);
+	disk_err = EIO;
+	assert_int_equal(done(front_one(0, 1, 0, DATA, 0, 7)), -1);
+	assert_int_equal(done(front_one(1, 2, 0, DATA, 0, 7)), -1);
+	assert_int_equal(done((struct front_request){ .op = 3, .id = 3 }), -1); /* not -2: the guest would never flush again */
+	disk_err = EOPNOTSUPP;
+	assert_int_equal(done((struct front_request){ .op = 5, .id = 4, .sector = 0, .sectors = 8 }), -2);
+	disk_err = 0;
+	assert_int_equal(done(front_one(0, 5, 0, DATA, 0, 7)), 0);
+	assert_int_equal(stats.errors, 4);
+}
+
+/* --- the end */
+
+static void nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered(void **state)
+{
+	struct front_response a;
+	uint64_t copies;
+	unsigned count = 0;
+
+	(void)state;
+	is_slow = true;
+	for (unsigned i = 0; i < 8; i++) {
+		memset(world_page(&world, DATA + i), (int)i, 4096);
+		ask(front_one((uint8_t)(i % 2), i, i * 8, DATA + i, 0, 7));
+	}
+	for (unsigned i = 0; i < 50 && held_count < 8; i++)
+		turn();
+	is_stopped = false;
+	lane_stop(lane, on_stopped, NULL);
+	for (unsigned i = 0; i < 5; i++)
+		turn();
+	assert_false(is_stopped); /* it waits for the disk */
+	ask(front_one(0, 99, 0, DATA, 0, 7));
+	is_slow = false;
+	while (held_count)
+		layer_forward(disk, held[--held_count]);
+	while (!is_stopped)
+		loop_run(loop);
+	lane_free(lane);
+	lane = NULL;
+	xen_ops()->disconnect(xen);
+	while (front_take(&front, &a)) {
+		assert_true(a.id < 8 && a.status == 0);
+		count++;
+	}
+	assert_int_equal(count, 8); /* and not what came later */
+	copies = world.shared->copies;
+	for (unsigned i = 0; i < 5; i++)
+		turn();
+	assert_true(world.shared->copies == copies && world.shared->mapped == 0);
+}
+
+/* The disk is another host's: whoever asks there gets an answer there, and none here. */
+static void what_ends_because_the_disk_was_given_away_is_not_answered(void **state)
+{
+	struct front_response a;
+
+	(void)state;
+	memset(world_page(&world, DATA), 1, 4096);
+	disk_err = ESHUTDOWN;
+	ask(front_one(1, 1, 0, DATA, 0, 7));
+	ask(front_one(0, 2, 0, DATA, 0, 7));
+	for (unsigned i = 0; i < 20; i++)
+		turn();
+	assert_false(front_take(&front, &a));
+	assert_int_equal(stats.in_flight, 2);
+	end_lane();
+	assert_false(front_take(&front, &a));
+	disk_err = 0;
+	begin_lane(); /* it came back, to the same guest */
+	for (unsigned i = 0; i < 20; i++)
+		turn();
+	assert_int_equal(stats.left, 2);
+	assert_true(front_take(&front, &a) && front_take(&front, &a) && !front_take(&front, &a));
+	assert_int_equal(memory_layer_bytes(disk)[0], 1);
+}
+
+static void what_was_held_back_is_tried_again_while_the_guest_waits(void **state)
+{
+	(void)state;
+	memset(world_page(&world, DATA), 1, 4096);
+	disk_err = ESHUTDOWN;
+	ask(front_one(1, 1, 0, DATA, 0, 7));
+	for (unsigned i = 0; i < 20; i++)
+		turn();
+	disk_err = 0;
+	for (unsigned i = 0; i < 1500 && *front_word(&front, 8) == 0; i++)
+		turn();
+	assert_int_equal(answered(1), 0);
+}
+
+/* Another process over the same book and pages, with requests in the dead one's hands. */
+static void a_successor_does_what_a_killed_process_had_in_its_hands(void **state)
+{
+	static struct ring_book left;
+	struct front_response a;
+	unsigned seen = 0;
+
+	(void)state;
+	is_slow = true;
+	for (unsigned i = 0; i < 6; i++) {
+		memset(world_page(&world, DATA + i), (int)(0x50 + i), 4096);
+		ask(front_one(1, i, i * 8, DATA + i, 0, 7));
+	}
+	for (unsigned i = 0; i < 50 && held_count < 6; i++)
+		turn();
+	left = book;   /* killed here */
+	disk_err = EIO;
+	is_slow = false;
+	book.magic = 0;
+	while (held_count)
+		req_complete(held[--held_count], ESHUTDOWN);
+	end_lane();
+	disk_err = 0;
+	book = left;
+	begin_lane();
+	for (unsigned i = 0; i < 20; i++)
+		turn();
+	assert_int_equal(stats.left, 6);
+	while (front_take(&front, &a)) {
+		assert_int_equal(a.status, 0);
+		seen |= 1u << a.id;
+	}
+	assert_int_equal(seen, 0x3f);
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(memory_layer_bytes(disk)[i * 4096 + 99], 0x50 + i);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		LANE_TEST(what_is_written_is_read),
+		LANE_TEST(flushes_and_discards_reach_the_disk),
+		LANE_TEST(a_batch_is_one_event_each_way),
+		LANE_TEST(a_guest_that_asks_more_than_there_are_buffers_for_is_served_all_the_same),
+		LANE_TEST(a_disk_that_fails_fails_this_request),
+		LANE_TEST(nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered),
+		LANE_TEST(what_ends_because_the_disk_was_given_away_is_not_answered),
+		LANE_TEST(what_was_held_back_is_tried_again_while_the_guest_waits),
+		LANE_TEST(a_successor_does_what_a_killed_process_had_in_its_hands),
+	};
+
+	setenv("SXM_LOG", "stderr", 1);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

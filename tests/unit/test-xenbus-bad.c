@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The backend's side of the xenbus handshake against a frontend that is not honest, and in any order of events. Tests of what once
+ * was a vulnerability somewhere are named for it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/unit/xenbus-rig.h"
+
+static void try_bad(unsigned key, const char *value)
+{
+	begin(true);
+	plug();
+	settle();
+	new_ring(8);
+	put(key, value);
+	front(3);
+	settle();
+	assert_false(is_bound);
+	assert_int_equal(connects, 0);
+	assert_int_equal(errors, 1);
+	assert_int_equal(state(XENBUS_B_STATE), 6);
+	front(3); /* and once is enough */
+	front(4);
+	settle();
+	assert_int_equal(errors, 1);
+	/* It may begin anew. */
+	put(key, NULL);
+	front(1);
+	settle();
+	new_ring(8);
+	front(3);
+	settle();
+	assert_true(is_bound);
+}
+
+static void ring_page_order_is_bounded_before_it_is_used_as_a_shift(void **s)
+{
+	static const char *const bad[] = { "5", "31", "32", "64", "4294967295", "4294967296", "-1", "", " 1", "1 ", "0x1", "1e0", "99999999999999999999" };
+
+	(void)s;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		try_bad(XENBUS_F_ORDER, bad[i]);
+}
+
+static void xsa_175_what_a_frontend_says_is_parsed_strictly(void **s)
+{
+	static const unsigned keys[] = { XENBUS_F_REF, XENBUS_F_CHANNEL };
+	static const char *const bad[] = { NULL, "", "-1", "+1", "4294967296", "8/../9", "8\n", "abc" };
+
+	(void)s;
+	for (size_t k = 0; k < ARRAY_LEN(keys); k++)
+		for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+			try_bad(keys[k], bad[i]);
+	try_bad(XENBUS_F_PROTOCOL, "sparc-abi");
+	try_bad(XENBUS_F_PROTOCOL, "");
+	try_bad(XENBUS_F_QUEUES, "2");
+	try_bad(XENBUS_F_QUEUES, "0");
+}
+
+static void a_ring_of_many_pages_needs_all_of_them(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	settle();
+	put(XENBUS_F_ORDER, "2");
+	put(XENBUS_F_CHANNEL, "9");
+	for (unsigned i = 0; i < 3; i++)
+		put_number(XENBUS_F_REF0 + i, 50 + i);
+	front(3);
+	settle();
+	assert_false(is_bound);
+	front(1);
+	settle();
+	put(XENBUS_F_REF0 + 3, "53");
+	front(3);
+	settle();
+	assert_true(is_bound && bound.order == 2 && bound.gref[0] == 50 && bound.gref[3] == 53 && bound.abi == RING_X86_64);
+	/* One page, numbered; and in the other layout. */
+	connect_all();
+	front(1);
+	settle();
+	put(XENBUS_F_REF, NULL);
+	put(XENBUS_F_ORDER, "0");
+	put(XENBUS_F_REF0, "77");
+	put(XENBUS_F_PROTOCOL, "x86_32-abi");
+	front(3);
+	settle();
+	assert_true(is_bound && bound.order == 0 && bound.gref[0] == 77 && bound.abi == RING_X86_32);
+}
+
+static void xsa_362_a_page_that_cannot_be_mapped_closes_the_device_and_no_more(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	settle();
+	new_ring(5000);
+	front(3);
+	settle();
+	assert_int_equal(connects, 1); /* not again and again */
+	assert_int_equal(errors, 1);
+	assert_int_equal(state(XENBUS_B_STATE), 6);
+	front(1);
+	settle();
+	new_ring(8);
+	front(3);
+	settle();
+	assert_true(is_bound);
+}
+
+static void xsa_349_a_storm_of_events_is_a_bounded_number_of_questions(void **s)
+{
+	(void)s;
+	connect_all();
+	reads = 0;
+	for (unsigned ms = 0; ms < 10000; ms++) {
+		now_ms++;
+		for (unsigned i = 0; i < 100; i++) {
+			front(i % 2 ? 4 : 7);
+			turn();
+		}
+	}
+	assert_in_range(reads, 1, 11 * 32);
+	now_ms += 1000;
+	front(4);
+	settle();
+	assert_true(is_bound);
+}
+
+static void xsa_350_a_frontend_that_flaps_meets_one_ring_at_a_time(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	srand(7);
+	for (unsigned i = 0; i < 20000; i++) {
+		if (rand() % 3 == 0) {
+			new_ring((unsigned)(rand() % 3) * 499 + 8);
+			front((unsigned)(rand() % 9));
+		}
+		turn();
+		now_ms += 7;
+	}
+	front(6);
+	settle();
+	assert_false(is_bound);
+	assert_int_equal(state(XENBUS_B_STATE), 6);
+}
+
+static void another_guests_directory_is_not_served(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	put(XENBUS_B_FRONTEND, "/local/domain/6/device/vbd/51712");
+	settle();
+	assert_int_equal(writes, 0);
+	begin(true);
+	plug();
+	put(XENBUS_B_FRONTEND_ID, "6");
+	settle();
+	assert_int_equal(writes, 0);
+}
+
+static void only_a_backends_directory_is_one(void **s)
+{
+	static const char *const bad[] = {
+		"", "/", "/local/domain/0/backend/vbd/5", "/local/domain/0/backend/vbd/5/51712/", "/local/domain/0/backend//5/51712",
+		"/local/domain/0/backend/v bd/5/51712", "/local/domain/0/backend/../5/51712", "/local/domain/x/backend/vbd/5/51712",
+		"/local/domain/0/backend/vbd/65536/51712", "/local/domain/0/backend/vbd/5/4294967296",
+		"/local/domain/0/backend/a-name-that-is-longer-than-32-letters/5/1", "local/domain/0/backend/vbd/5/51712",
+	};
+	struct xenbus_names n;
+	char path[XENBUS_PATH_MAX];
+
+	(void)s;
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_int_equal(xenbus_parse_backend(&n, bad[i], NULL), -1);
+	assert_int_equal(xenbus_parse_backend(&n, "/local/domain/0/backend/vbd3/65535/4294967295", NULL), 0);
+	assert_int_equal(n.domain, 65535);
+	assert_string_equal(n.frontend, "/local/domain/65535/device/vbd/4294967295");
+	xenbus_key_path(&n, XENBUS_F_REF0 + 15, path);
+	assert_string_equal(path, "/local/domain/65535/device/vbd/4294967295/ring-ref15");
+}
+
+/* --- any order: toolstack, frontend, and we, each a step at a time. What an honest guest ends with is a disk. */
+
+static void frontend_step(unsigned *gref)
+{
+	unsigned back = state(XENBUS_B_STATE);
+
+	switch (state(XENBUS_F_STATE)) {
+	case 1:
+		if (back == 2) {
+			new_ring(*gref += 3);
+			front(3);
+		}
+		break;
+	case 3:
+		if (back == 4)
+			front(4);
+		else if (back == 5)
+			front(6);
+		break;
+	case 4:
+		if (back == 5)
+			front(6);
+		else if (rand() % 20 == 0)
+			front(rand() % 2 ? 5 : 1);
+		break;
+	case 5:
+		if (back >= 5)
+			front(6);
+		break;
+	case 6:
+		if (back == 6 && rand() % 4 == 0)
+			front(1);
+		break;
+	}
+}
+
+static void honest_guests_get_their_disk_in_any_order_of_events(void **s)
+{
+	(void)s;
+	for (unsigned seed = 0; seed < 300; seed++) {
+		unsigned gref = seed;
+
+		srand(seed);
+		begin(seed % 2);
+		for (unsigned i = 0; i < 400; i++) {
+			now_ms += (unsigned)(rand() % 50);
+			if (i == 10)
+				plug();
+			if (i == 30)
+				put(XENBUS_B_HOTPLUG, "connected"), changed();
+			if (rand() % 2)
+				turn();
+			else
+				frontend_step(&gref);
+			if (rand() % 100 == 0) {
+				end_pending();
+				xenbus_init(&x, seed % 2); /* killed, and another one comes */
+				x.sectors = 2048;
+				is_bound = false;
+			}
+		}
+		for (unsigned i = 0; i < 200 && !(state(XENBUS_F_STATE) == 4 && state(XENBUS_B_STATE) == 4 && is_bound); i++) {
+			settle();
+			if (state(XENBUS_F_STATE) != 4)
+				frontend_step(&gref);
+			settle();
+		}
+		settle();
+		if (!is_bound || state(XENBUS_B_STATE) != 4 || bound.gref[0] != (unsigned)atoi(store[XENBUS_F_REF].value))
+			fail_msg("seed %u: backend %u, frontend %u, bound %d", seed, state(XENBUS_B_STATE), state(XENBUS_F_STATE), is_bound);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ring_page_order_is_bounded_before_it_is_used_as_a_shift),
+		cmocka_unit_test(xsa_175_what_a_frontend_says_is_parsed_strictly),
+		cmocka_unit_test(a_ring_of_many_pages_needs_all_of_them),
+		cmocka_unit_test(xsa_362_a_page_that_cannot_be_mapped_closes_the_device_and_no_more),
+		cmocka_unit_test(xsa_349_a_storm_of_events_is_a_bounded_number_of_questions),
+		cmocka_unit_test(xsa_350_a_frontend_that_flaps_meets_one_ring_at_a_time),
+		cmocka_unit_test(another_guests_directory_is_not_served),
+		cmocka_unit_test(only_a_backends_directory_is_one),
+		cmocka_unit_test(honest_guests_get_their_disk_in_any_order_of_events),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,23 @@
+UNIT_TESTS += tests/unit/test-ring tests/unit/test-ring-book tests/unit/test-xenbus tests/unit/test-xenbus-bad tests/unit/test-lane \
+	tests/unit/test-lane-bad
+FRONT = tests/lib/blk-front.c tests/lib/blk-front.h
+XENBUS_RIG = tests/unit/xenbus-rig.c tests/unit/xenbus-rig.h
+LANE_RIG = tests/unit/lane-rig.c tests/unit/lane-rig.h $(FRONT) tests/lib/fake-xen.c tests/lib/fake-xen.h tests/lib/memory-layer.c tests/lib/memory-layer.h
+tests_unit_test_ring_SOURCES = tests/unit/test-ring.c $(FRONT)
+tests_unit_test_ring_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_ring_LDADD = libvbd.la $(UNIT_LIBS)
+tests_unit_test_ring_book_SOURCES = tests/unit/test-ring-book.c $(FRONT)
+tests_unit_test_ring_book_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_ring_book_LDADD = libvbd.la $(UNIT_LIBS)
+tests_unit_test_xenbus_SOURCES = tests/unit/test-xenbus.c $(XENBUS_RIG)
+tests_unit_test_xenbus_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_xenbus_LDADD = libvbd.la $(UNIT_LIBS)
+tests_unit_test_xenbus_bad_SOURCES = tests/unit/test-xenbus-bad.c $(XENBUS_RIG)
+tests_unit_test_xenbus_bad_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_xenbus_bad_LDADD = libvbd.la $(UNIT_LIBS)
+tests_unit_test_lane_SOURCES = tests/unit/test-lane.c $(LANE_RIG)
+tests_unit_test_lane_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_lane_LDADD = libvbd.la $(UNIT_LIBS)
+tests_unit_test_lane_bad_SOURCES = tests/unit/test-lane-bad.c $(LANE_RIG)
+tests_unit_test_lane_bad_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_lane_bad_LDADD = libvbd.la $(UNIT_LIBS)
