@@ -1,6 +1,6 @@
 sxmlibexec_PROGRAMS += sxm-datapath
 sxm_datapath_SOURCES = src/main-datapath.c src/keeper.c src/keeper.h
-sxm_datapath_LDADD = libcontrol.la
+sxm_datapath_LDADD = libcontrol.la libxen.la
 if HAVE_POD2MAN
 man8_MANS += src/sxm-datapath.8
 endif

@@ -9,8 +9,9 @@
 #include "control/dispatch.h"
 
 struct args {
-	char *domain, *host, *remote, *id, *mode, *base, *group, *path, *volume, *vm, *device, *mirror, *epoch; /* owned */
-	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound;
+	char *domain, *host, *remote, *id, *mode, *base, *group, *path, *volume, *vm, *device; /* owned, as the next */
+	char *mirror, *epoch, *backend;
+	bool is_read_only, is_copy, is_forced, is_resume, is_resize, is_bound, is_eager;
 	int64_t port, wait_ms, blocksize, rate_bytes, size_bytes;
 	bool has_ranges, has_rate, has_tls;
 	struct nbdsrv_tls tls;

@@ -59,6 +59,7 @@ ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPT
      { .name = "tls", .type = JS_RECORD, .offset = offsetof(struct args, tls), .is_optional = true,
        .has = offsetof(struct args, has_tls), .sub = &domains_tls_spec });
 ARGS(figures, ARG("domain", JS_STRING, domain), ARG("vm", JS_STRING, vm), ARG("device", JS_STRING, device));
+ARGS(vbd, ARG("domain", JS_STRING, domain), ARG("backend", JS_STRING, backend), OPTION("eager", JS_BOOL, is_eager));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("base", JS_STRING, base),
 OPTION("blocksize", JS_INT64, blocksize),
@@ -249,6 +250,11 @@ static void on_figures(struct call *c)
 	vdi_figures(c->d->vdi, c->args.domain, c->args.vm, c->args.device, dispatch_done, c);
 }
 
+static void on_vbd(struct call *c)
+{
+	vdi_device(c->d->vdi, c->args.domain, c->args.backend, c->args.is_eager, dispatch_done, c);
+}
+
 static void on_import(struct call *c)
 {
 	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), dispatch_done, c);
@@ -393,6 +399,7 @@ static const struct verb verbs[] = {
 	{ "epoch.recall", &recall_args, on_recall, empty },
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "figures", &figures_args, on_figures, empty },
+	{ "vbd", &vbd_args, on_vbd, empty },
 	{ "import", &domain_args, on_import, import_ok },
 	{ "merge", &no_args, on_merge, empty },
 	{ "expect", &no_args, on_expect, empty },

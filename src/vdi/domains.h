@@ -28,6 +28,8 @@ struct domains_entry {
 	bool is_active, is_read_only;
 	bool is_lingering, is_detached; /* see linger.c */
 	char *vm, *device; /* owned; whose figures are written (figures-guest.h), NULL: nobody asked */
+	char *backend;         /* owned; a Xen guest's device (guest-device.c), NULL: it has none */
+	bool is_eager;
 	struct jsonspec_records listeners; /* struct domains_listener */
 };
 

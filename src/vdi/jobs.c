@@ -28,7 +28,7 @@ static const char *const names[] = {
 	[JOB_PREPARE] = "prepare", [JOB_FOLLOW] = "follow a group", [JOB_STOP] = "stop",
 	[JOB_SNAPSHOT] = "snapshot", [JOB_RESIZE] = "resize", [JOB_TRACK] = "track", [JOB_PAUSE] = "pause",
 	[JOB_IMPORT] = "import", [JOB_MERGE] = "merge", [JOB_MERGED] = "end of merging",
-	[JOB_EXPECT] = "expect", [JOB_FIGURES] = "figures",
+	[JOB_EXPECT] = "expect", [JOB_FIGURES] = "figures", [JOB_DEVICE] = "device",
 };
 
 static void (*const begin[])(struct vdi *v) = {
@@ -64,6 +64,7 @@ static void (*const begin[])(struct vdi *v) = {
 	[JOB_MERGED] = import_begin_end,
 	[JOB_EXPECT] = import_begin_expect,
 	[JOB_FIGURES] = figures_begin_job,
+	[JOB_DEVICE] = guest_device_begin,
 };
 
 static void run(struct loop_task *t)

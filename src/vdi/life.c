@@ -276,6 +276,7 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 		d->is_detached = entry[i].is_detached;
 		take_up_figures(v, d, &entry[i]);
 		listening_take_up(d, &entry[i]);
+		guest_device_take_up(d, &entry[i]);
 	}
 	if (r->owed && *r->owed) {
 		v->owed = strdup(r->owed);
@@ -403,7 +404,7 @@ static bool is_ours(const char *name)
 
 	return strncmp(name, DOMAINS_FILE, strlen(DOMAINS_FILE)) == 0 || strncmp(name, "nbd-", 4) == 0 ||
 	       strncmp(name, "cbt.", 4) == 0 || strncmp(name, "fds-", 4) == 0 ||
-	       strncmp(name, "qcow2.", 6) == 0 || strcmp(name, BUDGET_FILE) == 0 ||
+	       strncmp(name, "qcow2.", 6) == 0 || strncmp(name, "ring-", 5) == 0 || strcmp(name, BUDGET_FILE) == 0 ||
 	       (end - name > 4 && strcmp(end - 4, ".tmp") == 0) || (end - name > 4 && strcmp(end - 4, ".new") == 0);
 }
 
@@ -493,6 +494,7 @@ size_t vdi_domains(const struct vdi *v, struct vdi_domain_status *out, size_t ma
 		s->is_served = d->server != NULL;
 		if (d->server)
 			nbdsrv_stats(d->server, &s->nbd);
+		guest_device_status(d, s);
 	}
 	return n;
 }

@@ -12,6 +12,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/envoy.c \
 	src/vdi/far.c src/vdi/far-ask.c src/vdi/far-log.c src/vdi/moved-log.h \
 	src/vdi/group.c src/vdi/group-doubt.c \
+	src/vdi/guest-device.c \
 	src/vdi/handover.c \
 	src/vdi/import.c src/vdi/import.h \
 	src/vdi/jobs.c \
@@ -32,5 +33,5 @@ libvdiroom_la_SOURCES = \
 	src/vdi/vdi.c src/vdi/vdi.h src/vdi/vdi-private.h src/vdi/vdi-steps.h
 libvdi_la_SOURCES =
 libvdiroom_la_LIBADD = libcbt.la liboverlay.la
-libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libjson.la
+libvdi_la_LIBADD = libvdiroom.la libmirror.la libdisk.la libnbdsrv.la libvbd.la libjson.la
 EXTRA_DIST += src/vdi/README src/vdi/OWNERSHIP

@@ -110,6 +110,7 @@ static void woken(struct vdi *v)
 	if (now_bytes != p->size_bytes)
 		log_info("%s has %llu bytes now, not %llu", v->path, (unsigned long long)now_bytes,
 			 (unsigned long long)p->size_bytes);
+	guest_device_resized(v);
 	job_end(v);
 }
 

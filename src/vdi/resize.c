@@ -83,6 +83,7 @@ static void grown(struct vdi *v)
 		gate_set_below(v->gate, stack_base(v));
 	}
 	stack_wake(v);
+	guest_device_resized(v);
 	if (e.err)
 		failed(v, &e);
 	else

@@ -446,6 +446,7 @@ int stack_serve(struct vdi *v, struct domain *d, struct error *e)
 		return error_prefix(e, "serve %s to domain %s", v->path, d->name);
 	figures_serve(v, d);
 	listening_again(d);
+	guest_device_serve(v, d);
 	if (d->is_lingering)
 		nbdsrv_end_plain(d->server);
 	far_apply(v);
@@ -463,6 +464,11 @@ static void on_cut(void *arg)
 	stack_step_end(v);
 }
 
+static void shut_down(struct vdi *v)
+{
+	nbdsrv_shutdown(v->job->cut->server, on_cut, v);
+}
+
 void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 {
 	stack_step_begin(v, next);
@@ -471,7 +477,7 @@ void stack_cut(struct vdi *v, struct domain *d, step_fn *next)
 		return;
 	}
 	v->job->cut = d;
-	nbdsrv_shutdown(d->server, on_cut, v);
+	guest_device_stop(v, shut_down);
 }
 
 /* --- files */
@@ -567,6 +573,7 @@ static char *encode(const struct vdi *v)
 
 		*out = (struct domains_entry){ .domain = d->name, .is_active = d->is_active, .is_read_only = d->is_read_only,
 					       .is_lingering = d->is_lingering, .is_detached = d->is_detached,
+					       .backend = *d->backend ? d->backend : NULL, .is_eager = d->is_eager,
 					       .vm = figures_vm(d->figures), .device = figures_device(d->figures) };
 		listening_note(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
 		r.domains.count++;

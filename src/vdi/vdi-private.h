@@ -40,6 +40,8 @@
 #define VDI_EXPECT_MS 10000u           /* vdi_spec.expect_ms, likewise */
 #define VDI_ENVOY_MS 10000u            /* vdi_spec.envoy_ms, likewise */
 
+struct vbd;
+
 struct listener {
 	char host[64];
 	uint16_t port;
@@ -55,6 +57,9 @@ struct domain {
 	struct listener listener[DOMAINS_LISTEN_MAX];
 	size_t listeners;
 	bool is_lingering;     /* inactive, and served all the same, links only: linger.c */
+	char backend[VDI_BACKEND_MAX]; /* in xenstore, of its device that is served over a ring; else "" */
+	bool is_eager;         /* ... without a hotplug script */
+	struct vbd *vbd;       /* owned; with its server */
 	char import[108];      /* while its server takes connections that are passed: where; else "" */
 	struct figures *figures; /* owned; NULL: nobody asked for them */
 	bool is_detached;      /* ... and forgotten as soon as that ends; nobody is told of it */
@@ -184,6 +189,7 @@ enum job_kind {
 	JOB_MERGE,      /* somebody waits until what was mirrored so is merged into it */
 	JOB_MERGED,     /* it is */
 	JOB_EXPECT,     /* it was composed, and will be activated soon: it is opened; or that is not waited for any more */
+	JOB_DEVICE,     /* a domain has it as a Xen device, over a ring, from now on */
 	JOB_FIGURES,    /* a domain's figures are for xcp-rrdd from now on */
 	JOB_FOLLOW,     /* a group's commit or cancel, and no JOB_PREPARE has it */
 };
@@ -285,6 +291,11 @@ struct job {
 	bool is_wanted, is_final; /* final: source_log()'s */
 	char *save;            /* owned: only save it there */
 	struct layer *untracked; /* owned: taken out, and to be drained */
+
+	/* JOB_DEVICE */
+	char backend[VDI_BACKEND_MAX];
+	bool is_eager;
+	step_fn *unplugged;    /* of any job: guest_device_stop()'s */
 
 	/* JOB_FIGURES */
 	char vm[FIGURES_VM_MAX], device[FIGURES_DEVICE_MAX];

@@ -78,6 +78,16 @@ void listening_again(struct domain *d);  /* its server is new */
 void listening_note(const struct domain *d, struct domains_entry *out, struct domains_listener *item);
 void listening_take_up(struct domain *d, const struct domains_entry *entry);
 
+/* --- guest-device.c */
+void guest_device_begin(struct vdi *v);  /* JOB_DEVICE */
+void guest_device_serve(struct vdi *v, struct domain *d); /* its server is new */
+void guest_device_stop(struct vdi *v, step_fn *next); /* of job->cut: its guest's memory is not touched any more */
+void guest_device_forget(struct domain *d);               /* it is not active any more */
+void guest_device_drop_book(const struct domain *d);      /* nor attached */
+void guest_device_resized(struct vdi *v);                 /* the disk may have another size */
+void guest_device_status(const struct domain *d, struct vdi_domain_status *out);
+void guest_device_take_up(struct domain *d, const struct domains_entry *entry);
+
 /* --- far-ask.c */
 void far_begin_link(struct vdi *v); /* JOB_LINK */
 

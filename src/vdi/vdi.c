@@ -69,6 +69,7 @@ void vdi_remove_domain(struct vdi *v, struct domain *d)
 {
 	assert(!d->server && !d->is_active);
 	unlink(d->socket); /* a killed predecessor's */
+	guest_device_drop_book(d);
 	figures_free(d->figures, true);
 	listening_forget(d);
 	TAILQ_REMOVE(&v->domains, d, link);
@@ -412,6 +413,7 @@ static void flushed(struct vdi *v)
 	j->d->is_active = false;
 	if (!j->d->is_lingering)
 		listening_forget(j->d);
+	guest_device_forget(j->d);
 	*j->d->import = '\0';
 	log_info("domain %s is inactive", j->domain);
 	if (j->kind == JOB_DETACH)

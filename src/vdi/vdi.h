@@ -23,6 +23,8 @@
 
 struct vdi;
 
+#define VDI_BACKEND_MAX 128 /* bytes of a directory in xenstore, with the NUL */
+
 struct vdi_spec {
 	struct loop *loop;      /* borrowed */
 	const char *id;         /* copied; names the directory in SXM_RUN_DIR and the export */
@@ -66,6 +68,9 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
  * *bound is set before done(), and *tls is there until then. */
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, const struct nbdsrv_tls *tls, uint16_t *bound,
 		vdi_done_fn *done, void *arg);
+/* The domain, which has it active, is a Xen guest: its device, whose backend's directory in xenstore this is, is served over its
+ * ring until it is deactivated. is_eager: at once, not when a hotplug script is through. ENOTSUP: this build knows no Xen. */
+void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg);
 /* As long as the domain has the disk attached its I/O figures are where xcp-rrdd finds them, as the VM's device's
  * ("xvda"). Again: they are written at once. ENOENT: no xcp-rrdd is here. */
 void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *device, vdi_done_fn *done, void *arg);
@@ -177,7 +182,11 @@ size_t vdi_verifications(const struct vdi *v, struct vdi_verification_status *ou
 struct vdi_domain_status {
 	char domain[256], socket[108];
 	bool is_active, is_read_only, is_served;
-	struct nbdsrv_stats nbd;
+	char backend[VDI_BACKEND_MAX]; /* of its device, "": none */
+	bool is_connected;         /* its ring */
+	uint64_t ring_errors;      /* requests that were answered with one */
+	uint64_t ring_left;        /* requests that a killed process had in its hands */
+	struct nbdsrv_stats nbd;   /* with what came over the ring */
 };
 struct vdi_status {
 	bool is_open, is_read_only, is_direct; /* of the disk */

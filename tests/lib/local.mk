@@ -8,6 +8,12 @@ EXTRA_DIST += tests/lib/control.py tests/lib/xsxm.py tests/lib/relay.py tests/li
 check_PROGRAMS += tests/lib/nbd-serve
 tests_lib_nbd_serve_SOURCES = tests/lib/nbd-serve.c tests/lib/memory-layer.c tests/lib/memory-layer.h
 tests_lib_nbd_serve_LDADD = libnbdsrv.la
+# sxm-datapath over a Xen in a directory, and a guest and a toolstack there.
+check_PROGRAMS += tests/lib/xen-datapath tests/lib/xen-guest
+tests_lib_xen_datapath_SOURCES = src/main-datapath.c src/keeper.c src/keeper.h tests/lib/fake-xen.c tests/lib/fake-xen.h
+tests_lib_xen_datapath_LDADD = libcontrol.la
+tests_lib_xen_guest_SOURCES = tests/lib/xen-guest.c tests/lib/blk-front.c tests/lib/blk-front.h tests/lib/fake-xen.c tests/lib/fake-xen.h
+tests_lib_xen_guest_LDADD = libvbd.la
 # One mirror alone, with a guest in the same process: what the tests of the mirror run.
 check_PROGRAMS += tests/lib/mirror-try
 tests_lib_mirror_try_SOURCES = tests/lib/mirror-try.c

@@ -1,7 +1,7 @@
 VDI_RIG = mirror/remote-answer.c tests/unit/fake-mirror.c tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
 UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner tests/unit/test-far
 SOURCE_RIG = $(VDI_RIG) tests/unit/source-rig.c tests/unit/source-rig.h
-VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libblock.la libjson.la $(UNIT_LIBS)
+VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libvbd.la libxen.la libblock.la libjson.la $(UNIT_LIBS)
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
 tests_unit_test_domains_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_domains_LDADD = libvdiroom.la libjson.la $(UNIT_LIBS)

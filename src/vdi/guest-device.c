@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * guest-device - a domain that is a Xen guest has the disk as a device, served over its ring
+ *
+ *      vbd verb --active, served?--> vbd_new() --> domains.json          with its NBD server it goes (stack_cut), and comes
+ *      a successor of a killed process: domains.json --> its server is made --> guest_device_serve()
+ *
+ * The book of its ring, ring-XXXXXXXX beside the control socket, stays until the domain is detached: a guest that is activated
+ * again, or whose process was killed, goes on with what it had asked for.
+ * Can fail: a name that is no backend's, a build without Xen. That its guest is not there yet, or offers rubbish, is no failure.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "vbd/vbd.h"
+#include "vdi/vdi-private.h"
+
+/* Beside its socket, nbd-XXXXXXXX. */
+static void name_book(const struct domain *d, char *out, size_t bytes)
+{
+	const char *name = strrchr(d->socket, '/');
+
+	snprintf(out, bytes, "%.*s/ring-%s", (int)(name - d->socket), d->socket, name + strlen("/nbd-"));
+}
+
+static int begin(struct vdi *v, struct domain *d, struct error *e)
+{
+	char book[sizeof(d->socket) + 8];
+	const struct vbd_spec spec = {
+		.loop = v->loop, .top = v->gate, .pool = v->pool, .backend = d->backend, .book = book,
+		.is_read_only = d->is_read_only, .is_eager = d->is_eager,
+	};
+
+	name_book(d, book, sizeof(book));
+	d->vbd = vbd_new(&spec, e);
+	return d->vbd ? 0 : -1;
+}
+
+/* --- the verb */
+
+static void saved(struct vdi *v)
+{
+	v->job->error = v->step;
+	job_end(v);
+}
+
+void guest_device_begin(struct vdi *v)
+{
+	struct job *j = v->job;
+	struct domain *d = vdi_find(v, j->domain);
+	bool is_same = d && d->vbd && strcmp(d->backend, j->backend) == 0;
+
+	if (!d || !d->server || !d->is_active)
+		error_set(&j->error, ENOTCONN, "domain %s has not activated this disk: activate it before its ring is served",
+			  j->domain);
+	else if (d->vbd && !is_same)
+		error_set(&j->error, EBUSY, "domain %s has this disk as %s already; deactivate it first", j->domain, d->backend);
+	if (is_same || j->error.err) {
+		job_end(v);
+		return;
+	}
+	snprintf(d->backend, sizeof(d->backend), "%s", j->backend);
+	d->is_eager = j->is_eager;
+	if (begin(v, d, &j->error) == -1) {
+		*d->backend = '\0';
+		job_end(v);
+		return;
+	}
+	log_info("domain %s is served at %s", d->name, d->backend);
+	stack_save(v, saved);
+}
+
+void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg)
+{
+	struct error e = { 0 };
+	struct job *j;
+
+	if (strlen(backend) >= sizeof(j->backend) || vbd_check(backend, &e) == -1) {
+		if (!e.err)
+			error_set(&e, EINVAL, "%.60s... is no backend's directory", backend);
+		done(arg, &e);
+		return;
+	}
+	j = job_add(v, JOB_DEVICE, domain, done, arg);
+	if (!j)
+		return;
+	snprintf(j->backend, sizeof(j->backend), "%s", backend);
+	j->is_eager = is_eager;
+}
+
+/* --- with its server */
+
+void guest_device_serve(struct vdi *v, struct domain *d)
+{
+	struct error why = { 0 };
+
+	if (*d->backend && d->is_active && begin(v, d, &why) == -1)
+		log_error("domain %s: %s is not served again: %s", d->name, d->backend, why.text);
+}
+
+static void on_stopped(void *arg)
+{
+	struct vdi *v = arg;
+	step_fn *next = take_ptr(&v->job->unplugged);
+
+	vbd_free(take_ptr(&v->job->cut->vbd));
+	next(v);
+}
+
+void guest_device_stop(struct vdi *v, step_fn *next)
+{
+	struct domain *d = v->job->cut;
+
+	if (!d->vbd) {
+		next(v);
+		return;
+	}
+	v->job->unplugged = next;
+	vbd_stop(d->vbd, on_stopped, v);
+}
+
+void guest_device_forget(struct domain *d)
+{
+	assert(!d->vbd);
+	*d->backend = '\0';
+}
+
+void guest_device_drop_book(const struct domain *d)
+{
+	char book[sizeof(d->socket) + 8];
+
+	name_book(d, book, sizeof(book));
+	unlink(book);
+}
+
+void guest_device_resized(struct vdi *v)
+{
+	struct domain *d;
+
+	TAILQ_FOREACH(d, &v->domains, link)
+		if (d->vbd)
+			vbd_resized(d->vbd);
+}
+
+/* --- what is so now, and what was */
+
+void guest_device_status(const struct domain *d, struct vdi_domain_status *out)
+{
+	struct vbd_stats stats;
+
+	memcpy(out->backend, d->backend, sizeof(out->backend));
+	if (!d->vbd)
+		return;
+	vbd_stats(d->vbd, &stats);
+	out->is_connected = vbd_is_connected(d->vbd);
+	out->ring_errors = stats.errors;
+	out->ring_left = stats.left;
+	out->nbd.reads += stats.reads;
+	out->nbd.writes += stats.writes;
+	out->nbd.flushes += stats.flushes;
+	out->nbd.trims += stats.discards;
+	out->nbd.bytes_read += stats.bytes_read;
+	out->nbd.bytes_written += stats.bytes_written;
+	out->nbd.in_flight += stats.in_flight;
+}
+
+void guest_device_take_up(struct domain *d, const struct domains_entry *entry)
+{
+	struct error why = { 0 };
+
+	if (!entry->backend)
+		return;
+	if (strlen(entry->backend) >= sizeof(d->backend) || vbd_check(entry->backend, &why) == -1) {
+		log_error("domain %s is not served over a ring again: %s", d->name, why.err ? why.text : "its name is too long");
+		return;
+	}
+	snprintf(d->backend, sizeof(d->backend), "%s", entry->backend);
+	d->is_eager = entry->is_eager;
+}
