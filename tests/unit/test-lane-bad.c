@@ -36,6 +36,19 @@ static void xsa_362_a_page_that_is_not_granted_fails_its_request_alone(void **st
 	assert_int_equal(done(front_one(0, 3, 0, 4000000000u, 0, 7)), -1);
 }
 
+static void xsa_142_a_read_only_device_is_not_written(void **state)
+{
+	(void)state;
+	is_read_only = true;
+	end_lane();
+	begin_ring(0, false);
+	memset(world_page(&world, DATA), 7, 4096);
+	assert_int_equal(done(front_one(1, 1, 0, DATA, 0, 7)), -1);
+	assert_int_equal(done((struct front_request){ .op = 5, .id = 2, .sector = 0, .sectors = 8 }), -1);
+	assert_int_equal(memory_layer_bytes(disk)[0], 0);
+	assert_int_equal(done(front_one(0, 3, 0, DATA, 0, 7)), 0);
+}
+
 static void xsa_403_a_failed_read_shows_no_byte(void **state)
 {
 	const uint8_t *page = world_page(&world, DATA);
@@ -159,6 +172,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		LANE_TEST(xsa_362_a_page_that_is_not_granted_fails_its_request_alone),
+		LANE_TEST(xsa_142_a_read_only_device_is_not_written),
 		LANE_TEST(xsa_403_a_failed_read_shows_no_byte),
 		LANE_TEST(xsa_229_a_write_is_of_one_moment),
 		LANE_TEST(cve_2010_4247_an_absurd_producer_ends_the_ring_and_not_the_process),

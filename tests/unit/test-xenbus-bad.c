@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tests/unit/xenbus-rig.h"
 
@@ -40,8 +41,10 @@ static void ring_page_order_is_bounded_before_it_is_used_as_a_shift(void **s)
 	static const char *const bad[] = { "5", "31", "32", "64", "4294967295", "4294967296", "-1", "", " 1", "1 ", "0x1", "1e0", "99999999999999999999" };
 
 	(void)s;
-	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		try_bad(XENBUS_F_ORDER, bad[i]);
+		assert_non_null(strstr(x.why.text, "ring-page-order")); /* for that, and not for a page that is missing */
+	}
 }
 
 static void xsa_175_what_a_frontend_says_is_parsed_strictly(void **s)
