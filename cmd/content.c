@@ -46,7 +46,7 @@ int content_name(const char *dir, const char *key, char name[static QCOW2_STREAM
 	*name = '\0';
 	if (meta_volume_read(dir, key, &m, e) == -1)
 		return -1;
-	if (!volume_is_doubted(dir, key))
+	if (!volume_is_doubted(dir, key, &m))
 		find_name(&m, name);
 	meta_volume_clear(&m);
 	return 0;

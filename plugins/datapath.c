@@ -34,6 +34,7 @@
 #define GIVE_BACK_PAUSE_MS 20u
 #define MERGE_MS 60000u
 #define EXPECT_WAIT_MS 1000u
+#define MAYBE_WAIT_MS 1000u
 
 struct domain_args {
 	char *domain;
@@ -235,26 +236,28 @@ int datapath_import_activate(struct smapi_call *call, char **result, struct fail
 }
 
 /* A full SR starts guests all the same; for that a new content_id needs no room. */
-static void note_writer(const char *uri, bool *is_read_only)
+static void note_writer(const char *path, bool *is_read_only)
 {
-	struct failure f;
-	CLEANUP_FREE char *path = datapath_image(uri, &f);
 	struct error e;
 
-	if (path && volume_note_writer(path, is_read_only, &e) == -1)
+	if (volume_note_writer(path, is_read_only, &e) == -1)
 		log_error("%s has no new content_id: %s", path, e.text);
 	if (*is_read_only)
 		log_info("%s is read-only, and is served so", path);
 }
 
+/* On an SR that hosts share another host does not see that it is attached here (volume_is_doubted()), and may take it for unused
+ * until its lease is ours. What was taken meanwhile has the content_id of then: so the guest does not start under that one. */
 static int activate(struct smapi_call *call, bool is_read_only, char **result, struct failure *f)
 {
+	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
 	CLEANUP_FREE char *ok = NULL;
 
-	if (!is_read_only)
-		note_writer(call->args.uri, &is_read_only);
-	ok = ask_started(call, "activate", is_read_only, f);
-
+	if (path && !is_read_only)
+		note_writer(path, &is_read_only);
+	ok = path ? ask_started(call, "activate", is_read_only, f) : NULL;
+	if (ok && !is_read_only && ownership_applies(path))
+		note_writer(path, &is_read_only);
 	return ok ? smapi_unit(result, f) : -1;
 }
 
@@ -537,7 +540,7 @@ static int check_unused(const struct users *users, const char *path, struct fail
 			   user->active ? "active" : "attached", user->domain, user->active ? "deactivate and detach" : "detach");
 }
 
-bool datapath_has_writer(const char *path)
+static bool has_user(const char *path, bool is_active, unsigned wait_ms)
 {
 	struct error e;
 	CLEANUP_FREE char *canonical = uri_canonical(path, &e);
@@ -549,14 +552,24 @@ bool datapath_has_writer(const char *path)
 
 	if (!canonical || process_by_path(&p, canonical, &e) == -1)
 		return false;
-	ok = process_ask(&p, "status", NULL, STATUS_WAIT_MS, &e);
+	ok = process_call(&p, "status", NULL, PROCESS_RESTART, wait_ms, &e);
 	if (!ok || jsonspec_decode(&users_spec, ok, strlen(ok), &users, &e) == -1)
 		return e.err != ESRCH;
 	user = users.domains.item;
 	for (size_t i = 0; i < users.domains.count; i++)
-		has |= user[i].active && !user[i].read_only;
+		has |= user[i].active ? !user[i].read_only : !is_active;
 	jsonspec_clear(&users_spec, &users);
 	return has;
+}
+
+bool datapath_has_writer(const char *path)
+{
+	return has_user(path, true, STATUS_WAIT_MS);
+}
+
+bool datapath_may_get_writer(const char *path)
+{
+	return has_user(path, false, MAYBE_WAIT_MS);
 }
 
 int datapath_check_idle(const char *path, struct failure *f)

@@ -28,8 +28,11 @@ int datapath_merge(const char *image, struct error *e);
 /* It was composed: its process, where there is one, opens it for the guest that waits, and this waits for nothing. */
 void datapath_expect(const char *image);
 
-/* A domain of this host has it active for writing, or that cannot be known; whether or not the image is open just now. */
+/* A domain of this host has it active for writing, or that cannot be known; whether or not the image is open just now: while its
+ * files are changed it is not (vdi/pause), nor between a process that was killed and its successor, and its lock is free. */
 bool datapath_has_writer(const char *path);
+/* ... or has it attached: it may be about to be activated. */
+bool datapath_may_get_writer(const char *path);
 /* -1 + f: somebody has it attached, or a mirror of it is not settled. */
 int datapath_check_idle(const char *path, struct failure *f);
 /* -1 + e: it is a mirror's far side and has not everything. */

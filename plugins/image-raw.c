@@ -4,6 +4,7 @@
  *
  *      the image's lock, shared, to be had?   nobody writes: its blocks are shared from here
  *                               taken?        its process has it: that one makes the file, at one moment, while guests go on
+ *                               but active?   closed for a moment only: the same, when it is open again
  *                               no process?   opened or closed just now: again; else another host has it
  */
 #include <errno.h>
@@ -73,6 +74,8 @@ static int grow_unused(const char *path, int64_t bytes, struct error *e)
 	fd = lock_try(path, e);
 	if (fd < 0)
 		return -1;
+	if (datapath_has_writer(path))
+		return error_set(e, EBUSY, "%s is closed for a moment", path);
 	if (fstat(fd, &st) == -1)
 		return error_errno(e, errno, "look at %s", path);
 	if (st.st_size > bytes)
@@ -128,10 +131,12 @@ static int raw_take(struct image_taking *t, struct error *e)
 		CLEANUP_LOCK int fd = lock_try_shared(image, e);
 		int r;
 
-		if (fd >= 0)
-			return take_idle(t, fd, image, to, e);
-		if (e->err != EBUSY)
+		if (fd < 0 && e->err != EBUSY)
 			return -1;
+		if (fd >= 0 && !datapath_has_writer(image))
+			return take_idle(t, fd, image, to, e);
+		if (fd >= 0)
+			close(take_fd(&fd));
 		t->was_written = true;
 		r = datapath_snapshot(image, to, t->is_snapshot ? t->to.key : NULL, e);
 		if (r != 1)

@@ -320,7 +320,7 @@ static int copy_live(struct image_taking *t, struct error *e)
 		return out_of_memory(e);
 	if (t->from.ops->take(&beside, e) == -1)
 		return -1;
-	t->was_written = beside.was_written;
+	t->was_written |= beside.was_written;
 	r = copy_still(t, path, e);
 	unlink(path);
 	if (t->from.ops->collect)
@@ -341,7 +341,10 @@ int image_take(struct image_taking *t, struct error *e)
 	if (t->from.ops == t->to.ops && strcmp(t->from.dir, t->to.dir) == 0)
 		return t->from.ops->take(t, e);
 	lock = image_claim_shared(&t->from, e);
-	if (lock >= 0)
+	if (lock < 0)
+		return e->err == EBUSY ? copy_live(t, e) : -1;
+	if (!datapath_has_writer(path))
 		return datapath_check_whole(path, e) == 0 ? copy_still(t, path, e) : -1;
-	return e->err == EBUSY ? copy_live(t, e) : -1;
+	close(take_fd(&lock)); /* it was closed for a moment only: its guests would wait for all of the copy */
+	return copy_live(t, e);
 }

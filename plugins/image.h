@@ -37,7 +37,8 @@ struct image_taking {
 	struct image from, to;
 	bool may_copy;    /* where nothing can be shared, its data is copied, however long that takes */
 	bool is_snapshot; /* the log of changes is cut with it (chain.h) */
-	bool was_written; /* out: somebody had it open for writing, so the content is nobody else's */
+	bool was_written; /* in: or may be at any moment (volume_is_doubted()); out: or somebody had it open for writing: so the
+			   * content is nobody else's */
 };
 
 struct taking_steps;

@@ -106,16 +106,21 @@ int ownership_share(const char *dir, bool is_type_shared, const struct jsonspec_
 	return r == 0 ? 0 : failure_from(f, FAILURE_SR_UNAVAILABLE, &e);
 }
 
+bool ownership_applies(const char *image)
+{
+	struct lease seen;
+	struct error e;
+
+	return lease_look(image, &seen, &e) == 0 && seen.kind != LEASE_ABSENT;
+}
+
 int ownership_prepare(const char *image, struct failure *f)
 {
 	CLEANUP_FREE char *dir = NULL;
 	const char *key = split(image, &dir);
-	struct lease seen;
 	struct error e;
 
-	if (!key)
-		return 0;
-	if (lease_look(image, &seen, &e) == 0 && seen.kind != LEASE_ABSENT)
+	if (!key || ownership_applies(image))
 		return 0;
 	if (!is_shared(dir) || lease_make(image, is_sharable(dir, key), &e) == 0)
 		return 0;

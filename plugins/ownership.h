@@ -15,6 +15,8 @@ int ownership_share(const char *dir, bool is_type_shared, const struct jsonspec_
 /* Before its datapath is asked for it: where the SR is shared there is a lease beside the image from now on, or a mark that the
  * volume is sharable. */
 int ownership_prepare(const char *image, struct failure *f);
+/* There is such a lease, or mark: hosts share the volume. */
+bool ownership_applies(const char *image);
 /* Before a volume is changed, or read as a whole, by a verb: -1 + f: it is active on another host. The lease of one that is dead
  * is ended. Takes until the other host is seen to live, or to be dead. */
 int ownership_check(const char *image, struct failure *f);

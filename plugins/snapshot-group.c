@@ -204,6 +204,7 @@ static int lock_item(struct item *i, struct error *e)
 		return error_prefix(e, "%s", dir);
 	}
 	i->taking.is_snapshot = true;
+	i->taking.was_written = volume_is_doubted(dir, i->member->key, &i->meta);
 	i->taking.from = image_of(dir, i->member->key, i->meta.format);
 	i->taking.to = (struct image) { dir, i->member->new_key, i->taking.from.ops };
 	i->state = calloc(1, i->taking.from.ops->steps->bytes);

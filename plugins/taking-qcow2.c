@@ -49,6 +49,8 @@ static int prepare_blank(struct state *s, struct error *e)
 
 	if (fd < 0)
 		return e->err == EBUSY ? 1 : -1;
+	if (datapath_has_writer(s->leaf))
+		return 1; /* closed for a moment only */
 	if (qcow2_read_header(fd, s->leaf, &h, e) == -1 || qcow2_is_blank(fd, &h, &is_blank, e) == -1)
 		return -1;
 	if (!is_blank)
@@ -102,7 +104,7 @@ static int wait_held(void *state, struct error *e)
 		return 0;
 	if (hold_wait(&s->branch.hold, s->leaf, e) == -1)
 		return -1;
-	s->t->was_written = s->branch.hold.was_open;
+	s->t->was_written |= s->branch.hold.was_open;
 	return 0;
 }
 

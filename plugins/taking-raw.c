@@ -4,6 +4,7 @@
  *
  *      the image's lock, shared, to be had?   nobody writes: its blocks are shared at once, and the lock is kept to the end
  *                               taken?        its process makes the file: "snapshot.hold", and later "snapshot.go"
+ *                               but active?   closed for a moment only: the same, when it is open again
  *                               no process?   opened or closed just now: again; else another host has it
  *
  * From the moment its guests go on their writes wait for what they overwrite to be cloned (block/point.h), so nothing is left
@@ -66,13 +67,15 @@ static const struct jsonspec_field made_fields[] = {
 };
 static const struct jsonspec made_spec = { "answer to snapshot.go", sizeof(struct made), made_fields };
 
-/* 1: somebody has it open. */
+/* 1: somebody has it open, or will have again in a moment. */
 static int take_idle(struct state *s, struct error *e)
 {
 	CLEANUP_LOCK int fd = lock_try_shared(s->image, e);
 
 	if (fd < 0)
 		return e->err == EBUSY ? 1 : -1;
+	if (datapath_has_writer(s->image))
+		return 1;
 	if (datapath_check_whole(s->image, e) == -1 || image_clone(fd, s->image, s->to, false, e) == -1)
 		return -1;
 	if (s->t->is_snapshot && chain_cut(s->t->from.dir, s->t->from.key, s->t->to.key, e) == -1)

@@ -67,7 +67,7 @@ static int set_keys(struct jsonspec_map *keys, const struct image_taking *t, boo
 
 	for (const char *const *key = not_inherited; *key; key++)
 		jsonspec_map_unset(keys, *key);
-	if (set_content_id(keys, !t->was_written && !volume_is_doubted(t->from.dir, t->from.key)) == -1)
+	if (set_content_id(keys, !t->was_written) == -1)
 		return -1;
 	if (!is_snapshot)
 		return 0;
@@ -135,6 +135,7 @@ static int clone_in(struct sr *sr, const struct smapi_args *a, const char *new_k
 		return -1;
 	t.from = image_of(sr->dir, key, m.format);
 	t.to = (struct image) { sr->dir, new_key, t.from.ops };
+	t.was_written = volume_is_doubted(sr->dir, key, &m);
 	r = image_take(&t, &e);
 	if (r == -1)
 		say_why_not(&t, is_snapshot, &e);
@@ -177,6 +178,22 @@ int volume_clone(struct smapi_call *call, char **result, struct failure *f)
 
 /* --- copy */
 
+/* Since its record was read somebody may have begun to write, and have ended before the image was locked. */
+static void look_again(struct image_taking *t, const struct meta_volume *m)
+{
+	const char *was = jsonspec_map_get(&m->keys, "content_id"), *is;
+	struct meta_volume now;
+	struct error e;
+
+	if (meta_volume_read(t->from.dir, t->from.key, &now, &e) == -1) {
+		t->was_written = true;
+		return;
+	}
+	is = jsonspec_map_get(&now.keys, "content_id");
+	t->was_written |= !was || !is || strcmp(was, is) != 0;
+	meta_volume_clear(&now);
+}
+
 /* Only the image is locked while data is copied: it may take long, and the volume's name may be changed meanwhile. */
 static int copy_in(const struct sr *from, const char *key, const struct sr *to, const char *new_key, struct failure *f)
 {
@@ -192,7 +209,10 @@ static int copy_in(const struct sr *from, const char *key, const struct sr *to, 
 		return -1;
 	t.from = image_of(from->dir, key, m.format);
 	t.to = (struct image) { to->dir, new_key, strcmp(from->dir, to->dir) == 0 ? t.from.ops : volume_format(to, m.sharable) };
+	t.was_written = volume_is_doubted(from->dir, key, &m);
 	r = image_take(&t, &e);
+	if (r == 0)
+		look_again(&t, &m);
 	if (r == -1 && e.err == EOPNOTSUPP)
 		error_set(&e, EBUSY,
 			  "volume %s is active, and the file system of %s cannot let two files share blocks, so its data cannot "
@@ -315,6 +335,7 @@ static int revert_records(struct image_taking *t, struct meta_volume *snapshot, 
 		return failure_set(f, FAILURE_VDI_UNAVAILABLE, ENOMEM, "out of memory");
 	if (datapath_check_idle(image, f) == -1)
 		return -1;
+	t->was_written = volume_is_doubted(t->from.dir, t->from.key, snapshot);
 	if (check_same_format(t, &e) == 0 && renew_content_id(t, m, lock, &e) == 0 && replace(t, &e) == 0 &&
 	    write_reverted(t, snapshot, m, &e) == 0) {
 		if (t->to.ops->collect)

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "plugins/datapath.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
 #include "plugins/uri.h"
@@ -209,13 +210,17 @@ int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
 	return r;
 }
 
-bool volume_is_doubted(const char *dir, const char *key)
+/* Whoever is about to write has it attached, and only then gives it a new content_id; it is active a while later:
+ *
+ *      attach - new content_id - [here: nobody is active, and yet this is not what that content_id will name] - active - writes
+ */
+bool volume_is_doubted(const char *dir, const char *key, const struct meta_volume *m)
 {
-	const struct image i = image_of(dir, key, NULL);
+	const struct image i = image_of(dir, key, m->format);
 	CLEANUP_FREE char *image = image_path(&i);
 	struct error e;
 	CLEANUP_FREE char *canonical = image ? uri_canonical(image, &e) : NULL;
 	CLEANUP_FREE char *path = canonical ? doubt_path(canonical, "/") : NULL;
 
-	return !path || access(path, F_OK) == 0;
+	return !path || access(path, F_OK) == 0 || (m->read_write && datapath_may_get_writer(canonical));
 }

@@ -49,7 +49,8 @@ const struct image_ops *volume_format(const struct sr *sr, bool is_sharable);
 /* The image is about to be written to: a new content_id, durable, for which no room is needed. is_read_only: set where nobody may
  * write to the volume. -1 + e: it has none, and volume_is_doubted() until it gets one. */
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e);
-/* It may have been written to since it got its content_id, as far as this host knows. */
-bool volume_is_doubted(const char *dir, const char *key);
+/* m: its record. As far as this host knows its content may be another than when it got its content_id, or become another under
+ * that id: so that one names nothing. */
+bool volume_is_doubted(const char *dir, const char *key, const struct meta_volume *m);
 
 #endif

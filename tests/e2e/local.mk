@@ -37,7 +37,7 @@ EXTRA_DIST += tests/e2e/test-power.sh tests/e2e/test-nfs.sh tests/e2e/machine.sh
 	tests/e2e/machine-nfs-guests tests/e2e/machine-vm
 # The verbs, in Python (which xapi's hosts have too).
 SMAPI_TESTS = tests/e2e/test-every-verb.py tests/e2e/test-smapi-vectors.py tests/e2e/test-smapi-volumes.py tests/e2e/test-smapi-snapshots.py \
-	tests/e2e/test-qcow2-pause.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py tests/e2e/test-cbt-moves.py \
+	tests/e2e/test-qcow2-pause.py tests/e2e/test-paused-disk.py tests/e2e/test-smapi-qcow2.py tests/e2e/test-smapi-qcow2-live.py tests/e2e/test-smapi-datapath.py tests/e2e/test-cbt.py tests/e2e/test-cbt-moves.py \
 	tests/e2e/test-lease.py \
 	tests/e2e/test-crash-verbs.py tests/e2e/test-far.py tests/e2e/test-records.py tests/e2e/test-sr-device.py tests/e2e/test-sr-nfs.py
 SMAPI_TESTS += tests/e2e/test-doctor.py tests/e2e/test-doctor-person.py tests/e2e/test-dom0-access.py tests/e2e/test-figures.py tests/e2e/test-many-mirrors.py tests/e2e/test-many-stats.py tests/e2e/test-verb-files.py tests/e2e/test-xapi-weak-points.py

@@ -326,6 +326,27 @@ def test_a_pause_keeps_it():
     let_go(a, uri)
 
 
+def test_who_takes_a_copy_while_another_activates_has_another_content():
+    """Attached there, with a new content_id for its guest, and not open yet: here it looks unused."""
+    uri, key = volume()
+
+    def content_id(key):
+        return a.call("Volume.stat", sr=sr, key=key)["keys"]["content_id"]
+
+    before, backend = content_id(key), b.call("Datapath.attach", uri=uri, domain=GUEST)
+    with socket.socket(socket.AF_UNIX) as s, concurrent.futures.ThreadPoolExecutor() as pool:
+        s.connect(os.path.join(os.path.dirname(nbd_of(backend)[0]), "control"))
+        s.sendall(json.dumps({"id": 1, "verb": "pause", "args": {}}).encode() + b"\n")
+        assert "ok" in json.loads(s.makefile().readline())
+        activation = pool.submit(b.call, "Datapath.activate", uri=uri, domain=GUEST)
+        until_true("it has a new content_id", lambda: content_id(key) != before)
+        copy = a.call("Volume.copy", sr=sr, key=key, dest_sr=sr)["key"]
+        s.close()  # the pause is over
+        activation.result()
+    assert content_id(copy) != content_id(key), "two contents have one name"
+    let_go(b, uri)
+
+
 def test_what_is_not_shared_pays_nothing():
     own = a.make_sr("own", uuid="0a0b0c0d-1111-2222-3333-444455556667")
     v = a.call("Volume.create", sr=own, name="v", description="", size=1 << 20, sharable=False)
