@@ -5,8 +5,8 @@
  *      there   track   the disk was handed over, nobody has had it yet: a new log of its changes begins; its id into a key of
  *                      the volume
  *      here    find    the volume that was kept by the move with that mark
- *              take    its process: what was given away may receive; its description has the new move's mark, as any volume's
- *                      that is being received; it is kept for nobody any more
+ *              take    on record who takes it; its process: what was given away may receive; its description has the new move's
+ *                      mark, as any volume's that is being received; it is kept for nobody any more
  *
  * What is called the base's content is what the disk had at COMMIT: since then nobody could write here, and what was written
  * there is in the log. So there is no log, and all goes back, where a guest may have written before it began:
@@ -175,18 +175,39 @@ static int drop(const char *path, struct error *e)
 	return ok ? 0 : -1;
 }
 
-/* Taken before, and nobody heard of it: it has the new mark. All of it is done again: nobody knows how far that came. */
+/* NULL with e->err 0: nobody has begun to take one. */
+static char *find_begun(const struct decoded *d, char **key, struct error *e)
+{
+	*key = relay_find_marked(d->dir, d->a.mark, e);
+	if (*key)
+		return relay_image_of(d->dir, *key, e);
+	*key = e->err ? NULL : relay_find_taken(d->dir, d->a.mark, e);
+	return *key && relay_is_base(d->dir, *key, e) ? relay_image_of(d->dir, *key, e) : NULL;
+}
+
+/* Once it is dropped it is not given any more, and by nothing else would be found for what it is. */
+static char *begin(const struct decoded *d, char **key, struct error *e)
+{
+	CLEANUP_FREE char *path = find_base(d, d->a.base, key, e);
+
+	if (!path)
+		return NULL;
+	if (relay_set_key(&(struct relay_mark) { .sr = d->a.sr, .key = *key, .k = RELAY_KEY_TAKEN, .v = d->a.mark }, e) == -1)
+		return NULL;
+	return take_ptr(&path);
+}
+
+/* Where it was begun before, all of it is done again: nobody knows how far that came. */
 static int take(const struct decoded *d, struct relay_reply *r, struct error *e)
 {
-	CLEANUP_FREE char *key = relay_find_marked(d->dir, d->a.mark ? d->a.mark : "", e);
-	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *key = NULL;
+	CLEANUP_FREE char *path = find_begun(d, &key, e);
 
-	if (!key && e->err)
-		return -1;
-	path = key ? relay_image_of(d->dir, key, e) : find_base(d, d->a.base, &key, e);
+	if (!path && !e->err)
+		path = begin(d, &key, e);
 	if (!path || drop(path, e) == -1 || relay_mark_volume(d->a.sr, key, d->a.mark, e) == -1)
 		return -1;
-	r->ok = path ? relay_describe(path, e) : NULL;
+	r->ok = relay_describe(path, e);
 	return r->ok ? 0 : -1;
 }
 

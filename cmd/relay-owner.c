@@ -3,6 +3,7 @@
  * relay-owner - whose a volume is, as its record says, and what a move may therefore do with it
  *
  *      source, kept       given                     by the mirror and in the epoch that are noted when it is kept: its gift
+ *      source, a base     the same, or incomplete   ... and it is noted who takes it: it was dropped by him, or will be
  *      far, undone        receiving, incomplete,    or owned and never written to: nobody was ever handed it
  *                         released
  *      far, called back   eligible                  its source owns it again, and says so; then it is undone
@@ -182,6 +183,19 @@ bool relay_is_still_given(const char *dir, const char *key, struct error *e)
 		return true;
 	error_set(e, EPERM, "volume %s was given away by another move since it was kept", key);
 	return false;
+}
+
+bool relay_is_base(const char *dir, const char *key, struct error *e)
+{
+	CLEANUP_FREE char *path = relay_image_of(dir, key, e);
+	struct owner o;
+	bool is_dropped;
+
+	if (!path || read_owner(path, &o, e) == -1)
+		return false;
+	is_dropped = is_in(&o, "incomplete") && relay_has_key(dir, key, RELAY_KEY_TAKEN, NULL);
+	jsonspec_clear(&owner_spec, &o);
+	return is_dropped || relay_is_still_given(dir, key, e);
 }
 
 /* --- as it is asked for, and called back */

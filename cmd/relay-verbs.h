@@ -53,6 +53,8 @@ int relay_do(const char *verb, char *sr, char *key, struct error *e);
 char *relay_find_marked(const char *dir, const char *mark, struct error *e);
 /* It is, from now on, and kept for nobody. */
 int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e);
+/* The source that is kept, and is about to be that: whoever takes it may have been killed in the middle. As above. */
+char *relay_find_taken(const char *dir, const char *mark, struct error *e);
 char *relay_image_of(const char *dir, const char *key, struct error *e);
 
 /* relay-mark.c: what is made for a move, one at a time. A descriptor; -1 + e: EPERM: it was undone. */
@@ -63,6 +65,7 @@ int relay_mark_undo(const char *mark, struct error *e);
 
 /* relay-owner.c: what the record of the image at path allows. False, NULL: e says why not. */
 #define RELAY_KEY_GIFT "sxm_gift" /* of the source that was kept: relay_gift_of() when it was */
+#define RELAY_KEY_TAKEN "sxm_taken" /* ... and that is being taken as a base: the mark of the move that goes back to it */
 bool relay_is_untaken(const char *path, struct error *e);     /* it was handed over whole, and no guest has had it since */
 bool relay_is_handed_over(const char *path, struct error *e); /* it was handed over whole */
 bool relay_may_undo(const char *path, struct error *e);       /* it never was */
@@ -70,6 +73,8 @@ char *relay_state_on_record(const char *path, struct error *e); /* of an image t
 char *relay_gift_of(const char *path, struct error *e);       /* to whom it was given: "EPOCH MIRROR", heap */
 /* It is still given as it was when it was kept. */
 bool relay_is_still_given(const char *dir, const char *key, struct error *e);
+/* ... or it was that, and was dropped by who takes it as a base: it starts nobody, and is owned elsewhere. */
+bool relay_is_base(const char *dir, const char *key, struct error *e);
 
 int relay_volume_owner(const char *args, struct relay_reply *r, struct error *e);
 /* The source of that mirror owns the disk in that epoch, on record: what the image at path has of it starts nobody any more. */

@@ -4,7 +4,8 @@
  *
  *      make   Volume.create with the mark in its description: so one that was made, and nobody heard of it, is found again
  *      name   the description is the disk's; the mark goes into a key of the volume
- *      undo   destroys what still has the mark in its description; what has its name is complete, and not undone
+ *      undo   destroys what still has the mark in its description; what has its name is complete, and not undone; a source that
+ *             was to be taken as a base (relay-base) stays what it is, where that had not begun
  *      keep   a name that says where it went, and keys that say whose it is and until when
  *      release   destroys what was kept with that mark, and nothing else
  *
@@ -327,16 +328,35 @@ static char *find_named(const struct args *a, struct error *e)
 
 static char *find_to_undo(const struct args *a, struct error *e)
 {
+	CLEANUP_FREE char *dir = uri_path(a->sr, "file", e);
 	char *key = find_marked(a, e);
 
+	if (!key && !e->err && dir)
+		key = relay_find_taken(dir, a->mark, e);
 	return key || e->err || !a->mirror ? key : find_named(a, e);
+}
+
+/* 1: there is none that was begun to be taken, and not dropped yet. */
+static int undo_taking(const struct args *a, struct error *e)
+{
+	CLEANUP_FREE char *dir = uri_path(a->sr, "file", e);
+	CLEANUP_FREE char *key = dir ? relay_find_taken(dir, a->mark, e) : NULL;
+
+	if (!key)
+		return !dir || e->err ? -1 : 1;
+	if (!relay_is_still_given(dir, key, e))
+		return e->err == EPERM ? 1 : -1;
+	return relay_set_key(&(struct relay_mark) { .sr = a->sr, .key = key, .k = RELAY_KEY_TAKEN }, e);
 }
 
 static int undo(const struct args *a, struct error *e)
 {
-	CLEANUP_FREE char *key = find_to_undo(a, e);
+	int r = undo_taking(a, e);
+	CLEANUP_FREE char *key = r == 1 ? find_to_undo(a, e) : NULL;
 	CLEANUP_FREE char *path = key ? image_of_volume(a, key, e) : NULL;
 
+	if (r != 1)
+		return r;
 	if (!key)
 		return e->err ? -1 : 0;
 	if (!path || (a->mirror && a->epoch && relay_recall(path, a->mirror, a->epoch, e) == -1) || !relay_may_undo(path, e))
@@ -411,7 +431,7 @@ static int release(const struct args *a, struct error *e)
 	meta_volume_clear(&m);
 	if (!is_kept)
 		return error_set(e, EPERM, "volume %s was not kept by move %s", a->key, a->mark);
-	if (!relay_is_still_given(dir, a->key, e))
+	if (!relay_is_base(dir, a->key, e))
 		return -1;
 	return do_volume("Volume.destroy", (struct volume_call) { .sr = a->sr, .key = a->key }, e);
 }
@@ -464,13 +484,31 @@ int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e)
 	CLEANUP_FREE char *description = describe_mark(mark);
 	const struct relay_mark until = { .sr = sr, .key = key, .k = KEY_UNTIL }, moved = { .sr = sr, .key = key, .k = KEY_MARK };
 	const struct relay_mark gift = { .sr = sr, .key = key, .k = RELAY_KEY_GIFT };
+	const struct relay_mark taken = { .sr = sr, .key = key, .k = RELAY_KEY_TAKEN };
 
 	if (!description)
 		return error_set(e, ENOMEM, "out of memory");
 	if (do_volume("Volume.set_description", (struct volume_call) { .sr = sr, .key = key, .new_description = description },
 		      e) == -1)
 		return -1;
-	return relay_set_key(&until, e) == 0 && relay_set_key(&gift, e) == 0 ? relay_set_key(&moved, e) : -1;
+	return relay_set_key(&until, e) == 0 && relay_set_key(&gift, e) == 0 && relay_set_key(&moved, e) == 0 ?
+	       relay_set_key(&taken, e) : -1;
+}
+
+/* Once it is marked it is kept no more, and found by that. */
+char *relay_find_taken(const char *dir, const char *mark, struct error *e)
+{
+	struct jsonspec_list keys;
+	char *found = NULL;
+
+	*e = (struct error) { 0 };
+	if (meta_list(dir, &keys, e) == -1)
+		return NULL;
+	for (size_t i = 0; i < keys.count && !found; i++)
+		if (relay_has_key(dir, keys.item[i], RELAY_KEY_TAKEN, mark) && relay_has_key(dir, keys.item[i], KEY_UNTIL, NULL))
+			found = strdup(keys.item[i]);
+	meta_list_clear(&keys);
+	return found;
 }
 
 char *relay_image_of(const char *dir, const char *key, struct error *e)

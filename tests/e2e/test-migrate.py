@@ -18,6 +18,7 @@ from smapi import Host, ActiveDisk, SR_UUID, is_sanitized, nbd_of, read_slots, s
 
 MiB = 1 << 20
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
+CRASH = os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash")
 
 
 class Side(Host):
@@ -511,6 +512,73 @@ def the_way_back_sends_what_changed(a, b):
     back.end()
 
 
+def ask(side, verb, **args):
+    """The answer of a relay of its own."""
+    r = Relay(side)
+    r.ask(verb, **args)
+    answer = r.answer()
+    r.end()
+    return answer
+
+
+def a_base_that_is_half_taken(a, b):
+    """Whoever takes the kept source as a base is killed before each thing he does there: it is taken by asking again, and whoever gives
+    the move up, or releases the source, leaves nothing."""
+    m = filled(a, b, 4 * MiB)
+    m.run(m.new("--no-verify", "--quiet"))
+    a.call("Datapath.detach", uri=m.disks[0].uri, domain="1")
+    a.end_processes()
+    key, mark, saved = m.disks[0].key, m.id() + "-0", os.path.join(a.dir, "saved")
+    shutil.copytree(a.sr_dir, saved)
+
+    def is_killed(n, new):
+        """As it was when the source was kept; then it is taken."""
+        a.end_processes()
+        for name in os.listdir(a.sr_dir):
+            os.unlink(os.path.join(a.sr_dir, name))
+        for name in os.listdir(saved):
+            shutil.copy(os.path.join(saved, name), a.sr_dir)
+        question = {"id": 1, "verb": "base.take", "args": {"sr": a.sr, "base": mark, "mark": new, "size_bytes": 4 * MiB}}
+        done = subprocess.run([CRASH, "-u", a.sr_dir, str(n), SXM, "relay"], env=a.env, input=json.dumps(question) + "\n",
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, 137), done
+        return done.returncode == 137
+
+    def again(new):
+        answer = ask(a, "base.take", sr=a.sr, base=mark, mark=new, size_bytes=4 * MiB)
+        assert answer.get("ok", {}).get("key") == key, answer
+        v = a.volume_of(key)
+        assert v["description"] == f"sxm migrate {new}: being received" and a.owner(key) == "incomplete", (v, a.owner(key))
+        assert not [k for k in v["keys"] if k.startswith("sxm_")], v
+        undone(new)
+
+    def undone(new):
+        assert "ok" in ask(a, "volume.undo", sr=a.sr, mark=new)
+        if key in a.keys():  # it had not begun
+            assert a.owner(key) == "given" and "sxm_taken" not in a.volume_of(key)["keys"], a.volume_of(key)
+            again(new + "-again")
+
+    def released(new):
+        if "sxm_kept_until" in a.volume_of(key)["keys"]:
+            assert "ok" in ask(a, "volume.release", sr=a.sr, key=key, mark=mark)
+        else:
+            undone(new)
+
+    n, ways = 1, (again, undone, released)
+    while is_killed(n, f"m{n}-0"):
+        for i, way in enumerate(ways if os.environ.get("SXM_LONG") else [ways[n % len(ways)]]):
+            assert i == 0 or is_killed(n, f"m{n}-{i}")
+            way(f"m{n}-{i}")
+            assert key not in a.keys()
+        n += 1
+    assert n > 8, n
+    shutil.rmtree(saved)
+    write_some(b, m.record()["disks"][0]["far_uri"], "write -P 1 0 64k")
+    for verb in ("deactivate", "detach"):
+        b.call(f"Datapath.{verb}", uri=m.record()["disks"][0]["far_uri"], domain="1")
+    m.end()
+
+
 def the_rate_is_bounded_and_may_change(a, b):
     m = Move(a, b, disks=2, guest=False)
     for d in m.disks:
@@ -779,6 +847,7 @@ def main():
     case(what_goes_through_is_made_shorter)
     case(several_go_as_one)
     case(the_way_back_sends_what_changed)
+    case(a_base_that_is_half_taken)
     case(the_way_back_knows_of_no_write_before_its_log)
     case(a_source_that_was_taken_by_force_is_no_kept_one)
     case(a_source_is_kept_until_the_other_host_has_the_disk)
