@@ -139,6 +139,21 @@ void journey_show(struct journey *j, const char *phase)
 	show(j, phase);
 }
 
+/* By the record: a disk whose process has ended, or that another program drove here, is asked nothing. */
+void journey_show_end(struct journey *j)
+{
+	for (size_t i = 0; i < j->view.disks; i++) {
+		struct move_disk *d = &j->view.disk[i];
+
+		d->is_given = d->is_complete = !journey_disk(j, i)->stays;
+		d->is_ended = d->is_failed = journey_disk(j, i)->stays;
+		d->is_linked = d->is_stalled = d->is_remembered = false;
+		snprintf(d->state, sizeof(d->state), "ended");
+		snprintf(d->why, sizeof(d->why), "%s", d->is_given ? "" : "it was taken back, and stays here");
+	}
+	show(j, "done");
+}
+
 /* Each disk has its part; what one does not need, as it has everything, the others get. */
 void journey_set_limit(struct journey *j, uint64_t bytes_s)
 {

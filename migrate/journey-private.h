@@ -51,6 +51,8 @@ struct journey_look {
 int journey_look(struct journey *j, size_t i, struct journey_look *l, struct error *e);
 /* Looks at all, and shows them. */
 void journey_show(struct journey *j, const char *phase);
+/* It is over: of each disk what became of it. */
+void journey_show_end(struct journey *j);
 /* Until every mirror is complete: those that lost their link are resumed. */
 int journey_await_sync(struct journey *j, struct error *e);
 /* What was said of the rate, to the disks; 0: none. */

@@ -233,15 +233,30 @@ static int take_step(struct journey *j, struct error *e, bool *is_over)
 	return 0;
 }
 
+/* What was done of it by whoever drove it, now or before. */
+static void say_places(const struct journey *j)
+{
+	const char *domain = j->r.far_domain;
+
+	for (size_t i = 0; i < j->r.disks.count; i++) {
+		const struct journey_disk *d = journey_disk(j, i);
+
+		if (d->stays)
+			continue;
+		if (*domain)
+			journey_say(j, "%s is on %s now, active for domain %s: %s", d->name, j->r.host, domain, d->far_uri);
+		else
+			journey_say(j, "%s is on %s now, free to be started there: %s", d->name, j->r.host, d->far_uri);
+	}
+}
+
 static enum journey_outcome finish(struct journey *j, struct error *e)
 {
 	journey_close_way(j);
 	if (journey_set_step(j, JOURNEY_DONE, e) == -1)
 		return JOURNEY_LEFT;
-	j->view.ended_ms = journey_now_ms();
-	j->view.phase = "done";
-	if (j->watch->show)
-		j->watch->show(j->watch->arg, &j->view);
+	journey_show_end(j);
+	say_places(j);
 	for (size_t i = 0; i < j->r.disks.count; i++)
 		if (journey_disk(j, i)->stays) {
 			error_set(e, EALREADY, "%s was taken back, and stays here", journey_disk(j, i)->name);

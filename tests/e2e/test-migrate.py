@@ -233,6 +233,15 @@ def several_go_as_one(a, b):
     m.moved()
 
 
+def says_what_became_of_them(m, out, how):
+    """Whoever drove it until then."""
+    lines = out.splitlines()
+    assert [line[9:] for line in lines].count("v: moved") == m.count or sum("v: moved, 100 %" in line for line in lines) == m.count, out
+    assert not any(line.startswith("00:00:00") or line.endswith(": -") for line in lines), out
+    for d in m.record()["disks"]:
+        assert any(how in line and line.endswith(d["far_uri"]) for line in lines), out
+
+
 STEPS = ["planned", "made", "receiving", "mirrored", "synced", "verified", "begun", "prepared", "decided", "committed", "moved",
          "started", "kept"]
 DECIDED = STEPS.index("decided")
@@ -241,7 +250,8 @@ DECIDED = STEPS.index("decided")
 def killed_and_resumed(a, b, place):
     m = Move(a, b, disks=2, size=8 * MiB)
     m.run_until(place, m.new("--domain", "9") if place == "started" else None)
-    m.run(m.command("--resume", m.id()))
+    out = m.run(m.command("--resume", m.id()))
+    says_what_became_of_them(m, out, "active for domain 9" if place == "started" else "free to be started")
     m.moved()
 
 
