@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "cmd/relay-verbs.h"
-#include "migrate/qemu.h"
+#include "migrate/vm-verbs.h"
 
 #define WAIT_MAX_MS 60000
 #define LOOK_EVERY_MS 2
@@ -26,21 +26,13 @@ struct vm_args {
 	char *qmp;
 	int64_t wait_ms;
 	bool runs;
-	struct jsonspec_records disks; /* struct plug */
+	struct jsonspec_records disks; /* struct vm_plug */
 };
-struct plug {
-	char *device, *uri, *domain;
-};
-static const struct jsonspec_field plug_fields[] = {
-	{ "device", JS_STRING, offsetof(struct plug, device) }, { "uri", JS_STRING, offsetof(struct plug, uri) },
-	{ "domain", JS_STRING, offsetof(struct plug, domain) }, { NULL },
-};
-static const struct jsonspec plug_spec = { "disk", sizeof(struct plug), plug_fields };
 static const struct jsonspec_field vm_fields[] = {
 	{ "qmp", JS_STRING, offsetof(struct vm_args, qmp) },
 	{ "wait_ms", JS_INT64, offsetof(struct vm_args, wait_ms), .is_optional = true },
 	{ "run", JS_BOOL, offsetof(struct vm_args, runs), .is_optional = true },
-	{ "disks", JS_RECORDS, offsetof(struct vm_args, disks), .is_optional = true, .sub = &plug_spec }, { NULL },
+	{ "disks", JS_RECORDS, offsetof(struct vm_args, disks), .is_optional = true, .sub = &vm_plug_spec }, { NULL },
 };
 static const struct jsonspec vm_spec = { "vm", sizeof(struct vm_args), vm_fields };
 
@@ -63,18 +55,6 @@ static int with_qemu(const char *args, vm_fn *run, struct relay_reply *r, struct
 
 /* --- vm.look */
 
-struct seen {
-	struct qemu_state state;
-	struct jsonspec_records disks;
-	bool is_gone;
-};
-static const struct jsonspec_field seen_fields[] = {
-	{ "state", JS_RECORD, offsetof(struct seen, state), .sub = &qemu_state_spec },
-	{ "disks", JS_RECORDS, offsetof(struct seen, disks), .sub = &qemu_disk_spec },
-	{ "gone", JS_BOOL, offsetof(struct seen, is_gone) }, { NULL },
-};
-static const struct jsonspec seen_spec = { "vm.look", sizeof(struct seen), seen_fields };
-
 static int64_t now_ms(void)
 {
 	struct timespec now;
@@ -84,7 +64,7 @@ static int64_t now_ms(void)
 }
 
 /* Until no memory comes any more. */
-static int see(struct qmp *q, struct seen *s, int64_t wait_ms, struct error *e)
+static int see(struct qmp *q, struct vm_look *s, int64_t wait_ms, struct error *e)
 {
 	int64_t until_ms = now_ms() + MIN(wait_ms, (int64_t)WAIT_MAX_MS);
 	struct vm_side side;
@@ -102,14 +82,14 @@ static int see(struct qmp *q, struct seen *s, int64_t wait_ms, struct error *e)
 
 static int look(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
 {
-	struct seen s = { 0 };
+	struct vm_look s = { 0 };
 	int result = see(q, &s, a->wait_ms, e);
 
 	if (result == 0 && !s.is_gone)
 		result = qemu_disks(q, &s.disks, e);
 	if (result == 0)
-		result = relay_say(jsonspec_encode(&seen_spec, &s), r, e);
-	jsonspec_clear(&seen_spec, &s);
+		result = relay_say(jsonspec_encode(&vm_look_spec, &s), r, e);
+	jsonspec_clear(&vm_look_spec, &s);
 	return result;
 }
 
@@ -123,7 +103,7 @@ int relay_vm_look(const char *args, struct relay_reply *r, struct error *e)
 /* What would be refused when the VM is here is refused before. */
 static int try_plugs(struct qmp *q, const struct vm_args *a, struct error *e)
 {
-	const struct plug *p = a->disks.item;
+	const struct vm_plug *p = a->disks.item;
 
 	for (size_t i = 0; i < a->disks.count; i++)
 		if (qemu_try_plug(q, p[i].device, e) == -1)
@@ -161,7 +141,7 @@ int relay_vm_receive(const char *args, struct relay_reply *r, struct error *e)
 
 /* --- vm.run */
 
-static int plug(struct qmp *q, const struct plug *p, struct error *e)
+static int plug(struct qmp *q, const struct vm_plug *p, struct error *e)
 {
 	CLEANUP_FREE char *socket = NULL;
 	CLEANUP_FREE char *export = NULL;
@@ -173,7 +153,7 @@ static int plug(struct qmp *q, const struct plug *p, struct error *e)
 
 static int run(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
 {
-	const struct plug *p = a->disks.item;
+	const struct vm_plug *p = a->disks.item;
 
 	for (size_t i = 0; i < a->disks.count; i++)
 		if (plug(q, &p[i], e) == -1)

@@ -19,8 +19,8 @@
 #include "base/cleanup.h"
 #include "base/proc.h"
 #include "migrate/journey-private.h"
-#include "migrate/qemu.h"
 #include "migrate/question.h"
+#include "migrate/vm-verbs.h"
 
 #define RECEIVE_WAIT_MS 20000u
 #define ARRIVE_WAIT_MS 10000
@@ -46,20 +46,8 @@ bool journey_has_vm(const struct journey *j)
 
 /* --- the one there */
 
-struct look {
-	struct qemu_state state;
-	struct jsonspec_records disks;
-	bool is_gone;
-};
-static const struct jsonspec_field look_fields[] = {
-	{ "state", JS_RECORD, offsetof(struct look, state), .sub = &qemu_state_spec },
-	{ "disks", JS_RECORDS, offsetof(struct look, disks), .sub = &qemu_disk_spec },
-	{ "gone", JS_BOOL, offsetof(struct look, is_gone) }, { NULL },
-};
-static const struct jsonspec look_spec = { "vm.look", sizeof(struct look), look_fields };
-
 /* is_patient: for as long as the host may be away. */
-static int look_there(struct journey *j, int wait_ms, bool is_patient, struct look *l, struct error *e)
+static int look_there(struct journey *j, int wait_ms, bool is_patient, struct vm_look *l, struct error *e)
 {
 	char raw[32];
 	CLEANUP_FREE char *args = NULL;
@@ -69,14 +57,14 @@ static int look_there(struct journey *j, int wait_ms, bool is_patient, struct lo
 	args = question_new(raw, "qmp", j->r.vm_there, NULL);
 	ok = !args ? NULL : is_patient ? journey_ask_there(j, "vm.look", args, e)
 	     : peer_ask(&j->there, "vm.look", args, JOURNEY_ASK_MS, e);
-	return ok ? jsonspec_decode(&look_spec, ok, strlen(ok), l, e) : -1;
+	return ok ? jsonspec_decode(&vm_look_spec, ok, strlen(ok), l, e) : -1;
 }
 
 /* Where it is to stay, a host that cannot be asked is no reason not to. */
 static int ask_there(struct effort *f, struct error *e)
 {
 	struct journey *j = f->j;
-	struct look l;
+	struct vm_look l;
 
 	if (look_there(j, f->goal == VM_GOAL_WHOLE ? ARRIVE_WAIT_MS : 0, f->goal == VM_GOAL_MOVE, &l, e) == -1) {
 		f->seen.is_cut_off = f->goal == VM_GOAL_STAY;
@@ -88,7 +76,7 @@ static int ask_there(struct effort *f, struct error *e)
 		.is_known = true, .is_gone = l.is_gone, .run = vm_run_of(l.state.status ? l.state.status : ""),
 		.memory = vm_memory_of(l.state.memory),
 	};
-	jsonspec_clear(&look_spec, &l);
+	jsonspec_clear(&vm_look_spec, &l);
 	return 0;
 }
 
@@ -103,29 +91,19 @@ static int end_there(struct effort *f, struct error *e)
 	return 0;
 }
 
-/* The devices and their disks, as vm.run has them. */
-struct plug {
-	char *device, *uri, *domain;
-};
-static const struct jsonspec_field plug_fields[] = {
-	{ "device", JS_STRING, offsetof(struct plug, device) }, { "uri", JS_STRING, offsetof(struct plug, uri) },
-	{ "domain", JS_STRING, offsetof(struct plug, domain) }, { NULL },
-};
-static const struct jsonspec plug_spec = { "disk", sizeof(struct plug), plug_fields };
-
 /* Of vm.run, and of vm.receive. */
 static char *disks_args(const struct journey *j)
 {
-	CLEANUP_FREE struct plug *plugs = calloc(j->r.disks.count, sizeof(*plugs));
+	CLEANUP_FREE struct vm_plug *plugs = calloc(j->r.disks.count, sizeof(*plugs));
 	CLEANUP_FREE char *list = NULL;
 	CLEANUP_FREE char *raw = NULL;
 
 	for (size_t i = 0; plugs && i < j->r.disks.count; i++) {
 		const struct journey_disk *d = journey_disk(j, i);
 
-		plugs[i] = (struct plug) { d->vm_device, d->far_uri, j->r.far_domain };
+		plugs[i] = (struct vm_plug) { d->vm_device, d->far_uri, j->r.far_domain };
 	}
-	list = plugs ? jsonspec_array(&plug_spec, plugs, j->r.disks.count) : NULL;
+	list = plugs ? jsonspec_array(&vm_plug_spec, plugs, j->r.disks.count) : NULL;
 	if (!list || asprintf(&raw, "\"run\":%s,\"disks\":%s", j->r.vm_ran ? "true" : "false", list) < 0) {
 		raw = NULL;
 		return NULL;
@@ -327,7 +305,8 @@ int journey_vm_move(struct journey *j, struct error *e)
 
 /* --- before it begins */
 
-static int check_disk(struct journey *j, size_t i, const struct jsonspec_records *here, const struct look *there, struct error *e)
+static int check_disk(struct journey *j, size_t i, const struct jsonspec_records *here, const struct vm_look *there,
+		      struct error *e)
 {
 	struct journey_disk *d = journey_disk(j, i);
 	const struct qemu_disk *from = qemu_find_export(here, d->id), *to;
@@ -362,7 +341,7 @@ static int check_others(struct journey *j, const struct jsonspec_records *here, 
 	return 0;
 }
 
-static int check_there(struct journey *j, struct look *l, struct error *e)
+static int check_there(struct journey *j, struct vm_look *l, struct error *e)
 {
 	if (look_there(j, 0, false, l, e) == -1)
 		return -1;
@@ -371,14 +350,14 @@ static int check_there(struct journey *j, struct look *l, struct error *e)
 		return 0;
 	error_set(e, EBUSY, l->is_gone ? "there is no QEMU at %s there: start one with -incoming defer"
 		  : "the QEMU at %s there does not wait for a VM: start it with -incoming defer", j->r.vm_there);
-	jsonspec_clear(&look_spec, l);
+	jsonspec_clear(&vm_look_spec, l);
 	return -1;
 }
 
 int journey_vm_check(struct journey *j, struct error *e)
 {
 	struct jsonspec_records here = { 0 };
-	struct look there;
+	struct vm_look there;
 	struct qmp q;
 	int r;
 
@@ -393,7 +372,7 @@ int journey_vm_check(struct journey *j, struct error *e)
 	if (r == 0)
 		r = check_others(j, &here, e);
 	qemu_clear_disks(&here);
-	jsonspec_clear(&look_spec, &there);
+	jsonspec_clear(&vm_look_spec, &there);
 	qmp_fini(&q);
 	return r;
 }

@@ -8,6 +8,7 @@ libmigrate_la_SOURCES = \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \
 	migrate/pump.c migrate/pump.h migrate/pump-way.c migrate/pump-way.h migrate/squeeze.c migrate/squeeze.h \
 	migrate/qemu.c migrate/qemu.h migrate/qmp.c migrate/qmp.h migrate/vm.c migrate/vm.h \
+	migrate/vm-verbs.c migrate/vm-verbs.h \
 	migrate/question.c migrate/question.h \
 	migrate/relay.c migrate/relay.h \
 	migrate/tunnel.c migrate/tunnel.h \
