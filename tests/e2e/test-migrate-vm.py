@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""`sxm migrate --qemu-qmp`: a real VM (qemu in software, a Debian kernel, an ext4 on our disk) moves whole between two network namespaces, each
-with a real sshd, and back, while it writes files and checks their sums. Whoever dies in the middle, it runs in one place, and it never
+"""`sxm migrate --qemu-qmp`: a real VM (qemu in software, a Debian kernel, an ext4 on each of its two disks, one of them qcow2) moves whole
+between two network namespaces, each with a real sshd, and back, while it writes files to both and checks their sums. Whoever dies in the middle, it runs in one place, and it never
 goes back in time.
 
        +-- namespace A, 10.83.0.1 -----------+  veth  +-- namespace B, 10.83.0.2 ----+
@@ -26,7 +26,8 @@ import sshd  # noqa: E402
 from smapi import Host, SR_UUID, nbd_of, read_slots, say, skip, until_true
 
 MiB = 1 << 20
-SIZE = 48 * MiB
+SIZES = (48 * MiB, 24 * MiB)
+LONG_S = 240  # what comes, comes long before; a busy machine is no failure
 SRCDIR = os.environ["SXM_SRCDIR"]
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
 KERNEL_ROOT = os.environ.get("SXM_TEST_KERNEL", "/")
@@ -35,7 +36,7 @@ MODULES = ("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_
 
 
 def check_what_is_needed():
-    for program in ("qemu-system-x86_64", "busybox", "mkfs.ext4", "e2fsck", "ip", "nsenter"):
+    for program in ("qemu-system-x86_64", "qemu-img", "busybox", "mkfs.ext4", "e2fsck", "ip", "nsenter"):
         if not shutil.which(program):
             skip(f"this needs {program}")
     if sshd.why_not():
@@ -52,7 +53,7 @@ def check_what_is_needed():
 class Side(Host):
     """A host: a network namespace, an SR, an sshd, sxm in the PATH of who logs in."""
 
-    def __init__(self, name, address):
+    def __init__(self, name, address, image_format):
         super().__init__()
         self.name, self.address, self.space, self.sshd = name, address, f"sxm-{os.getpid()}-{name}", None
         self.prefix = ("nsenter", f"--net=/run/netns/{self.space}", "--")
@@ -60,7 +61,7 @@ class Side(Host):
         subprocess.run(["ip", "netns", "add", self.space], check=True)
         subprocess.run(["ip", "-n", self.space, "link", "set", "lo", "up"], check=True)
         self.sr_dir = self.in_memory("sr")
-        self.sr = self.make_sr(uri=f"file://{self.sr_dir}", uuid=SR_UUID[:-1] + name.lower())
+        self.sr = self.make_sr(uri=f"file://{self.sr_dir}", uuid=SR_UUID[:-1] + name.lower(), format=image_format)
         self.qemus = 0
 
     def join(self, other):
@@ -86,9 +87,19 @@ class Side(Host):
         super().end()
         subprocess.run(["ip", "netns", "del", self.space], capture_output=True)
 
-    def owner(self, path):
+    def start_disk(self, uri, domain="7"):
+        """The socket and the export, for a guest."""
+        place = nbd_of(self.call("Datapath.attach", uri=uri, domain=domain))
+        self.call("Datapath.activate", uri=uri, domain=domain)
+        return place
+
+    def end_disk(self, uri, domain="7"):
+        self.call("Datapath.deactivate", uri=uri, domain=domain)
+        self.call("Datapath.detach", uri=uri, domain=domain)
+
+    def owner(self, uri):
         try:
-            return read_slots(path + ".owner")["state"]
+            return read_slots(uri.removeprefix("sxm://") + ".owner")["state"]
         except FileNotFoundError:
             return "owned"
 
@@ -99,34 +110,34 @@ class Qemu:
     """One QEMU; what its VM says on the console goes to a file."""
     initramfs = None
 
-    def __init__(self, host, disk, *more):
+    def __init__(self, host, disks, *more):
+        """disks: what -blockdev says of each, but for its name."""
         host.qemus += 1
         base = os.path.join(host.dir, f"vm{host.qemus}")
         self.host, self.qmp, self.console, self.line = host, base + ".qmp", base + ".console", base + ".line"
         kernel = sorted(glob.glob(os.path.join(KERNEL_ROOT, "boot/vmlinuz-*")))[-1]
         self.process = subprocess.Popen(
             [*host.prefix, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "qemu64", "-m", "160", "-nodefaults", "-display",
-             "none", "-no-reboot", "-kernel", kernel, "-initrd", self.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off "
+             "none", "-kernel", kernel, "-initrd", self.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off "
              "random.trust_cpu=on", "-chardev", f"socket,id=c,path={self.line},server=on,wait=off,logfile={self.console}",
-             "-serial", "chardev:c", "-qmp", f"unix:{self.qmp},server=on,wait=off", *disk, "-device", "virtio-blk-pci,drive=disk0,id=vd0",
-             *more], env=host.env, stdout=open(base + ".out", "w"), stderr=subprocess.STDOUT)
+             "-serial", "chardev:c", "-qmp", f"unix:{self.qmp},server=on,wait=off",
+             *(word for i, disk in enumerate(disks) for word in ("-blockdev", f"node-name=disk{i},{disk}", "-device",
+                                                                 f"virtio-blk-pci,drive=disk{i},id=vd{i}")), *more], env=host.env, stdout=open(base + ".out", "w"), stderr=subprocess.STDOUT)
         until_true("QEMU is there", lambda: os.path.exists(self.qmp) or self.process.poll() is not None)
         assert self.process.poll() is None, open(base + ".out").read()
 
     @classmethod
-    def on(cls, host, uri):
-        sock, export = nbd_of(host.call("Datapath.attach", uri=uri, domain="7"))
-        host.call("Datapath.activate", uri=uri, domain="7")
-        return cls(host, ["-blockdev", f"driver=nbd,node-name=disk0,server.type=unix,server.path={sock},export={export},"
-                          "reconnect-delay=60"])
+    def on(cls, host, uris):
+        return cls(host, [f"driver=nbd,server.type=unix,server.path={sock},export={export},reconnect-delay=60"
+                          for sock, export in (host.start_disk(uri) for uri in uris)])
 
     @classmethod
-    def waiting(cls, host, size=SIZE):
-        return cls(host, ["-blockdev", f"driver=null-co,node-name=disk0,size={size},read-zeroes=on"], "-incoming", "defer")
+    def waiting(cls, host, sizes=SIZES):
+        return cls(host, [f"driver=null-co,size={size},read-zeroes=on" for size in sizes], "-incoming", "defer")
 
     def ask(self, command):
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10)
+            s.settimeout(LONG_S)
             s.connect(self.qmp)
             answers = s.makefile("r")
             answers.readline()
@@ -149,7 +160,7 @@ class Qemu:
     def rounds(self):
         return [(boot, int(n)) for boot, n in re.findall(r"^vm: (\w{8}) (\d+)\r?$", self.said(), re.M)]
 
-    def goes_on(self, seconds=60):
+    def goes_on(self, seconds=LONG_S):
         def more():
             assert "broken" not in self.said() and self.process.poll() is None, self.said()[-600:]
             return len(self.rounds()) >= before + 3
@@ -164,7 +175,7 @@ class Qemu:
             s.connect(self.line)
             s.sendall(b"finish\n")
             s.setblocking(False)
-            until_true("the VM has ended", self.is_over, 60)
+            until_true("the VM has ended", self.is_over, LONG_S)
         assert "vm: finished" in self.said(), self.said()[-600:]
 
     def kill(self):
@@ -202,21 +213,24 @@ def make_initramfs(directory):
 # --- moves
 
 class Move:
-    def __init__(self, here, there, uri, vm):
-        self.here, self.there, self.uri, self.vm = here, there, uri, vm
+    def __init__(self, here, there, uris, vm):
+        self.here, self.there, self.uris, self.vm = here, there, uris, vm
         self.config = there.sshd.write_client_config()
         self.waiting = None
 
-    def command(self, *args, patience="20s"):
+    def command(self, *args, patience="60s"):
         return [*self.here.prefix, SXM, "migrate", "--config", self.config, "--patience", patience, *args]
 
     def new(self, *args):
         self.waiting = Qemu.waiting(self.there)
-        return self.command("--qemu-qmp", self.vm.qmp, "--qemu-dest", self.waiting.qmp, *args, self.uri, f"far:{self.there.sr_dir}")
+        return self.between(self.vm.qmp, self.waiting.qmp, *args)
+
+    def between(self, here, there, *args):
+        return self.command("--qemu-qmp", here, "--qemu-dest", there, *args, *self.uris, f"far:{self.there.sr_dir}")
 
     def run(self, command, expect=0):
         began = time.monotonic()
-        done = subprocess.run(command, env=self.here.env, capture_output=True, text=True, timeout=120, start_new_session=True)
+        done = subprocess.run(command, env=self.here.env, capture_output=True, text=True, timeout=LONG_S, start_new_session=True)
         if os.environ.get("SXM_TALK"):
             print(f"{time.monotonic() - began:.2f} s", done.stdout, done.stderr, flush=True)
         assert done.returncode == expect, f"{command}: {done.returncode}, not {expect}\n{done.stdout}{done.stderr}"
@@ -231,7 +245,7 @@ class Move:
             assert p.poll() is None, f"{place}: it ended: {p.stdout.read()}"
             with open(f"/proc/{p.pid}/stat") as f:
                 return f.read().rsplit(")", 1)[1].split()[0] == "T"
-        until_true(f"it stands still where it is {place}", stopped, 90)
+        until_true(f"it stands still where it is {place}", stopped, LONG_S)
         p.send_signal(signal.SIGKILL)
         p.wait()
 
@@ -245,19 +259,27 @@ class Move:
     def stays(self):
         """It runs here, and nothing of it is there."""
         self.vm.goes_on()
-        until_true("the QEMU there is ended", self.waiting.is_over)
+        until_true("the QEMU there is ended", self.waiting.is_over, LONG_S)
         assert not self.waiting.rounds(), self.waiting.said()
 
     def moved(self):
         """It runs there, and nowhere else; the VM and its disk's URI."""
-        until_true("the QEMU here is ended", self.vm.is_over)
+        until_true("the QEMU here is ended", self.vm.is_over, LONG_S)
         self.waiting.goes_on()
         before, after = self.vm.rounds(), self.waiting.rounds()
         assert before and after[0][0] == before[-1][0] and after[0][1] > before[-1][1], (before[-1], after[0])
-        record = self.record()
-        self.here.call("Datapath.detach", uri=self.uri, domain="7")
-        assert self.here.owner(self.uri.removeprefix("sxm://")) == "given"
-        return self.waiting, record["disks"][0]["far_uri"]
+        for uri in self.uris:
+            self.here.call("Datapath.detach", uri=uri, domain="7")
+        self.owned("given")
+        return self.waiting, self.far_uris()
+
+    def far_uris(self):
+        return [d["far_uri"] for d in self.record()["disks"]]
+
+    def owned(self, *states):
+        """Each of the disks here is in that state."""
+        found = [self.here.owner(uri) for uri in self.uris]
+        assert found == (list(states) if states[1:] else [states[0]] * len(self.uris)), found
 
 
 def there_whole_and_back(m):
@@ -267,13 +289,19 @@ def there_whole_and_back(m):
 
 def what_is_refused_harms_nobody(m):
     """Before anything is begun."""
-    wrong = Qemu.waiting(m.there, SIZE - MiB)
-    out = m.run(m.command("--qemu-qmp", m.vm.qmp, "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
-    assert str(SIZE) in out, out
+    wrong = Qemu.waiting(m.there, (SIZES[0], SIZES[1] - MiB))
+    out = m.run(m.between(m.vm.qmp, wrong.qmp), expect=1)
+    assert str(SIZES[1]) in out, out
     wrong.kill()
-    out = m.run(m.command("--qemu-qmp", m.vm.qmp, "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
+    out = m.run(m.between(m.vm.qmp, wrong.qmp), expect=1)
     assert "-incoming defer" in out, out
-    out = m.run(m.command("--qemu-qmp", m.vm.qmp + "x", "--qemu-dest", wrong.qmp, m.uri, f"far:{m.there.sr_dir}"), expect=1)
+    m.run(m.between(m.vm.qmp + "x", wrong.qmp), expect=1)
+    wrong = Qemu.waiting(m.there, SIZES[:1])
+    out = m.run(m.between(m.vm.qmp, wrong.qmp), expect=1)
+    assert "/vd1/" in out, out
+    out = m.run(m.command("--qemu-qmp", m.vm.qmp, "--qemu-dest", wrong.qmp, m.uris[0], f"far:{m.there.sr_dir}"), expect=1)
+    assert "another disk" in out, out
+    wrong.kill()
     m.vm.goes_on()
 
 
@@ -281,7 +309,7 @@ def killed_and_aborted(m, place):
     m.run_until(place, m.new())
     m.run(m.command("--abort", m.record()["id"]))
     m.stays()
-    assert m.here.owner(m.uri.removeprefix("sxm://")) == "owned"
+    m.owned("owned")
 
 
 def killed_and_resumed(m, place):
@@ -320,26 +348,49 @@ def a_qemu_there_that_dies_with_the_vm(m):
     assert "boot the VM there" in out, out
     assert m.vm.status() == "postmigrate"
     m.vm.kill()
-    uri = m.record()["disks"][0]["far_uri"]
-    m.here.call("Datapath.detach", uri=m.uri, domain="7")
-    vm = Qemu.on(m.there, uri)
-    vm.goes_on(120)
-    return vm, uri
+    for uri in m.uris:
+        m.here.call("Datapath.detach", uri=uri, domain="7")
+    vm = Qemu.on(m.there, m.far_uris())
+    vm.goes_on()
+    return vm, m.far_uris()
+
+
+# --- disks
+
+def make_disk(host, sr, size):
+    """With a file system; its URI."""
+    image = os.path.join(host.dir, "new.img")
+    with open(image, "wb") as f:
+        f.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^64bit", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
+    uri = host.make_volume(sr, size)["uri"][0]
+    sock, export = host.start_disk(uri, "u0_fill")
+    subprocess.run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", image, f"nbd+unix:///{export}?socket={sock}"], check=True)
+    host.end_disk(uri, "u0_fill")
+    return uri
+
+
+def check_disk(host, uri):
+    """Nobody has it any more."""
+    image = os.path.join(host.dir, "last.img")
+    subprocess.run(["qemu-img", "convert", "-f", uri.rsplit(".", 1)[1], "-O", "raw", uri.removeprefix("sxm://"), image], check=True)
+    done = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def main():
     check_what_is_needed()
-    a, b = Side("A", "10.83.0.1"), Side("B", "10.83.0.2")
+    a, b = Side("A", "10.83.0.1", "raw"), Side("B", "10.83.0.2", "qcow2")
     a.join(b)
     for side in (a, b):
         side.start_sshd()
     make_initramfs(a.dir)
-    volume = a.make_volume(a.sr, SIZE)
-    uri = volume["uri"][0]
-    subprocess.run(["mkfs.ext4", "-q", "-O", "^64bit", "-E", "lazy_itable_init=0,lazy_journal_init=0", uri.removeprefix("sxm://")], check=True)
+    other = a.make_sr(uri=f"file://{a.in_memory('other')}", uuid=SR_UUID[:-1] + "c", format="qcow2")
+    uris = [make_disk(a, sr, size) for sr, size in zip((a.sr, other), SIZES)]
+    assert [uri.rsplit(".", 1)[1] for uri in uris] == ["raw", "qcow2"], uris
     began = time.monotonic()
-    vm = Qemu.on(a, uri)
-    vm.goes_on(120)
+    vm = Qemu.on(a, uris)
+    vm.goes_on()
     say(f"booted in {time.monotonic() - began:.1f} s")
     here, there = a, b
     steps = [("refused", what_is_refused_harms_nobody, ()), ("whole", there_whole_and_back, ()), ("killed still", killed_and_aborted, ("still",)),
@@ -351,16 +402,15 @@ def main():
         steps += [("lost", a_qemu_there_that_dies_with_the_vm, ())]
     for name, step, args in steps:
         began = time.monotonic()
-        moved = step(Move(here, there, uri, vm), *args)
+        moved = step(Move(here, there, uris, vm), *args)
         if moved:
-            vm, uri = moved
+            vm, uris = moved
             here, there = there, here
         say(f"{name}: {time.monotonic() - began:.1f} s")
     vm.finish()
-    here.call("Datapath.deactivate", uri=uri, domain="7")
-    here.call("Datapath.detach", uri=uri, domain="7")
-    done = subprocess.run(["e2fsck", "-fn", uri.removeprefix("sxm://")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for uri in uris:
+        here.end_disk(uri)
+        check_disk(here, uri)
 
 
 main()
