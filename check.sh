@@ -7,14 +7,16 @@
 #       3. unit, simulation, lint, end to end        (with a part of the tests, and all files in it)
 #
 # --long: the soaks: ten times as many random schedules, fifty times as many mutated inputs, a bigger disk, faults again and again.
+# --xen: nothing but the build and what is played on real Xen hosts, which are emulated (tests/xen/README); 3. has a first look at one.
 set -euo pipefail
 cd "$(dirname "$0")"
 top=$PWD
-is_long=no
+is_long=no is_xen=no
 case ${1-} in
 '') ;;
 --long) is_long=yes ;;
-*) echo "usage: $0 [--long]" >&2; exit 2 ;;
+--xen) is_xen=yes ;;
+*) echo "usage: $0 [--long | --xen]" >&2; exit 2 ;;
 esac
 jobs=$(nproc)
 waiting=$((jobs * 2)) # tests at once: half of their time they wait, for a disk or a limit of time
@@ -34,7 +36,7 @@ step() {
 	printf '%-58s' "$name"
 	log=$top/build-check/step.log
 	if "$@" >"$log" 2>&1; then
-		printf '  ok  %4d s%s\n' $((SECONDS - start)) "$(counts "$log")"
+		printf '  ok  %4d s%s%s\n' $((SECONDS - start)) "$(counts "$log")" "$(sed -n 's/.* SKIPPED: /  SKIPPED: /p' "$log")"
 		return
 	fi
 	printf '  FAILED\n'
@@ -69,6 +71,13 @@ fetch_machine() {
 	unpack_packages kernel "$kernel" || :
 	unpack_packages kernel nfs-kernel-server nfs-common rpcbind libtirpc3 libwrap0 libnfsidmap1 || :
 }
+# What tests/xen's hosts need; they fetch Xen itself.
+fetch_xen() {
+	apt-get --version >/dev/null || return 0
+	apt-cache show xen-system-amd64 >/dev/null 2>&1 || apt-get -q update || :
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends qemu-system-x86 busybox-static || :
+}
+play_xen() { step "Xen: $1" in_dir build-check may_skip ./run "../tests/xen/test-xen-$1.py"; }
 unpack_packages() {
 	local dir=$PWD/$1 package
 
@@ -93,7 +102,18 @@ touch build-check/started
 step "bootstrap" ./bootstrap
 step "configure" configured build-check --enable-werror
 step "build, warnings are errors" in_dir build-check make -j"$jobs"
+if [ "$is_xen" = yes ]; then
+	step "what runs in the machines" in_dir build-check make -j"$jobs" check TESTS=
+	step "machines to be emulated" fetch_xen
+	for scenario in tests/xen/test-xen-*.py; do
+		scenario=${scenario#tests/xen/test-xen-}
+		play_xen "${scenario%.py}"
+	done
+	exit
+fi
 step "unit, simulation, lint, end to end" in_dir build-check env "${brief[@]}" make -j"$waiting" check
+step "machines to be emulated" fetch_xen
+play_xen smoke
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
 step "the tests again, brief, with ASan and UBSan" in_dir build-check-asan env "${briefer[@]}" make -j"$waiting" check

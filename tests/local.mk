@@ -14,6 +14,7 @@ include $(srcdir)/tests/lib/local.mk
 include $(srcdir)/tests/model/local.mk
 include $(srcdir)/tests/e2e/local.mk
 include $(srcdir)/tests/two-host/local.mk
+include $(srcdir)/tests/xen/local.mk
 include $(srcdir)/tests/lint/local.mk
 EXTRA_DIST += tests/README tests/bench/README tests/bench/bench.py tests/bench/carriers.py tests/bench/engines.py tests/bench/far_away.py tests/bench/faults.py \
 	tests/bench/migrate.py tests/bench/moment.py tests/bench/moves.py \
