@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/slots.h"
 #include "overlay/overlay-file.h"
+#include "plugins/backend-kind.h"
 #include "plugins/image.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
@@ -205,6 +206,7 @@ int datapath_attach(struct smapi_call *call, char **result, struct failure *f)
 {
 	CLEANUP_FREE char *ok = ask_started(call, "attach", false, f);
 	CLEANUP_FREE char *uri = NULL;
+	char kind[BACKEND_KIND_MAX];
 	struct attached attached;
 	struct error e;
 
@@ -215,7 +217,8 @@ int datapath_attach(struct smapi_call *call, char **result, struct failure *f)
 	if (asprintf(&uri, "nbd:unix:%s:exportname=%s", attached.socket, attached.export_name) < 0)
 		uri = NULL;
 	jsonspec_clear(&attached_spec, &attached);
-	return smapi_result(uri ? types_backend(uri) : NULL, result, f);
+	backend_kind(kind);
+	return smapi_result(uri ? types_backend(uri, kind) : NULL, result, f);
 }
 
 /* The answer is where xapi passes the connection of a mirror from a SMAPIv1 host. */

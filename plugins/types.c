@@ -118,10 +118,10 @@ static const struct jsonspec_field changed_blocks_fields[] = {
 };
 const struct jsonspec types_changed_blocks = { "changed blocks", sizeof(struct types_changed_blocks), changed_blocks_fields };
 
-char *types_backend(const char *nbd_uri)
+char *types_backend(const char *nbd_uri, const char *kind)
 {
 	char *uri = (char *)(uintptr_t)nbd_uri; /* only read */
-	struct types_xendisk xendisk = { .params = uri, .backend_type = (char *)(uintptr_t)"qdisk" };
+	struct types_xendisk xendisk = { .params = uri, .backend_type = (char *)(uintptr_t)kind };
 	struct types_nbd nbd = { .uri = uri };
 	CLEANUP_FREE char *xendisk_json = jsonspec_encode(&types_xendisk, &xendisk);
 	CLEANUP_FREE char *nbd_json = jsonspec_encode(&types_nbd, &nbd);

@@ -84,8 +84,8 @@ struct types_changed_blocks {
 extern const struct jsonspec types_error_report, types_query_result, types_sr_stat, types_probe_result, types_volume,
 	types_xendisk, types_nbd, types_status, types_blocklist, types_changed_blocks;
 
-/* {"implementations":[["XenDisk",...],["Nbd",...]]}: heap. A Xen backend is given the NBD URI as its params, so that a qdisk
- * opens the same socket everybody else does. NULL: out of memory. */
-char *types_backend(const char *nbd_uri);
+/* {"implementations":[["XenDisk",...],["Nbd",...]]}: heap. A Xen backend is given the NBD URI as its params: who finds it
+ * in xenstore knows by its export's name which process has the disk. kind: of the backend. NULL: out of memory. */
+char *types_backend(const char *nbd_uri, const char *kind);
 
 #endif

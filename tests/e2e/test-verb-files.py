@@ -90,6 +90,24 @@ def static(verb, *args):
     return host.run(verb, "", args=("static-vdis", *args))
 
 
+def test_the_kind_of_a_guests_backend_is_the_hosts_to_say():
+    sr = host.make_sr("kind")
+    uri = host.make_volume(sr)["uri"][0]
+
+    def kind(said):
+        path = os.path.join(host.run_dir, "backend-kind")
+        if said is not None:
+            with open(path, "w") as f:
+                f.write(said)
+        backend = host.call("Datapath.attach", uri=uri, domain="7")
+        return [a["backend_type"] for tag, a in backend["implementations"] if tag == "XenDisk"]
+
+    assert kind(None) == ["qdisk"]
+    assert kind("vbd3\n") == ["vbd3"]
+    assert kind("../../0\n") == ["qdisk"]
+    assert host.call("Datapath.detach", uri=uri, domain="7") is None
+
+
 def test_static_vdis_attaches_a_disk_at_boot_and_lets_it_go():
     sr = host.make_sr("boot")
     v = host.make_volume(sr)

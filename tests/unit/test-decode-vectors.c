@@ -147,7 +147,7 @@ static void every_row_of_the_interface_is_taken_or_refused_as_its_reader_does(vo
 
 static void backend_names_xen_first_and_nbd_last_with_one_uri(void **state UNUSED)
 {
-	CLEANUP_FREE char *text = types_backend("nbd:unix:/s:exportname=e");
+	CLEANUP_FREE char *text = types_backend("nbd:unix:/s:exportname=e", "qdisk");
 
 	assert_string_equal(text, "{\"implementations\":[[\"XenDisk\",{\"params\":\"nbd:unix:/s:exportname=e\",\"extra\":{},"
 				  "\"backend_type\":\"qdisk\"}],[\"Nbd\",{\"uri\":\"nbd:unix:/s:exportname=e\"}]]}");
