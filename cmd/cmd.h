@@ -29,5 +29,6 @@ extern const struct cmd cmd_report;
 extern const struct cmd cmd_serve;
 extern const struct cmd cmd_snapshot;
 extern const struct cmd cmd_status;
+extern const struct cmd cmd_vbd;
 
 #endif

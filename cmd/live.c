@@ -19,7 +19,10 @@
 #define USER(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct live_user, field) }
 static const struct jsonspec_field user_fields[] = {
 	USER("domain", JS_STRING, domain), USER("socket", JS_STRING, socket), USER("active", JS_BOOL, is_active),
-	USER("read_only", JS_BOOL, is_read_only), USER("clients", JS_INT64, clients), { .name = NULL },
+	USER("read_only", JS_BOOL, is_read_only), USER("clients", JS_INT64, clients),
+	{ .name = "backend", .type = JS_STRING, .offset = offsetof(struct live_user, backend), .is_optional = true },
+	{ .name = "connected", .type = JS_BOOL, .offset = offsetof(struct live_user, is_connected), .is_optional = true },
+	{ .name = NULL },
 };
 static const struct jsonspec user_spec = { "domain", sizeof(struct live_user), user_fields };
 
@@ -60,15 +63,25 @@ static const struct jsonspec_field live_fields[] = {
 };
 static const struct jsonspec live_spec = { "status", sizeof(struct live), live_fields };
 
+static int ask(const struct process *p, unsigned wait_ms, struct live *l, struct error *e)
+{
+	CLEANUP_FREE char *ok = process_ask(p, "status", NULL, wait_ms, e);
+
+	return ok ? jsonspec_decode(&live_spec, ok, strlen(ok), l, e) : -1;
+}
+
 int live_ask(const char *image, unsigned wait_ms, struct live *l, struct error *e)
 {
-	CLEANUP_FREE char *ok = NULL;
 	struct process p;
 
-	if (process_by_path(&p, image, e) == -1)
-		return -1;
-	ok = process_ask(&p, "status", NULL, wait_ms, e);
-	return ok ? jsonspec_decode(&live_spec, ok, strlen(ok), l, e) : -1;
+	return process_by_path(&p, image, e) == 0 ? ask(&p, wait_ms, l, e) : -1;
+}
+
+int live_ask_id(const char *id, unsigned wait_ms, struct live *l, struct error *e)
+{
+	struct process p;
+
+	return process_by_id(&p, id, e) == 0 ? ask(&p, wait_ms, l, e) : -1;
 }
 
 void live_clear(struct live *l)

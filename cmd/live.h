@@ -10,7 +10,8 @@
 
 struct live_user {
 	char *domain, *socket;
-	bool is_active, is_read_only;
+	char *backend; /* NULL or "": it is no Xen guest's device */
+	bool is_active, is_read_only, is_connected;
 	int64_t clients;
 };
 struct live_operation {
@@ -30,6 +31,7 @@ struct live {
 
 /* image: canonical. -1 + e: ESRCH, no process has it here. */
 int live_ask(const char *image, unsigned wait_ms, struct live *l, struct error *e);
+int live_ask_id(const char *id, unsigned wait_ms, struct live *l, struct error *e); /* by the process' id */
 void live_clear(struct live *l);
 /* What is worth a word: the one that runs, else the last, where that failed. NULL: none. */
 const struct live_operation *live_current(const struct live *l);

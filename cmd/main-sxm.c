@@ -27,6 +27,7 @@ static const struct cmd *const commands[] = {
 	&cmd_serve,
 	&cmd_snapshot,
 	&cmd_status,
+	&cmd_vbd,
 };
 
 static int explain(FILE *to)

@@ -12,6 +12,9 @@ tests_lib_nbd_serve_LDADD = libnbdsrv.la
 check_PROGRAMS += tests/lib/xen-datapath tests/lib/xen-guest
 tests_lib_xen_datapath_SOURCES = src/main-datapath.c src/keeper.c src/keeper.h tests/lib/fake-xen.c tests/lib/fake-xen.h
 tests_lib_xen_datapath_LDADD = libcontrol.la
+check_PROGRAMS += tests/lib/xen-sxm
+tests_lib_xen_sxm_SOURCES = cmd/main-sxm.c tests/lib/fake-xenstore.c tests/lib/fake-xen.c tests/lib/fake-xen.h
+tests_lib_xen_sxm_LDADD = libcmd.la libvbd.la
 tests_lib_xen_guest_SOURCES = tests/lib/xen-guest.c tests/lib/blk-front.c tests/lib/blk-front.h tests/lib/fake-xen.c tests/lib/fake-xen.h
 tests_lib_xen_guest_LDADD = libvbd.la
 # One mirror alone, with a guest in the same process: what the tests of the mirror run.

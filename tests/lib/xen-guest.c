@@ -3,7 +3,7 @@
  * xen-guest - a guest, and its toolstack, in the Xen of fake-xen ($SXM_FAKE_XEN)
  *
  *      xen-guest DOMID DEVICE plug [r|w]          what a toolstack writes before anybody is there
- *      xen-guest DOMID DEVICE put KEY [VALUE]     B/KEY: the backend's directory, F/KEY: the frontend's; no VALUE: removes it
+ *      xen-guest DOMID DEVICE put KEY [VALUE]     B/KEY: the backend's, F/KEY: the frontend's, /KEY: any; no VALUE: removed
  *      xen-guest DOMID DEVICE get KEY
  *      xen-guest DOMID DEVICE wait KEY VALUE      20 s at most
  *      xen-guest DOMID DEVICE count               copies made, rings mapped
@@ -389,6 +389,8 @@ int main(int argc, char **argv)
 	world_open(&world, dir);
 	if (strcmp(what, "plug") == 0) {
 		plug(*key ? key : "w");
+	} else if (strcmp(what, "put") == 0 && *key == '/') {
+		world_put(&world, key, argc > 5 ? argv[5] : NULL);
 	} else if (strcmp(what, "put") == 0 && argc > 4) {
 		const char *at = directory(&key);
 
@@ -400,7 +402,7 @@ int main(int argc, char **argv)
 	} else if (strcmp(what, "get") == 0 && argc > 4) {
 		const char *at = directory(&key);
 
-		if (!get(at, key, value, sizeof(value)))
+		if (!(*argv[4] == '/' ? world_get(&world, argv[4], value, sizeof(value)) : get(at, key, value, sizeof(value))))
 			return 1;
 		puts(value);
 	} else if (strcmp(what, "count") == 0) {

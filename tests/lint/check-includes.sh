@@ -87,7 +87,7 @@ only 'uuid/.*' 'plugins/*.c'
 only 'blkid.*\.h' 'plugins/device.c'
 only 'gnutls/.*' 'src/nbdsrv/tls*.c'
 only 'xxhash\.h' 'src/block/digest.c'
-only 'xen.*\.h' 'src/vbd/xen-lib.c'
+only 'xen.*\.h' '@(src/vbd/xen-lib.c|cmd/xenstore-lib.c)'
 
 # Base names are unique, so that a stack trace names one file.
 twice=$(sources | sed 's|.*/||' | sort | uniq -d)

@@ -21,3 +21,7 @@ tests_unit_test_lane_LDADD = libvbd.la $(UNIT_LIBS)
 tests_unit_test_lane_bad_SOURCES = tests/unit/test-lane-bad.c $(LANE_RIG)
 tests_unit_test_lane_bad_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_lane_bad_LDADD = libvbd.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-plug
+tests_unit_test_plug_SOURCES = tests/unit/test-plug.c
+tests_unit_test_plug_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_plug_LDADD = libcmd.la $(UNIT_LIBS)
