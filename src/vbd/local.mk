@@ -15,4 +15,4 @@ libxen_la_SOURCES = src/vbd/xen-lib.c
 else
 libxen_la_SOURCES = src/vbd/xen-none.c
 endif
-EXTRA_DIST += src/vbd/README
+EXTRA_DIST += src/vbd/README src/vbd/THEORY

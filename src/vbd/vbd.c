@@ -205,12 +205,20 @@ static void write_keys(struct vbd *v)
 	v->err = v->ops->store_write(v->xen, &v->names, v->action.expected, v->write, v->writes);
 }
 
+/* A guest that comes and goes all the time says so only so often. */
+static bool may_tell(void)
+{
+	static struct log_limit limit = LOG_LIMIT(10);
+
+	return log_allowed(&limit);
+}
+
 static void keys_written(struct vbd *v)
 {
-	if (!v->err)
+	if (!v->err && may_tell())
 		log_info("%s: state %d%s%s", v->names.backend, v->action.state, v->action.why ? ", " : "",
 			 v->action.why ? v->action.why : "");
-	else if (v->err != EAGAIN && v->err != ENOENT) {
+	if (v->err && v->err != EAGAIN && v->err != ENOENT) {
 		error_errno(&v->error, v->err, "write");
 		complain(v, "xenstore");
 	}
@@ -271,7 +279,8 @@ static void disconnect_ring(struct vbd *v)
 
 static void disconnected(struct vbd *v)
 {
-	log_info("%s: the ring was let go of", v->names.backend);
+	if (may_tell())
+		log_info("%s: the ring was let go of", v->names.backend);
 	xenbus_ended(&v->xenbus, 0, NULL, now_ms());
 	step(v);
 }
@@ -311,8 +320,10 @@ static void ring_connected(struct vbd *v)
 		work(v, disconnect_ring, not_connected);
 		return;
 	}
-	log_info("%s: connected, %u page%s%s%s", v->names.backend, 1u << v->action.ring.order, v->action.ring.order ? "s" : "",
-		 v->action.ring.abi == RING_X86_32 ? ", 32 bits" : "", v->stats.left ? ", goes on where a process ended" : "");
+	if (may_tell())
+		log_info("%s: connected, %u page%s%s%s", v->names.backend, 1u << v->action.ring.order,
+			 v->action.ring.order ? "s" : "", v->action.ring.abi == RING_X86_32 ? ", 32 bits" : "",
+			 v->stats.left ? ", goes on where a process ended" : "");
 	xenbus_ended(&v->xenbus, 0, NULL, now_ms());
 	step(v);
 }

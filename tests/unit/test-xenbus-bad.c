@@ -3,6 +3,7 @@
  * The backend's side of the xenbus handshake against a frontend that is not honest, and in any order of events. Tests of what once
  * was a vulnerability somewhere are named for it.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +95,7 @@ static void a_ring_of_many_pages_needs_all_of_them(void **s)
 	assert_true(is_bound && bound.order == 0 && bound.gref[0] == 77 && bound.abi == RING_X86_32);
 }
 
-static void xsa_362_a_page_that_cannot_be_mapped_closes_the_device_and_no_more(void **s)
+static void xsa_362_365_a_page_that_cannot_be_mapped_closes_the_device_and_no_more(void **s)
 {
 	(void)s;
 	begin(true);
@@ -153,7 +154,71 @@ static void xsa_350_a_frontend_that_flaps_meets_one_ring_at_a_time(void **s)
 	assert_int_equal(state(XENBUS_B_STATE), 6);
 }
 
-static void another_guests_directory_is_not_served(void **s)
+/* Steps until nothing is to be done at this moment; how many were writes, each of which ends so. */
+static unsigned fail_writes(int err)
+{
+	unsigned tried = 0;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		struct xenbus_action a = xenbus_next(&x, now_ms);
+
+		if (a.what == XENBUS_READ) {
+			xenbus_read_is(&x, &names, store);
+		} else if (a.what == XENBUS_WRITE) {
+			xenbus_ended(&x, err, NULL, now_ms);
+			tried++;
+		} else {
+			return tried;
+		}
+	}
+	fail_msg("it never rests");
+	return 0;
+}
+
+static void xsa_206_a_write_that_conflicts_for_ever_is_tried_so_often(void **s)
+{
+	unsigned tried = 0;
+
+	(void)s;
+	begin(true);
+	plug();
+	for (unsigned i = 0; i < 10; i++) {
+		tried += fail_writes(EAGAIN);
+		now_ms += 1000;
+	}
+	assert_in_range(tried, 10, 10 * 32);
+	settle(); /* and when nobody is in the way any more it is made */
+	assert_int_equal(state(XENBUS_B_STATE), 2);
+}
+
+static void xsa_326_a_store_without_room_costs_a_guest_nothing_that_it_has(void **s)
+{
+	static const int errs[] = { ENOSPC, E2BIG, EDQUOT, ENOMEM, EIO };
+
+	(void)s;
+	for (size_t i = 0; i < ARRAY_LEN(errs); i++) {
+		connect_all();
+		x.sectors *= 2;
+		changed();
+		assert_int_equal(fail_writes(errs[i]), 1); /* not again within the second */
+		now_ms += 999;
+		assert_int_equal(fail_writes(errs[i]), 0);
+		assert_true(is_bound && disconnects == 0);
+		now_ms += 1;
+		settle();
+		assert_string_equal(store[XENBUS_B_SECTORS].value, "4096");
+		/* It cannot even be read: nothing is concluded from that. */
+		changed();
+		assert_int_equal(xenbus_next(&x, now_ms).what, XENBUS_READ);
+		xenbus_not_read(&x, now_ms);
+		assert_int_equal(xenbus_next(&x, now_ms).what, XENBUS_SLEEP);
+		now_ms += 1000;
+		settle();
+		assert_true(is_bound && disconnects == 0 && connects == 1);
+	}
+}
+
+static void xsa_178_another_guests_directory_is_not_served(void **s)
 {
 	(void)s;
 	begin(true);
@@ -268,10 +333,12 @@ int main(void)
 		cmocka_unit_test(ring_page_order_is_bounded_before_it_is_used_as_a_shift),
 		cmocka_unit_test(xsa_175_what_a_frontend_says_is_parsed_strictly),
 		cmocka_unit_test(a_ring_of_many_pages_needs_all_of_them),
-		cmocka_unit_test(xsa_362_a_page_that_cannot_be_mapped_closes_the_device_and_no_more),
+		cmocka_unit_test(xsa_362_365_a_page_that_cannot_be_mapped_closes_the_device_and_no_more),
 		cmocka_unit_test(xsa_349_a_storm_of_events_is_a_bounded_number_of_questions),
 		cmocka_unit_test(xsa_350_a_frontend_that_flaps_meets_one_ring_at_a_time),
-		cmocka_unit_test(another_guests_directory_is_not_served),
+		cmocka_unit_test(xsa_206_a_write_that_conflicts_for_ever_is_tried_so_often),
+		cmocka_unit_test(xsa_326_a_store_without_room_costs_a_guest_nothing_that_it_has),
+		cmocka_unit_test(xsa_178_another_guests_directory_is_not_served),
 		cmocka_unit_test(only_a_backends_directory_is_one),
 		cmocka_unit_test(honest_guests_get_their_disk_in_any_order_of_events),
 	};

@@ -25,3 +25,7 @@ UNIT_TESTS += tests/unit/test-plug
 tests_unit_test_plug_SOURCES = tests/unit/test-plug.c
 tests_unit_test_plug_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_plug_LDADD = libcmd.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-vbd
+tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(FRONT) tests/lib/fake-xen.c tests/lib/fake-xen.h tests/lib/memory-layer.c tests/lib/memory-layer.h
+tests_unit_test_vbd_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_vbd_LDADD = libvbd.la $(UNIT_LIBS)
