@@ -68,6 +68,13 @@ void carrier_ends_drop(struct carrier_ends *x, int stream)
 	close(stream);
 }
 
+size_t carrier_ends_descriptors(const struct carrier_ends *x, int *fds)
+{
+	for (size_t i = 0; i < x->count; i++)
+		fds[i] = x->channel[i].told;
+	return x->count;
+}
+
 void carrier_ends_fini(struct carrier_ends *x)
 {
 	while (x->count)

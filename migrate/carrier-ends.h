@@ -40,6 +40,8 @@ int carrier_ends_make(struct carrier_ends *x, int *stream_there, int *tell_there
 void carrier_ends_drop(struct carrier_ends *x, int stream);
 /* Always -1 + e: why this channel ended. Waits for that at most two seconds. */
 int carrier_ends_why(struct carrier_ends *x, int stream, const char *name, struct error *e);
+/* Its own, at most CARRIER_CHANNELS_MAX, into fds: how many. */
+size_t carrier_ends_descriptors(const struct carrier_ends *x, int *fds);
 void carrier_ends_fini(struct carrier_ends *x);
 
 /* Lines of standard error: passed on to our own with the host's name before them, the last one kept. */

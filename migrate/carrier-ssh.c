@@ -386,7 +386,12 @@ static int why_ssh(struct carrier *c, int channel, struct error *e)
 	return carrier_ends_why(&s->ends, channel, s->carrier.name, e);
 }
 
+static size_t descriptors_ssh(struct carrier *c, int fds[static CARRIER_DESCRIPTORS_MAX])
+{
+	return carrier_ends_descriptors(&container_of(c, struct ssh_carrier, carrier)->ends, fds);
+}
+
 const struct carrier_ops carrier_ssh = {
 	.kind = "ssh", .is_usable = is_ssh_usable, .open = open_ssh, .channel = channel_ssh, .why = why_ssh,
-	.is_alive = is_ssh_alive, .free = free_ssh,
+	.is_alive = is_ssh_alive, .descriptors = descriptors_ssh, .free = free_ssh,
 };

@@ -304,6 +304,16 @@ static int why_ssh2(struct carrier *c, int channel, struct error *e)
 	return carrier_ends_why(&s->ends, channel, s->carrier.name, e);
 }
 
+static size_t descriptors_ssh2(struct carrier *c, int fds[static CARRIER_DESCRIPTORS_MAX])
+{
+	struct ssh2_carrier *s = container_of(c, struct ssh2_carrier, carrier);
+	size_t count = carrier_ends_descriptors(&s->ends, fds);
+
+	fds[count] = s->control;
+	return count + 1;
+}
+
 const struct carrier_ops carrier_ssh2 = {
-	.kind = "ssh2", .open = open_ssh2, .channel = channel_ssh2, .why = why_ssh2, .is_alive = is_ssh2_alive, .free = free_ssh2,
+	.kind = "ssh2", .open = open_ssh2, .channel = channel_ssh2, .why = why_ssh2, .is_alive = is_ssh2_alive,
+	.descriptors = descriptors_ssh2, .free = free_ssh2,
 };

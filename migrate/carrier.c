@@ -53,6 +53,11 @@ bool carrier_is_alive(struct carrier *c)
 	return c->ops->is_alive(c);
 }
 
+size_t carrier_descriptors(struct carrier *c, int fds[static CARRIER_DESCRIPTORS_MAX])
+{
+	return c->ops->descriptors ? c->ops->descriptors(c, fds) : 0;
+}
+
 void carrier_free(struct carrier *c)
 {
 	if (c)

@@ -16,6 +16,8 @@
 #ifndef SXM_MIGRATE_CARRIER_H
 #define SXM_MIGRATE_CARRIER_H
 
+#include <stddef.h>
+
 #include "base/compiler.h"
 #include "base/error.h"
 
@@ -34,6 +36,8 @@ struct carrier_spec {
 	bool is_silent;
 };
 
+#define CARRIER_DESCRIPTORS_MAX 80u
+
 struct carrier;
 struct carrier_ops {
 	const char *kind;
@@ -43,6 +47,8 @@ struct carrier_ops {
 	int (*channel)(struct carrier *c, struct error *e);
 	int (*why)(struct carrier *c, int channel, struct error *e); /* NULL: nothing is known */
 	bool (*is_alive)(struct carrier *c);
+	/* How many; into fds. NULL: it has none. */
+	size_t (*descriptors)(struct carrier *c, int fds[static CARRIER_DESCRIPTORS_MAX]);
 	void (*free)(struct carrier *c);
 };
 /* Embedded at the beginning of each kind's own. */
@@ -64,6 +70,8 @@ int carrier_channel(struct carrier *c, struct error *e);
 int carrier_why(struct carrier *c, int channel, struct error *e);
 /* False: a channel now would have to make the way anew first. */
 bool carrier_is_alive(struct carrier *c);
+/* Those that it needs itself, for a child that goes on with it and closes all others: how many; into fds. */
+size_t carrier_descriptors(struct carrier *c, int fds[static CARRIER_DESCRIPTORS_MAX]);
 /* Its channels end. NULL is good. */
 void carrier_free(struct carrier *c);
 

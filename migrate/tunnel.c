@@ -7,6 +7,8 @@
  *                                                          '-- carrier_channel(), fork: "connect", then a pump, then the end
  *
  * Can fail: the way to the host. Who connected is then hung up on, and tries again as often as he likes.
+ * The keeper may be in carrier_channel() for long, and hears only then that its caller is gone. It has nothing of his: no lock,
+ * so that who takes his place need not wait, and no end of a channel, so that those end with him.
  */
 #include "migrate/tunnel.h"
 
@@ -26,6 +28,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "migrate/carrier-ends.h"
 #include "migrate/peer.h"
 #include "migrate/pump.h"
 #include "migrate/squeeze.h"
@@ -80,7 +83,7 @@ static void reap(struct keeper *k)
 }
 
 /* In the child: never returns. */
-static void carry(struct keeper *k, const struct served *d, int conn, int channel)
+static void carry(const struct served *d, int conn, int channel)
 {
 	const struct pump_end here = { conn, conn, false };
 	struct pump_end there = { channel, channel, d->is_squeezed && squeeze_is_there() };
@@ -89,11 +92,7 @@ static void carry(struct keeper *k, const struct served *d, int conn, int channe
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	signal(SIGTERM, SIG_DFL);
-	close(k->fd);
-	if (k->last >= 0)
-		close(k->last);
-	for (size_t i = 0; i < k->disks; i++)
-		close(k->disk[i].fd);
+	carrier_close_others((const int[]) { conn, channel }, 2);
 	if (peer_connect(channel, uri, d->domain, &there.is_squeezed, CONNECT_WAIT_MS, &e) == -1)
 		log_warn("%s: %s", uri, e.text);
 	else if (pump_run(&here, &there, NULL, 0, &e) == -1)
@@ -123,7 +122,7 @@ static void accept_one(struct keeper *k, const struct served *d)
 	}
 	pid = fork();
 	if (pid == 0)
-		carry(k, d, conn, channel);
+		carry(d, conn, channel);
 	if (pid > 0)
 		k->child[k->children++] = pid;
 }
@@ -237,6 +236,11 @@ static void run_keeper(struct carrier *carrier, int fd)
 {
 	struct keeper k = { .carrier = carrier, .fd = fd, .last = -1, .disk = calloc(DISKS_MAX, sizeof(*k.disk)) };
 
+	int needed[CARRIER_DESCRIPTORS_MAX + 1];
+	size_t count = carrier_descriptors(carrier, needed);
+
+	needed[count++] = fd;
+	carrier_close_others(needed, count);
 	setsid(); /* Ctrl-C is the caller's to hear */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN);

@@ -1,4 +1,5 @@
-UNIT_TESTS += tests/unit/test-peer tests/unit/test-plan tests/unit/test-journey-record tests/unit/test-pump
+UNIT_TESTS += tests/unit/test-peer tests/unit/test-plan tests/unit/test-journey-record tests/unit/test-pump \
+	tests/unit/test-tunnel
 tests_unit_test_peer_SOURCES = tests/unit/test-peer.c
 tests_unit_test_peer_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_peer_LDADD = libmigrate.la $(UNIT_LIBS)
@@ -15,6 +16,9 @@ tests_unit_test_journey_LDADD = libmigrate.la $(UNIT_LIBS)
 tests_unit_test_pump_SOURCES = tests/unit/test-pump.c
 tests_unit_test_pump_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_pump_LDADD = libmigrate.la $(UNIT_LIBS)
+tests_unit_test_tunnel_SOURCES = tests/unit/test-tunnel.c
+tests_unit_test_tunnel_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_tunnel_LDADD = libmigrate.la $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/test-vm tests/unit/test-qmp
 tests_unit_test_vm_SOURCES = tests/unit/test-vm.c
 tests_unit_test_vm_CFLAGS = $(UNIT_CFLAGS)
