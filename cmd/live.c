@@ -2,7 +2,7 @@
  *
  * live - see live.h
  *
- *      image -> its process -> status -> the few members that are shown      no process: the file beside the image
+ *      image -> its process -> status -> the few members that are shown      no process: its record
  */
 #include "cmd/live.h"
 
@@ -11,8 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/slots.h"
-#include "plugins/image.h"
+#include "plugins/owner-file.h"
 #include "plugins/process.h"
 
 
@@ -39,16 +38,8 @@ static const struct jsonspec_field operation_fields[] = {
 static const struct jsonspec operation_spec = { "operation", sizeof(struct live_operation), operation_fields };
 
 struct owner {
-	char *state, *role, *mirror;
+	char *state;
 };
-static const struct jsonspec_field owner_fields[] = {
-	{ "state", JS_STRING, offsetof(struct owner, state) },
-	{ "role", JS_STRING, offsetof(struct owner, role), .is_optional = true },
-	{ "mirror", JS_STRING, offsetof(struct owner, mirror), .is_optional = true },
-	{ NULL },
-};
-static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
-
 static const struct jsonspec_field state_fields[] = { { "state", JS_STRING, offsetof(struct owner, state) }, { NULL } };
 static const struct jsonspec state_spec = { "owner", sizeof(char *), state_fields };
 
@@ -100,43 +91,29 @@ const struct live_operation *live_current(const struct live *l)
 	return count && o[count - 1].is_failed ? &o[count - 1] : NULL;
 }
 
-static char *owner_path(const char *image)
-{
-	char *path;
-
-	return asprintf(&path, "%s" IMAGE_OWNER_SUFFIX, image) < 0 ? NULL : path;
-}
-
-static bool read_owner(const char *image, struct owner *out)
-{
-	CLEANUP_FREE char *path = owner_path(image);
-	struct error e;
-	size_t bytes;
-	CLEANUP_FREE char *text = path ? slots_read(path, &bytes, &e) : NULL;
-
-	return text && jsonspec_decode(&owner_spec, text, bytes, out, &e) == 0;
-}
-
 char *live_owner_on_record(const char *image)
 {
-	struct owner owner;
+	CLEANUP_FREE char *path = owner_file_path(image);
+	struct owner_file owner;
+	struct error e;
 	char *state;
 
-	if (!read_owner(image, &owner))
+	if (!path || access(path, F_OK) == -1 || owner_file_read(image, &owner, &e) == -1)
 		return NULL;
 	state = take_ptr(&owner.state);
-	jsonspec_clear(&owner_spec, &owner);
+	owner_file_clear(&owner);
 	return state;
 }
 
 void live_drop_owner(const char *image)
 {
-	CLEANUP_FREE char *path = owner_path(image);
-	struct owner owner;
+	CLEANUP_FREE char *path = owner_file_path(image);
+	struct owner_file owner;
+	struct error e;
 
-	if (!path || !read_owner(image, &owner))
+	if (!path || owner_file_read(image, &owner, &e) == -1)
 		return;
-	if (strcmp(owner.state, "owned") == 0 && owner.role && strcmp(owner.role, "none") == 0 && owner.mirror && !*owner.mirror)
+	if (owner_file_is(&owner, "owned") && owner.role && strcmp(owner.role, "none") == 0 && owner.mirror && !*owner.mirror)
 		unlink(path);
-	jsonspec_clear(&owner_spec, &owner);
+	owner_file_clear(&owner);
 }

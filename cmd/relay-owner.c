@@ -21,106 +21,65 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
-#include "base/slots.h"
 #include "cmd/relay-verbs.h"
 #include "migrate/question.h"
-#include "plugins/image.h"
+#include "plugins/owner-file.h"
 #include "plugins/process.h"
 #include "plugins/uri.h"
 
 #define STATUS_WAIT_MS 10000u
 #define RECALL_WAIT_MS 20000u
 
-struct owner {
-	char *state, *epoch, *mirror;
-	bool written;
-};
-#define OWNER(member, kind) { #member, kind, offsetof(struct owner, member), .is_optional = true }
-static const struct jsonspec_field owner_fields[] = {
-	OWNER(state, JS_STRING), OWNER(epoch, JS_STRING), OWNER(mirror, JS_STRING), OWNER(written, JS_BOOL), { NULL },
-};
-static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
-
 struct status {
-	struct owner owner;
+	struct owner_file owner;
 };
 static const struct jsonspec_field status_fields[] = {
-	{ "owner", JS_RECORD, offsetof(struct status, owner), .sub = &owner_spec }, { NULL },
+	{ "owner", JS_RECORD, offsetof(struct status, owner), .sub = &owner_file_spec }, { NULL },
 };
 static const struct jsonspec status_spec = { "status", sizeof(struct status), status_fields };
 
-/* Without a process: what the file beside the image says. None: it was never mirrored. */
-static int read_file(const char *path, struct owner *o, struct error *e)
-{
-	CLEANUP_FREE char *file = NULL;
-	CLEANUP_FREE char *text = NULL;
-	size_t bytes;
-
-	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0) {
-		file = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	text = slots_read(file, &bytes, e);
-	if (text)
-		return jsonspec_decode(&owner_spec, text, bytes, o, e);
-	return e->err == ENOENT ? 0 : -1;
-}
-
-static int read_owner(const char *path, struct owner *o, struct error *e)
+static int read_owner(const char *path, struct owner_file *o, struct error *e)
 {
 	CLEANUP_FREE char *ok = NULL;
 	struct status s = { 0 };
 	struct process p;
 
-	*o = (struct owner) { 0 };
+	*o = (struct owner_file) { 0 };
 	if (process_by_path(&p, path, e) == -1)
 		return -1;
 	ok = process_call(&p, "status", NULL, PROCESS_RESTART, STATUS_WAIT_MS, e);
 	if (!ok)
-		return e->err == ESRCH ? read_file(path, o, e) : -1;
+		return e->err == ESRCH ? owner_file_read(path, o, e) : -1;
 	if (jsonspec_decode(&status_spec, ok, strlen(ok), &s, e) == -1)
 		return -1;
 	*o = s.owner;
 	if (o->state && *o->state)
 		return 0;
-	jsonspec_clear(&owner_spec, o); /* it has not opened the disk yet, and knows nothing */
-	return read_file(path, o, e);
-}
-
-/* None on record is owned: it never was anything else. */
-static const char *state_of(const struct owner *o)
-{
-	return o->state && *o->state ? o->state : "owned";
-}
-
-static bool is_in(const struct owner *o, const char *state)
-{
-	return strcmp(state_of(o), state) == 0;
+	owner_file_clear(o); /* it has not opened the disk yet, and knows nothing */
+	return owner_file_read(path, o, e);
 }
 
 char *relay_state_on_record(const char *path, struct error *e)
 {
-	struct owner o = { 0 };
+	struct owner_file o;
 	char *state;
 
-	if (read_file(path, &o, e) == -1)
+	if (owner_file_read(path, &o, e) == -1)
 		return NULL;
-	state = strdup(state_of(&o));
-	jsonspec_clear(&owner_spec, &o);
-	if (!state)
-		error_set(e, ENOMEM, "out of memory");
+	state = take_ptr(&o.state);
+	owner_file_clear(&o);
 	return state;
 }
 
 bool relay_is_untaken(const char *path, struct error *e)
 {
-	struct owner o;
+	struct owner_file o;
 	bool is_untaken;
 
 	if (read_owner(path, &o, e) == -1)
 		return false;
-	is_untaken = is_in(&o, "eligible");
-	jsonspec_clear(&owner_spec, &o);
+	is_untaken = owner_file_is(&o, "eligible");
+	owner_file_clear(&o);
 	if (!is_untaken)
 		error_set(e, EPERM, "a guest was started there meanwhile");
 	return is_untaken;
@@ -128,47 +87,47 @@ bool relay_is_untaken(const char *path, struct error *e)
 
 bool relay_is_handed_over(const char *path, struct error *e)
 {
-	struct owner o;
+	struct owner_file o;
 	bool is_whole;
 
 	if (read_owner(path, &o, e) == -1)
 		return false;
-	is_whole = is_in(&o, "eligible") || is_in(&o, "owned");
+	is_whole = owner_file_is(&o, "eligible") || owner_file_is(&o, "owned");
 	if (!is_whole)
 		error_set(e, EPERM, "%s was not handed over, or it was given back (it is %s): its guest runs from the source",
-			  path, state_of(&o));
-	jsonspec_clear(&owner_spec, &o);
+			  path, o.state);
+	owner_file_clear(&o);
 	return is_whole;
 }
 
 bool relay_may_undo(const char *path, struct error *e)
 {
-	struct owner o;
+	struct owner_file o;
 	bool may;
 
 	if (read_owner(path, &o, e) == -1)
 		return false;
-	may = is_in(&o, "receiving") || is_in(&o, "incomplete") || is_in(&o, "released") ||
-	      (is_in(&o, "owned") && !o.written);
+	may = owner_file_is(&o, "receiving") || owner_file_is(&o, "incomplete") || owner_file_is(&o, "released") ||
+	      (owner_file_is(&o, "owned") && !o.written);
 	if (!may)
 		error_set(e, EPERM, "%s was handed over (it is %s): it may be the only one that is whole, and is not removed",
-			  path, state_of(&o));
-	jsonspec_clear(&owner_spec, &o);
+			  path, o.state);
+	owner_file_clear(&o);
 	return may;
 }
 
 char *relay_gift_of(const char *path, struct error *e)
 {
 	char *gift = NULL;
-	struct owner o;
+	struct owner_file o;
 
 	if (read_owner(path, &o, e) == -1)
 		return NULL;
-	if (!is_in(&o, "given") || !o.epoch || !o.mirror)
-		error_set(e, EPERM, "%s is not given away (it is %s): its guest may run from here", path, state_of(&o));
+	if (!owner_file_is(&o, "given") || !o.epoch || !o.mirror)
+		error_set(e, EPERM, "%s is not given away (it is %s): its guest may run from here", path, o.state);
 	else if (asprintf(&gift, "%s %s", o.epoch, o.mirror) < 0)
 		error_set(e, (gift = NULL, ENOMEM), "out of memory");
-	jsonspec_clear(&owner_spec, &o);
+	owner_file_clear(&o);
 	return gift;
 }
 
@@ -188,13 +147,13 @@ bool relay_is_still_given(const char *dir, const char *key, struct error *e)
 bool relay_is_base(const char *dir, const char *key, struct error *e)
 {
 	CLEANUP_FREE char *path = relay_image_of(dir, key, e);
-	struct owner o;
+	struct owner_file o;
 	bool is_dropped;
 
 	if (!path || read_owner(path, &o, e) == -1)
 		return false;
-	is_dropped = is_in(&o, "incomplete") && relay_has_key(dir, key, RELAY_KEY_TAKEN, NULL);
-	jsonspec_clear(&owner_spec, &o);
+	is_dropped = owner_file_is(&o, "incomplete") && relay_has_key(dir, key, RELAY_KEY_TAKEN, NULL);
+	owner_file_clear(&o);
 	return is_dropped || relay_is_still_given(dir, key, e);
 }
 
@@ -225,21 +184,23 @@ static char *text_or_none(char *text)
 int relay_volume_owner(const char *args, struct relay_reply *r, struct error *e)
 {
 	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *canonical = NULL;
 	struct whose_args a;
-	struct owner o;
+	struct owner_file o;
 	struct whose w;
 
 	if (jsonspec_decode(&whose_args_spec, args, strlen(args), &a, e) == -1)
 		return -1;
 	path = uri_path(a.uri, "sxm", e);
 	jsonspec_clear(&whose_args_spec, &a);
-	if (!path || read_owner(path, &o, e) == -1)
+	canonical = path ? uri_canonical(path, e) : NULL;
+	if (!path || read_owner(canonical ? canonical : path, &o, e) == -1)
 		return -1;
 	w = (struct whose) {
-		.state = (char *)(uintptr_t)state_of(&o), .epoch = text_or_none(o.epoch), .mirror = text_or_none(o.mirror),
+		.state = o.state, .epoch = text_or_none(o.epoch), .mirror = text_or_none(o.mirror),
 	};
 	r->ok = jsonspec_encode(&whose_spec, &w);
-	jsonspec_clear(&owner_spec, &o);
+	owner_file_clear(&o);
 	return r->ok ? 0 : error_set(e, ENOMEM, "out of memory");
 }
 
@@ -249,13 +210,13 @@ int relay_recall(const char *path, const char *mirror, const char *epoch, struct
 	CLEANUP_FREE char *args = question_new(NULL, "mirror", mirror, "epoch", epoch, NULL);
 	CLEANUP_FREE char *ok = NULL;
 	struct process p;
-	struct owner o;
+	struct owner_file o;
 	bool is_needed;
 
 	if (read_owner(path, &o, e) == -1)
 		return -1;
-	is_needed = is_in(&o, "eligible") || is_in(&o, "released");
-	jsonspec_clear(&owner_spec, &o);
+	is_needed = owner_file_is(&o, "eligible") || owner_file_is(&o, "released");
+	owner_file_clear(&o);
 	if (!is_needed)
 		return 0;
 	if (!args || process_by_path(&p, path, e) == -1)

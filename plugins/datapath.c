@@ -21,10 +21,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/slots.h"
 #include "overlay/overlay-file.h"
 #include "plugins/backend-kind.h"
 #include "plugins/image.h"
+#include "plugins/owner-file.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
 #include "plugins/uri.h"
@@ -87,18 +87,6 @@ static const struct jsonspec_field users_fields[] = {
 	{ NULL },
 };
 static const struct jsonspec users_spec = { "status", sizeof(struct users), users_fields };
-
-/* Of the file that says whose the disk is. */
-struct owner {
-	char *state;
-	bool told;
-};
-static const struct jsonspec_field owner_fields[] = {
-	{ "state", JS_STRING, offsetof(struct owner, state) },
-	{ "told", JS_BOOL, offsetof(struct owner, told), .is_optional = true },
-	{ NULL },
-};
-static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
 
 char *datapath_domain(const char *domain)
 {
@@ -332,36 +320,17 @@ static int release_users(const char *path, const struct users *users, struct fai
 	return 0;
 }
 
-/* False + e: it cannot be known. A file that is not there says "owned". */
-static bool read_owner(const char *path, struct owner *owner, struct error *e)
-{
-	CLEANUP_FREE char *file = NULL;
-	CLEANUP_FREE char *text = NULL;
-	size_t bytes;
-
-	if (asprintf(&file, "%s" IMAGE_OWNER_SUFFIX, path) < 0) {
-		file = NULL;
-		error_set(e, ENOMEM, "out of memory");
-		return false;
-	}
-	text = slots_read(file, &bytes, e);
-	if (text)
-		return jsonspec_decode(&owner_spec, text, bytes, owner, e) == 0;
-	*owner = (struct owner) { .state = strdup("owned") };
-	return e->err == ENOENT && owner->state;
-}
-
 /* What is nobody's but ours, and has not been promised to anybody, may go; of the rest its process knows. */
 static bool is_plainly_ours(const char *path)
 {
-	struct owner owner;
+	struct owner_file owner;
 	struct error e;
 	bool is_ours;
 
-	if (!read_owner(path, &owner, &e))
+	if (owner_file_read(path, &owner, &e) == -1)
 		return false;
-	is_ours = strcmp(owner.state, "owned") == 0 && !owner.told;
-	jsonspec_clear(&owner_spec, &owner);
+	is_ours = owner_file_is(&owner, "owned") && !owner.told;
+	owner_file_clear(&owner);
 	return is_ours;
 }
 
@@ -517,18 +486,18 @@ void datapath_expect(const char *image)
 int datapath_check_whole(const char *path, struct error *e)
 {
 	enum overlay_state state;
-	struct owner owner;
+	struct owner_file owner;
 	bool is_whole;
 
 	if (overlay_state(path, &state, e) == -1)
 		return -1;
 	if (state != OVERLAY_NONE)
 		return error_set(e, EAGAIN, "what was mirrored to %s is not merged into it yet; ask again", path);
-	if (!read_owner(path, &owner, e))
+	if (owner_file_read(path, &owner, e) == -1)
 		return error_prefix(e, "whose %s is", path);
-	is_whole = strcmp(owner.state, "receiving") != 0 && strcmp(owner.state, "incomplete") != 0 &&
-		   strcmp(owner.state, "released") != 0;
-	jsonspec_clear(&owner_spec, &owner);
+	is_whole = !owner_file_is(&owner, "receiving") && !owner_file_is(&owner, "incomplete") &&
+		   !owner_file_is(&owner, "released");
+	owner_file_clear(&owner);
 	return is_whole ? 0 : error_set(e, EPERM, "%s is the far side of a mirror, and has not everything; it can be cloned when "
 					"it has", path);
 }

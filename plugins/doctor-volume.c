@@ -20,13 +20,13 @@
 #include "base/host-id.h"
 #include "base/lease.h"
 #include "base/log.h"
-#include "base/slots.h"
 #include "plugins/coalesce.h"
 #include "plugins/doctor-private.h"
 #include "plugins/fsck.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
+#include "plugins/owner-file.h"
 #include "plugins/smapi.h"
 #include "plugins/unfinished.h"
 #include "plugins/uri.h"
@@ -167,27 +167,14 @@ void doctor_check_sr(struct doctor_view *v, const char *dir)
 
 /* --- whose a volume is */
 
-struct owner {
-	char *state, *role, *mirror;
-	bool acknowledged, unverified, told, raised, ended, taken;
-};
-#define OWNER(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct owner, field), .is_optional = true }
-static const struct jsonspec_field owner_fields[] = {
-	{ .name = "state", .type = JS_STRING, .offset = offsetof(struct owner, state) },
-	OWNER("role", JS_STRING, role), OWNER("mirror", JS_STRING, mirror),
-	OWNER("acknowledged", JS_BOOL, acknowledged), OWNER("unverified", JS_BOOL, unverified), OWNER("told", JS_BOOL, told),
-	OWNER("raised", JS_BOOL, raised), OWNER("ended", JS_BOOL, ended), OWNER("taken", JS_BOOL, taken), { .name = NULL },
-};
-static const struct jsonspec owner_spec = { "owner", sizeof(struct owner), owner_fields };
-
 /* As the process of a source would go on with its mirror (vdi/revive.c). */
-static bool can_go_on(const struct owner *o)
+static bool can_go_on(const struct owner_file *o)
 {
 	return o->role && strcmp(o->role, "source") == 0 && strcmp(o->state, "owned") == 0 && o->mirror && *o->mirror &&
 	       !o->ended && !o->raised;
 }
 
-static bool is_over(const struct owner *o)
+static bool is_over(const struct owner_file *o)
 {
 	if (can_go_on(o) || strcmp(o->state, "offered") == 0)
 		return false;
@@ -238,7 +225,7 @@ void doctor_say_state(struct doctor_view *v, const char *path, const char *state
 			say_doubt(v, path, &doubts[i]);
 }
 
-static void check_owner(struct doctor_view *v, const struct doctor_volume *volume, const struct owner *o)
+static void check_owner(struct doctor_view *v, const struct doctor_volume *volume, const struct owner_file *o)
 {
 	static const struct doubt moved = {
 		"given", "volume-moved", "was handed over, and its guest runs from the far side",
@@ -276,42 +263,29 @@ static int drop(const char *path, struct error *e)
 	return unlink(path) == 0 || errno == ENOENT ? 0 : error_errno(e, errno, "remove %s", path);
 }
 
-/* False: whose it is cannot be known; fsck says that. A file that is not there: it is its host's. */
-static bool read_owner(const struct doctor_volume *volume, struct owner *o)
-{
-	CLEANUP_FREE char *path = beside(volume, IMAGE_OWNER_SUFFIX);
-	CLEANUP_FREE char *text = NULL;
-	struct error e = { 0 };
-	size_t bytes;
-
-	*o = (struct owner) { 0 };
-	text = path ? slots_read(path, &bytes, &e) : NULL;
-	if (!text)
-		return e.err == ENOENT && (o->state = strdup("owned")) != NULL;
-	return jsonspec_decode(&owner_spec, text, bytes, o, &e) == 0;
-}
-
 /* With the image's lock: nobody has it open, and its record says still that the mirror is over. */
 static int forget_mirror(const struct doctor_volume *volume, struct error *e)
 {
 	CLEANUP_FREE char *journal = beside(volume, IMAGE_JOURNAL_SUFFIX);
 	CLEANUP_FREE char *marks = beside(volume, IMAGE_MARKS_SUFFIX);
 	CLEANUP_LOCK int lock = lock_try(volume->path, e);
-	struct owner o;
+	struct owner_file o;
 	bool is_it;
 
 	if (lock < 0)
 		return -1;
 	if (!journal || !marks)
 		return error_set(e, ENOMEM, "out of memory");
-	is_it = read_owner(volume, &o) && is_over(&o);
-	jsonspec_clear(&owner_spec, &o);
+	if (owner_file_read(volume->path, &o, e) == -1)
+		return -1;
+	is_it = is_over(&o);
+	owner_file_clear(&o);
 	if (!is_it)
 		return error_set(e, EBUSY, "it goes on after all");
 	return drop(journal, e) == 0 ? drop(marks, e) : -1; /* without its journal a mirror is not gone on with */
 }
 
-static void check_journal(struct doctor_view *v, const struct doctor_volume *volume, const struct owner *o)
+static void check_journal(struct doctor_view *v, const struct doctor_volume *volume, const struct owner_file *o)
 {
 	CLEANUP_FREE char *journal = beside(volume, IMAGE_JOURNAL_SUFFIX);
 	CLEANUP_FREE char *marks = beside(volume, IMAGE_MARKS_SUFFIX);
@@ -443,15 +417,16 @@ static void check_command(struct doctor_view *v, const struct doctor_volume *vol
 
 void doctor_check_volume(struct doctor_view *v, const struct doctor_volume *volume)
 {
-	struct owner o;
+	struct owner_file o;
+	struct error e;
 
 	if (access(volume->path, F_OK) == -1 || !doctor_is_unserved(volume->path))
 		return;
-	if (read_owner(volume, &o)) {
+	if (owner_file_read(volume->path, &o, &e) == 0) { /* else fsck says that it cannot be known */
 		check_owner(v, volume, &o);
 		check_journal(v, volume, &o);
+		owner_file_clear(&o);
 	}
-	jsonspec_clear(&owner_spec, &o);
 	check_lease(v, volume);
 	check_command(v, volume);
 }

@@ -1,5 +1,6 @@
 noinst_LTLIBRARIES += libbase.la libjson.la
 libbase_la_SOURCES = \
+	src/base/beside.c src/base/beside.h \
 	src/base/bitmap.c src/base/bitmap.h \
 	src/base/bytes.c src/base/bytes.h \
 	src/base/cleanup.h src/base/compiler.h \

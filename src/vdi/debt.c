@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
-#include "vdi/beside.h"
+#include "base/beside.h"
 
 static char *map_path(const char *run_dir)
 {

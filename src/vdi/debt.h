@@ -3,7 +3,7 @@
  * debt - where a mirror of this disk keeps what it owes (mirror/persist.h), and that nothing stale stays there
  *
  *      map      SXM_RUN_DIR/<id>/map
- *      marks    <image>.marks (beside.h)
+ *      marks    <image>.marks (base/beside.h)
  *      journal  <image>.mirror; likewise (journal.h)
  *
  * All of it blocks: in the pool, or where the loop does not run.

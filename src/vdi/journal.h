@@ -2,8 +2,8 @@
  *
  * journal - the file beside an image with what a mirror's next process must know to go on with it
  *
- * <image>.mirror (beside.h says where exactly), replaced by rename; there from before the first link until the operation's end is
- * on record.  Whose the disk is stands in the owner's file, what is owed in map and marks.
+ * <image>.mirror (base/beside.h says where exactly), replaced by rename; there from before the first link until the operation's
+ * end is on record.  Whose the disk is stands in the owner's file, what is owed in map and marks.
  */
 #ifndef SXM_VDI_JOURNAL_H
 #define SXM_VDI_JOURNAL_H

@@ -3,7 +3,6 @@ noinst_LTLIBRARIES += libvdiroom.la libvdi.la
 libvdiroom_la_SOURCES = \
 	src/vdi/begin.c \
 	src/vdi/budget.c src/vdi/budget-share.c src/vdi/budget.h \
-	src/vdi/beside.c src/vdi/beside.h \
 	src/vdi/debt.c src/vdi/debt.h \
 	src/vdi/domains.c src/vdi/domains.h \
 	src/vdi/figures.c src/vdi/figures.h src/vdi/figures-guest.c src/vdi/figures-guest.h \

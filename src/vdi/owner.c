@@ -21,7 +21,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/slots.h"
-#include "vdi/beside.h"
+#include "base/beside.h"
 #include "vdi/owner.h"
 
 #define NUMBER_BYTES 21

@@ -2,7 +2,7 @@
  *
  * owner - the file beside an image that says whose the disk is (mirror/commit.h decides what it says)
  *
- * <image>.owner (beside.h), one small JSON record in slots (base/slots.h).  None: a disk without a past.
+ * <image>.owner (base/beside.h), one small JSON record in slots (base/slots.h).  None: a disk without a past.
  */
 #ifndef SXM_VDI_OWNER_H
 #define SXM_VDI_OWNER_H

@@ -589,6 +589,32 @@ def a_base_that_is_half_taken(a, b):
     m.end()
 
 
+def a_device_that_was_given_away_is_known_to_be(a, b):
+    """Its record is not beside it, and no process has it any more."""
+    if not shutil.which("losetup"):
+        return
+    device = a.make_device(size=4 * MiB)
+    far = b.make_volume(b.sr, 4 * MiB)
+    for host, uri, domain in ((a, f"sxm://{device}", "1"), (b, far["uri"][0], "MIR1")):
+        sock, export = nbd_of(host.call("Datapath.attach", uri=uri, domain=domain))
+        host.call("Datapath.activate", uri=uri, domain=domain)
+    operation = a.call("Data.mirror", uri=f"sxm://{device}", domain="1", remote=f"nbd+unix:///{export}?socket={sock}")
+    until_true("it is complete", lambda: a.call("Data.stat", operation=operation)["complete"])
+    for verb in ("deactivate", "detach"):
+        a.call(f"Datapath.{verb}", uri=f"sxm://{device}", domain="1")
+        b.call(f"Datapath.{verb}", uri=far["uri"][0], domain="MIR1")
+    a.end_processes()
+    shutil.rmtree(a.run_dir)
+    answer = ask(a, "volume.owner", uri=f"sxm://{device}")
+    assert answer.get("ok", {}).get("state") == "given", answer
+    answer = ask(a, "volume.find", source=device)
+    assert answer.get("ok", {}).get("owner") == "given", answer
+    write_some(b, far["uri"][0], "read 0 64k")
+    for verb in ("deactivate", "detach"):
+        b.call(f"Datapath.{verb}", uri=far["uri"][0], domain="1")
+    b.call("Volume.destroy", sr=b.sr, key=far["key"])
+
+
 def the_rate_is_bounded_and_may_change(a, b):
     m = Move(a, b, disks=2, guest=False)
     for d in m.disks:
@@ -858,6 +884,7 @@ def main():
     case(several_go_as_one)
     case(the_way_back_sends_what_changed)
     case(a_base_that_is_half_taken)
+    case(a_device_that_was_given_away_is_known_to_be)
     case(the_way_back_knows_of_no_write_before_its_log)
     case(a_source_that_was_taken_by_force_is_no_kept_one)
     case(a_source_is_kept_until_the_other_host_has_the_disk)

@@ -7,8 +7,8 @@
  *
  * Two paths never have the same name.
  */
-#ifndef SXM_VDI_BESIDE_H
-#define SXM_VDI_BESIDE_H
+#ifndef SXM_BASE_BESIDE_H
+#define SXM_BASE_BESIDE_H
 
 #include "base/compiler.h"
 

@@ -9,7 +9,7 @@
  *
  * whose name ends in '+', as no file's here does. So the path can be read off, whatever is in it.
  */
-#include "vdi/beside.h"
+#include "base/beside.h"
 
 #include <stdio.h>
 #include <stdlib.h>
