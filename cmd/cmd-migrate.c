@@ -53,16 +53,21 @@ static int fail(const struct error *e)
 
 /* --- what became of it */
 
-static void say_resumable(const char *id, bool is_switching, const struct error *e)
+static void say_resumable(const struct journey *j, bool is_switching, const struct error *e)
 {
+	const char *id = j->r.id;
+
 	if (is_switching) {
 		fprintf(stderr, "sxm migrate: move %s has stopped in the middle of its switchover: %s\n"
 				"  start its guest nowhere before it was resumed: sxm migrate --resume %s\n", id, e->text, id);
 		return;
 	}
-	fprintf(stderr, "sxm migrate: move %s has stopped: %s\n"
-			"  its guests go on here, and nothing is lost. To go on: sxm migrate --resume %s\n"
-			"  to give it up: sxm migrate --abort %s\n", id, e->text, id, id);
+	if (j->r.is_vm_lost)
+		fprintf(stderr, "sxm migrate: move %s has stopped: %s\n", id, e->text);
+	else
+		fprintf(stderr, "sxm migrate: move %s has stopped: %s\n"
+				"  its guests go on here, and nothing is lost. To go on: sxm migrate --resume %s\n"
+				"  to give it up: sxm migrate --abort %s\n", id, e->text, id, id);
 }
 
 static int say_outcome(const struct migrate_options *o, const struct journey *j, enum journey_outcome outcome,
@@ -76,7 +81,8 @@ static int say_outcome(const struct migrate_options *o, const struct journey *j,
 		return outcome == JOURNEY_OK ? 0 : fail(e);
 	}
 	if (outcome == JOURNEY_LEFT && journey_step_of(&j->r) == JOURNEY_ABORTED) {
-		fprintf(stderr, "sxm migrate: move %s: given up; its guests go on here, but: %s\n", id, e->text);
+		fprintf(stderr, "sxm migrate: move %s: given up%s but: %s\n", id,
+			j->r.is_vm_lost ? "," : "; its guests go on here,", e->text);
 		return (int)outcome;
 	}
 	if (o->action == MIGRATE_ABORT && outcome == JOURNEY_UNDONE) {
@@ -93,7 +99,7 @@ static int say_outcome(const struct migrate_options *o, const struct journey *j,
 		fprintf(stderr, "sxm migrate: nothing was moved, and nothing is left of it: %s\n", e->text);
 		break;
 	case JOURNEY_INTERRUPTED:
-		say_resumable(id, *j->r.group && journey_step_of(&j->r) == JOURNEY_SWITCHING, e);
+		say_resumable(j, *j->r.group && journey_step_of(&j->r) == JOURNEY_SWITCHING, e);
 		break;
 	case JOURNEY_LEFT:
 		fprintf(stderr, "sxm migrate: move %s: the disks have moved, but: %s\n"

@@ -151,14 +151,22 @@ static int plug(struct qmp *q, const struct vm_plug *p, struct error *e)
 	return qemu_plug(q, p->device, socket, export, e);
 }
 
+/* A guest that shut down or crashed in its last moment here does so there: QEMU keeps it as it is, and would not continue it. */
 static int run(struct qmp *q, const struct vm_args *a, struct relay_reply *r, struct error *e)
 {
 	const struct vm_plug *p = a->disks.item;
+	struct qemu_state s;
+	struct vm_side side;
 
 	for (size_t i = 0; i < a->disks.count; i++)
 		if (plug(q, &p[i], e) == -1)
 			return -1;
-	if (a->runs && qemu_run(q, e) == -1)
+	if (qemu_see(q, &side, &s, e) == -1)
+		return -1;
+	jsonspec_clear(&qemu_state_spec, &s);
+	if (side.is_gone)
+		return error_set(e, ESRCH, "the QEMU at %s has ended", q->path);
+	if (a->runs && side.run == VM_RUN_PAUSED && qemu_run(q, e) == -1)
 		return -1;
 	return relay_say(strdup("{}"), r, e);
 }

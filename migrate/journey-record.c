@@ -35,7 +35,8 @@ static const struct jsonspec_field disk_fields[] = {
 	{ "stays", JS_BOOL, offsetof(struct journey_disk, stays), .is_optional = true },
 	DISK(far_key, JS_STRING), DISK(far_uri, JS_STRING), DISK(far_id, JS_STRING), DISK(operation, JS_STRING),
 	{ "port", JS_INT64, offsetof(struct journey_disk, port), .is_optional = true },
-	{ "vm_device", JS_STRING, offsetof(struct journey_disk, vm_device), .is_optional = true }, { NULL },
+	{ "vm_device", JS_STRING, offsetof(struct journey_disk, vm_device), .is_optional = true },
+	{ "vm_content", JS_STRING, offsetof(struct journey_disk, vm_content), .is_optional = true }, { NULL },
 };
 static const struct jsonspec disk_spec = { "disk", sizeof(struct journey_disk), disk_fields };
 

@@ -28,6 +28,7 @@
 #include "migrate/journey-private.h"
 #include "migrate/journey-vm.h"
 #include "migrate/question.h"
+#include "migrate/vm.h"
 
 #define ATTEMPTS_MAX 3
 #define PATIENCE_MS 30000
@@ -111,7 +112,7 @@ static int resume_vm(struct journey *j, bool has_moved, struct error *e)
 		return journey_vm_stay(j, e);
 	if (journey_vm_move(j, e) == 0)
 		return 0;
-	j->r.is_vm_lost = e->err == ENODATA;
+	j->r.is_vm_lost = e->err == ENODATA || e->err == ESTALE;
 	if (j->r.is_vm_lost)
 		journey_say(j, "%s", e->text);
 	return j->r.is_vm_lost ? 0 : -1;
@@ -370,6 +371,8 @@ static int attempt(struct journey *j, struct error *e)
 		  journey_check(j, &why) == 0;
 	stop_at("prepared");
 	r = decide(j, is_good ? DECISION_COMMIT : DECISION_CANCEL, &second);
+	if (r == 0 && is_good)
+		error_set(&why, EALREADY, "it was decided otherwise, or every disk was taken back");
 	*e = r == -1 ? second : why;
 	return r;
 }
@@ -390,6 +393,8 @@ int journey_switch(struct journey *j, struct error *e)
 {
 	int r = journey_settle(j, e);
 
+	if (r == 0 && j->r.is_vm_lost)
+		return error_set(e, ESTALE, "%s; --abort gives the move up", vm_why_text(VM_WHY_OTHER_TIME));
 	if (r == 0 && journey_have_all_moved(j))
 		return 0;
 

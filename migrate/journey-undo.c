@@ -18,6 +18,7 @@
 #include "base/decision.h"
 #include "migrate/journey-private.h"
 #include "migrate/question.h"
+#include "migrate/vm.h"
 
 /* --- abort */
 
@@ -142,6 +143,8 @@ enum journey_outcome journey_abort(struct journey *j, struct error *e)
 	if (journey_set_step(j, JOURNEY_ABORTING, e) == -1 || undo(j, &left, e) == -1 ||
 	    journey_set_step(j, JOURNEY_ABORTED, e) == -1)
 		return JOURNEY_INTERRUPTED;
+	if (j->r.is_vm_lost)
+		error_set(&left, ESTALE, "%s", vm_why_text(VM_WHY_OTHER_TIME));
 	*e = left;
 	return left.err ? JOURNEY_LEFT : JOURNEY_UNDONE;
 }

@@ -133,10 +133,14 @@ static int send_memory(struct effort *f, struct error *e)
 	CLEANUP_CLOSE int channel = -1;
 	int r;
 
+	if (!args)
+		return error_set(e, ENOMEM, "out of memory");
+	if (journey_vm_note_disks(j, e) == -1)
+		return -1;
 	j->r.is_paused = true;
 	j->r.vm_ran = f->seen.here.run == VM_RUN_RUNNING;
-	if (!args || journey_save(j, e) == -1)
-		return args ? -1 : error_set(e, ENOMEM, "out of memory");
+	if (journey_save(j, e) == -1)
+		return -1;
 	channel = tunnel_channel(j->tunnel, e);
 	if (channel < 0)
 		return -1;
@@ -167,7 +171,7 @@ static void show_memory(struct effort *f)
 		journey_tighten(j);
 		f->is_tight = true;
 	}
-	if (journey_now_ms() - f->shown_ms < SHOW_EVERY_MS)
+	if (f->state.pass < 1 || journey_now_ms() - f->shown_ms < SHOW_EVERY_MS)
 		return;
 	f->shown_ms = journey_now_ms();
 	snprintf(j->view.why, sizeof(j->view.why), "memory, pass %" PRId64 ": %" PRId64 " of %" PRId64 " MiB are left",
@@ -208,10 +212,23 @@ static int continue_here(struct effort *f, struct error *e)
 
 static int say_failed(struct effort *f, enum vm_why why, struct error *e)
 {
-	const char *said = f->state.why;
+	const char *said = why == VM_WHY_FAILED_HERE ? f->state.why : NULL;
+	int err = why == VM_WHY_GONE_HERE || why == VM_WHY_GONE_THERE ? ESRCH
+		  : why == VM_WHY_OTHER_TIME || why == VM_WHY_APART ? ESTALE : EIO;
 
-	return error_set(e, why == VM_WHY_GONE_HERE || why == VM_WHY_GONE_THERE ? ESRCH : EIO, "%s%s%.200s", vm_why_text(why),
-			 said && why == VM_WHY_FAILED_HERE ? ": " : "", said && why == VM_WHY_FAILED_HERE ? said : "");
+	return error_set(e, err, "%s%s%.200s", vm_why_text(why), said ? ": " : "", said ? said : "");
+}
+
+/* Those that are not active for it any more are, when this says that they are its. */
+static int ask_disks(struct effort *f, struct error *e)
+{
+	int r = journey_vm_claim_disks(f->j, e);
+
+	if (r == -1)
+		return -1;
+	f->seen.are_disks_known = true;
+	f->seen.are_disks_its = r == 1;
+	return 0;
 }
 
 /* --- what is said, is done */
@@ -223,6 +240,7 @@ static int act(struct effort *f, struct vm_verdict v, struct error *e)
 	case VM_FAIL: return say_failed(f, v.why, e);
 	case VM_WAIT: return wait_here(f, e);
 	case VM_ASK_THERE: return ask_there(f, e);
+	case VM_ASK_DISKS: return ask_disks(f, e);
 	case VM_SEND: return send_memory(f, e);
 	case VM_CONTINUE: return continue_here(f, e);
 	case VM_CANCEL: return qemu_cancel(&f->here, e);
@@ -246,6 +264,8 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 	error_clear(e);
 	qmp_init(&f.here, j->r.vm_here);
 	f.seen.is_sent = is_sent;
+	for (size_t i = 0; i < j->r.disks.count; i++)
+		f.seen.are_disks_apart |= journey_disk(j, i)->stays;
 	do {
 		f.seen.is_begun = j->r.is_paused;
 		f.seen.was_running = j->r.vm_ran;
@@ -261,6 +281,8 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 			r = v.does == VM_DONE || check_time(&f, e) == 0 ? act(&f, v, e) : -1;
 		if (v.does != VM_ASK_THERE)
 			f.seen.there.is_known = false;
+		if (v.does != VM_ASK_DISKS && v.does != VM_ASK_THERE && v.does != VM_END_THERE)
+			f.seen.are_disks_known = false;
 		jsonspec_clear(&qemu_state_spec, &f.state);
 	} while (r == 0 && v.does != VM_DONE);
 	qmp_fini(&f.here);
@@ -286,10 +308,11 @@ int journey_vm_stay(struct journey *j, struct error *e)
 {
 	int r = drive(j, VM_GOAL_STAY, STAY_MAX_MS, false, e);
 
-	if (r == -1 && e->err != ESRCH)
+	if (r == -1 && e->err != ESRCH && e->err != ESTALE)
 		return error_prefix(e, "the VM may stand still here");
 	if (r == -1)
-		journey_say(j, "%s", e->text); /* there is nothing to be continued */
+		journey_say(j, "%s", e->text);
+	j->r.is_vm_lost |= r == -1 && e->err == ESTALE; /* else there is nothing to be continued */
 	return 0;
 }
 

@@ -20,7 +20,14 @@ int journey_vm_send(struct journey *j, struct error *e);
 int journey_vm_finish(struct journey *j, struct error *e);
 /* It was decided that the disks stay, or nothing was decided and nothing will be. -1 + e: it may stand still yet: again. */
 int journey_vm_stay(struct journey *j, struct error *e);
-/* It was decided that they move, and the domain there has them. -1 + e: again; ENODATA: the VM was lost, the disks were not. */
+/* It was decided that they move, and the domain there has them. -1 + e: again; ENODATA: the VM was lost, the disks were not;
+ * ESTALE: so it was, since one of them was taken back. */
 int journey_vm_move(struct journey *j, struct error *e);
+
+/* --- journey-vm-disks.c: a VM that stands still, and whose its disks here are by now */
+/* While it has them. */
+int journey_vm_note_disks(struct journey *j, struct error *e);
+/* 1: they are what they were when it stopped, no other guest has them, and it has; 0: not, which was said. -1 + e: not known. */
+int journey_vm_claim_disks(struct journey *j, struct error *e);
 
 #endif

@@ -44,6 +44,7 @@ struct journey_disk {
 	char *operation; /* "": none yet */
 	int64_t port;    /* where it listens there; 0: nowhere, or not yet */
 	char *vm_device; /* which of the VM's devices has it; NULL: no VM goes with it */
+	char *vm_content; /* the volume's content_id while that VM has it; NULL: not known */
 };
 
 struct journey_record {
@@ -69,7 +70,7 @@ struct journey_record {
 	bool is_paused;     /* on_pause was run, and on_resume not; or the VM may stand still, or be in two places */
 	char *vm_here, *vm_there; /* the QMP sockets of its QEMUs; NULL: no VM goes with the disks */
 	bool vm_ran;        /* before it was paused */
-	bool is_vm_lost;    /* the disks have moved, the VM has not */
+	bool is_vm_lost;    /* wherever the disks are, the VM runs nowhere, and will not */
 	int64_t bandwidth_bytes_s, keep_s, until_s;
 	bool will_verify, is_unverified; /* verification was asked for; it left something open */
 	struct jsonspec_records disks; /* struct journey_disk */

@@ -4,7 +4,7 @@ libmigrate_la_SOURCES = \
 	migrate/carrier.c migrate/carrier.h \
 	migrate/journey.c migrate/journey.h migrate/journey-private.h migrate/journey-ask.c migrate/journey-look.c migrate/journey-plan.c \
 	migrate/journey-record.c migrate/journey-steps.c migrate/journey-switch.c migrate/journey-transport.c migrate/journey-undo.c \
-	migrate/journey-vm.c migrate/journey-vm.h migrate/journey-whose.c migrate/move-key.c migrate/move-key.h \
+	migrate/journey-vm.c migrate/journey-vm-disks.c migrate/journey-vm.h migrate/journey-whose.c migrate/move-key.c migrate/move-key.h \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \
 	migrate/pump.c migrate/pump.h migrate/pump-way.c migrate/pump-way.h migrate/squeeze.c migrate/squeeze.h \
 	migrate/qemu.c migrate/qemu.h migrate/qmp.c migrate/qmp.h migrate/vm.c migrate/vm.h \

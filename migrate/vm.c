@@ -12,7 +12,8 @@
  * Can fail: either QEMU dies, refuses, cancels or is told other things by somebody else, at any place. Before the decision each
  * failure leads to STAY; from there nothing is needed that could fail but the QEMU here.
  * Never: RUN_HERE after MOVE was wanted, PLUG_THERE before it. What runs there took nothing from us (it did not wait for a VM, or
- * its memory is not what we sent) is not ended.
+ * its memory is not what we sent) is not ended. What stands still does not run again on disks that somebody else has had
+ * meanwhile.
  */
 #include "migrate/vm.h"
 
@@ -58,12 +59,16 @@ const char *vm_why_text(enum vm_why why)
 		[VM_WHY_GONE_THERE] = "the QEMU there has ended",
 		[VM_WHY_NOT_WAITING] = "the QEMU there does not wait for a VM: start it with -incoming defer",
 		[VM_WHY_BUSY] = "the VM is being migrated already, by somebody else",
-		[VM_WHY_NOT_A_VM] = "the VM here is neither running nor paused",
+		[VM_WHY_NOT_A_VM] = "the VM here neither runs nor is paused (or not any more: its guest shut down, or crashed)",
 		[VM_WHY_FAILED_HERE] = "the QEMU here could not send the VM's memory",
 		[VM_WHY_FAILED_THERE] = "the QEMU there could not take the VM: is it the same machine, with the same devices?",
 		[VM_WHY_TOO_FAR] = "the VM's memory was sent without a halt before the switchover",
 		[VM_WHY_RUNS_THERE] = "the VM was started there by somebody else",
 		[VM_WHY_RUNS_HERE] = "the VM was continued here by somebody else, although it has moved: end this QEMU",
+		[VM_WHY_OTHER_TIME] = "the VM stands still here, and is not let run: its disks may have been written to since "
+				      "by somebody else. End this QEMU, and boot the VM from its disks",
+		[VM_WHY_APART] = "not all disks of the VM have moved, as a person took one back: it stands still on both sides, "
+				 "and is not let run on either. End both QEMUs, and boot it from the disks that are right",
 	};
 
 	return text[why];
@@ -112,7 +117,7 @@ static struct vm_verdict get_ready(const struct vm_seen *s)
 	if (!s->is_sent)
 		return begin(s);
 	switch (s->here.memory) {
-	case VM_MEMORY_MOVING:
+	case VM_MEMORY_MOVING: return s->here.run == VM_RUN_OTHER ? fail(VM_WHY_NOT_A_VM) : act(VM_WAIT);
 	case VM_MEMORY_CANCELLING: return act(VM_WAIT);
 	case VM_MEMORY_READY: return act(VM_DONE);
 	case VM_MEMORY_LAST:
@@ -164,19 +169,27 @@ static struct vm_verdict clear_there(const struct vm_seen *s, struct vm_verdict 
 	return has_taken(&s->there) ? act(VM_END_THERE) : otherwise;
 }
 
+/* QEMU itself lets it run when it is cancelled, if it did. */
+static struct vm_verdict run_here(const struct vm_seen *s, enum vm_do how)
+{
+	if (!s->are_disks_known)
+		return act(VM_ASK_DISKS);
+	return s->are_disks_its ? act(how) : clear_there(s, fail(VM_WHY_OTHER_TIME));
+}
+
 static struct vm_verdict stay(const struct vm_seen *s)
 {
+	bool is_still = s->was_running && s->here.run != VM_RUN_RUNNING && s->here.run != VM_RUN_OTHER;
+
 	if (!s->is_begun)
 		return act(VM_DONE);
 	if (s->here.is_gone)
 		return clear_there(s, fail(VM_WHY_GONE_HERE));
 	if (is_under_way(s->here.memory))
-		return act(VM_CANCEL);
+		return is_still ? run_here(s, VM_CANCEL) : act(VM_CANCEL);
 	if (s->here.memory == VM_MEMORY_CANCELLING || s->here.run == VM_RUN_FINISHING)
 		return act(VM_WAIT);
-	if (s->here.run != VM_RUN_RUNNING && s->was_running)
-		return act(VM_RUN_HERE);
-	return clear_there(s, act(VM_DONE));
+	return is_still ? run_here(s, VM_RUN_HERE) : clear_there(s, act(VM_DONE));
 }
 
 /* --- MOVE */
@@ -191,7 +204,9 @@ static struct vm_verdict move(const struct vm_seen *s)
 		return fail(VM_WHY_RUNS_HERE);
 	if (s->there.memory != VM_MEMORY_COMPLETED || s->there.run == VM_RUN_WAITING)
 		return fail(VM_WHY_FAILED_THERE);
-	if (!s->is_plugged)
+	if (s->are_disks_apart && s->there.run != VM_RUN_RUNNING)
+		return fail(VM_WHY_APART);
+	if (!s->is_plugged && !s->are_disks_apart)
 		return act(VM_PLUG_THERE);
 	return s->here.is_gone ? act(VM_DONE) : act(VM_END_HERE);
 }

@@ -11,7 +11,7 @@
 
 /* QEMU's RunState, as far as it matters. */
 enum vm_run {
-	VM_RUN_OTHER = 0, /* whatever it is, it is not executed */
+	VM_RUN_OTHER = 0, /* whatever it is, it is not executed, and not because of us: shutdown, guest-panicked, io-error */
 	VM_RUN_RUNNING,
 	VM_RUN_PAUSED,
 	VM_RUN_WAITING,   /* inmigrate: a VM is to come */
@@ -43,6 +43,10 @@ struct vm_seen {
 	bool is_sent;       /* this very caller began to send */
 	bool is_plugged;    /* this very caller gave the disks to the one there */
 	bool is_cut_off;    /* the other host cannot be asked */
+	/* Of the disks, which a person may have taken back by force. */
+	bool are_disks_known; /* asked since anything was done: */
+	bool are_disks_its;   /* here: what they were when it stopped, and no other guest's */
+	bool are_disks_apart; /* decided to move, and not all of them have */
 };
 
 /* What is wanted. The last two are said by the decision on the disks, and only by that. */
@@ -57,6 +61,7 @@ enum vm_do {
 	VM_FAIL,       /* `why` says why */
 	VM_WAIT,       /* for the one here */
 	VM_ASK_THERE,
+	VM_ASK_DISKS,  /* are_disks_its */
 	VM_SEND,       /* on record first that it is begun */
 	VM_CONTINUE,   /* here: what is sent while it stands still */
 	VM_CANCEL,     /* here */
@@ -77,6 +82,8 @@ enum vm_why {
 	VM_WHY_TOO_FAR,       /* it did not stop before the switchover */
 	VM_WHY_RUNS_THERE,    /* somebody else started it */
 	VM_WHY_RUNS_HERE,
+	VM_WHY_OTHER_TIME,    /* its memory and its disks here are not of one time */
+	VM_WHY_APART,         /* its disks are not all on one side */
 };
 struct vm_verdict {
 	enum vm_do does;

@@ -15,7 +15,7 @@
 
 enum trouble {
 	NOTHING, HERE_DIES, THERE_DIES, HERE_FAILS, HERE_IS_CANCELLED, CALLER_DIES, HOST_IS_CUT_OFF, ARRIVAL_FAILS,
-	ARRIVAL_FAILS_AND_IT_LIVES, TROUBLES
+	ARRIVAL_FAILS_AND_IT_LIVES, DISKS_ARE_TAKEN, GUEST_CRASHES, TROUBLES
 };
 enum decided { OPEN, STAYS, MOVES };
 
@@ -25,6 +25,7 @@ struct world {
 	enum decided decided;
 	bool is_sent, is_plugged, is_there_known, is_cut_off; /* the caller's own */
 	bool is_host_away, is_connected, will_arrival_fail, will_it_live;
+	bool are_disks_taken, are_disks_known, has_crashed; /* taken: by a person, who let another guest write to them */
 	unsigned waited;
 };
 
@@ -53,7 +54,13 @@ static void end_stream(struct world *w)
 static void fall_back(struct world *w, enum vm_memory memory)
 {
 	w->here.memory = memory;
-	w->here.run = w->was_running ? VM_RUN_RUNNING : VM_RUN_PAUSED;
+	if (w->has_crashed) {
+		w->here.run = VM_RUN_OTHER;
+	} else {
+		if (w->here.run != VM_RUN_RUNNING)
+			assert_true(!w->are_disks_known || !w->are_disks_taken);
+		w->here.run = w->was_running ? VM_RUN_RUNNING : VM_RUN_PAUSED;
+	}
 	end_stream(w);
 }
 
@@ -65,7 +72,7 @@ static void arrive(struct world *w)
 		return;
 	w->there = w->will_it_live ? (struct vm_side) { .run = VM_RUN_WAITING, .memory = VM_MEMORY_FAILED }
 		: w->will_arrival_fail ? (struct vm_side) { .is_gone = true }
-		: (struct vm_side) { .run = VM_RUN_PAUSED, .memory = VM_MEMORY_COMPLETED };
+		: (struct vm_side) { .run = w->has_crashed ? VM_RUN_OTHER : VM_RUN_PAUSED, .memory = VM_MEMORY_COMPLETED };
 	w->is_connected = false;
 }
 
@@ -115,6 +122,13 @@ static void make_trouble(struct world *w, enum trouble what)
 		break;
 	case ARRIVAL_FAILS: w->will_arrival_fail = true; break;
 	case ARRIVAL_FAILS_AND_IT_LIVES: w->will_it_live = true; break;
+	case DISKS_ARE_TAKEN: w->are_disks_taken = true; break;
+	case GUEST_CRASHES:
+		if (w->here.run == VM_RUN_RUNNING && w->decided != MOVES) {
+			w->here.run = VM_RUN_OTHER;
+			w->has_crashed = true;
+		}
+		break;
 	default: break;
 	}
 }
@@ -147,12 +161,16 @@ static int act(struct world *w, enum vm_goal goal, enum vm_do what)
 		assert_int_equal(w->here.memory, VM_MEMORY_READY);
 		w->here.memory = VM_MEMORY_LAST;
 		return 0;
+	case VM_ASK_DISKS:
+		w->are_disks_known = true;
+		return 0;
 	case VM_CANCEL:
 		assert_int_not_equal(w->decided, MOVES);
 		w->here.memory = VM_MEMORY_CANCELLING;
 		return 0;
 	case VM_RUN_HERE:
 		assert_int_not_equal(w->decided, MOVES);
+		assert_true(w->are_disks_known && !w->has_crashed);
 		w->here.run = VM_RUN_RUNNING;
 		return 0;
 	case VM_END_THERE:
@@ -165,11 +183,11 @@ static int act(struct world *w, enum vm_goal goal, enum vm_do what)
 		if (w->is_host_away || w->there.is_gone)
 			return -1;
 		w->is_plugged = true;
-		w->there.run = w->was_running ? VM_RUN_RUNNING : w->there.run;
+		w->there.run = w->was_running && w->there.run == VM_RUN_PAUSED ? VM_RUN_RUNNING : w->there.run;
 		return 0;
 	case VM_END_HERE:
 		assert_int_equal(w->decided, MOVES);
-		assert_true(!w->was_running || runs(&w->there));
+		assert_true(!w->was_running || w->has_crashed || runs(&w->there));
 		w->here = (struct vm_side) { .is_gone = true };
 		return 0;
 	default: return 0;
@@ -189,10 +207,11 @@ static int drive(struct play *p, enum vm_goal goal)
 	struct world *w = &p->w;
 
 	w->waited = 0;
-	w->is_there_known = w->is_cut_off = false;
+	w->is_there_known = w->is_cut_off = w->are_disks_known = false;
 	for (;;) {
 		struct vm_seen s = { .here = w->here, .there = w->there, .is_begun = w->is_begun, .was_running = w->was_running,
-				     .is_sent = w->is_sent, .is_plugged = w->is_plugged, .is_cut_off = w->is_cut_off };
+				     .is_sent = w->is_sent, .is_plugged = w->is_plugged, .is_cut_off = w->is_cut_off,
+				     .are_disks_known = w->are_disks_known, .are_disks_its = !w->are_disks_taken };
 		struct vm_verdict v;
 
 		s.there.is_known = w->is_there_known;
@@ -215,6 +234,8 @@ static int drive(struct play *p, enum vm_goal goal)
 			return 0;
 		if (v.does != VM_ASK_THERE)
 			w->is_there_known = false;
+		if (v.does != VM_ASK_THERE && v.does != VM_ASK_DISKS && v.does != VM_END_THERE)
+			w->are_disks_known = false;
 		assert_false(runs(&w->here) && runs(&w->there));
 	}
 }
@@ -244,15 +265,16 @@ static void move(struct play *p)
 static void judge(const struct play *p, bool did_run)
 {
 	const struct world *w = &p->w;
+	bool may_run = did_run && !w->has_crashed;
 
 	assert_int_not_equal(w->decided, OPEN);
 	assert_false(runs(&w->here) && runs(&w->there));
-	if (w->decided == STAYS && !w->here.is_gone)
-		assert_int_equal(runs(&w->here), did_run);
+	if (w->decided == STAYS && !w->here.is_gone && !w->are_disks_taken)
+		assert_int_equal(runs(&w->here), may_run);
 	if (w->decided == STAYS && w->is_begun && !w->is_host_away)
 		assert_true(w->there.is_gone || w->there.memory == VM_MEMORY_NONE);
 	if (w->decided == MOVES && !w->there.is_gone && !w->is_host_away) {
-		assert_int_equal(runs(&w->there), did_run);
+		assert_int_equal(runs(&w->there), may_run);
 		assert_true(w->here.is_gone);
 	}
 }
@@ -321,7 +343,47 @@ static void test_one_that_was_paused_before_stays_paused(void **state)
 	(void)state;
 	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_DONE);
 	s.was_running = true;
+	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_ASK_DISKS);
+	s.are_disks_known = s.are_disks_its = true;
 	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_RUN_HERE);
+}
+
+static void test_one_whose_disks_somebody_else_had_is_not_run(void **state)
+{
+	struct vm_seen s = { .here = KNOWN(.run = VM_RUN_LEFT, .memory = VM_MEMORY_COMPLETED), .is_begun = true, .was_running = true,
+			     .are_disks_known = true, .there = KNOWN(.run = VM_RUN_PAUSED, .memory = VM_MEMORY_COMPLETED) };
+
+	(void)state;
+	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_END_THERE);
+	s.there = (struct vm_side) KNOWN(.is_gone = true);
+	assert_int_equal(next(VM_GOAL_STAY, s).why, VM_WHY_OTHER_TIME);
+	s.here = (struct vm_side) KNOWN(.run = VM_RUN_FINISHING, .memory = VM_MEMORY_READY); /* cancelled, it would run */
+	assert_int_equal(next(VM_GOAL_STAY, s).why, VM_WHY_OTHER_TIME);
+	s.here = (struct vm_side) KNOWN(.run = VM_RUN_RUNNING, .memory = VM_MEMORY_MOVING); /* it does anyway */
+	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_CANCEL);
+}
+
+static void test_one_whose_disks_are_on_both_sides_is_run_on_neither(void **state)
+{
+	struct vm_seen s = { .here = KNOWN(.run = VM_RUN_LEFT, .memory = VM_MEMORY_COMPLETED), .is_begun = true, .was_running = true,
+			     .are_disks_apart = true, .there = KNOWN(.run = VM_RUN_PAUSED, .memory = VM_MEMORY_COMPLETED) };
+
+	(void)state;
+	assert_int_equal(next(VM_GOAL_MOVE, s).why, VM_WHY_APART);
+	s.there.run = VM_RUN_RUNNING; /* it was given them before one was taken back: it has them */
+	assert_int_equal(next(VM_GOAL_MOVE, s).does, VM_END_HERE);
+}
+
+static void test_a_guest_that_shut_down_is_no_vm_that_stands_still(void **state)
+{
+	struct vm_seen s = { .here = KNOWN(.run = VM_RUN_OTHER, .memory = VM_MEMORY_MOVING), .is_begun = true, .is_sent = true,
+			     .was_running = true, .is_cut_off = true };
+
+	(void)state;
+	assert_int_equal(next(VM_GOAL_READY, s).why, VM_WHY_NOT_A_VM);
+	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_CANCEL);
+	s.here.memory = VM_MEMORY_CANCELLED;
+	assert_int_equal(next(VM_GOAL_STAY, s).does, VM_DONE);
 }
 
 static void test_a_qemu_there_that_took_nothing_is_not_ended(void **state)
@@ -376,6 +438,9 @@ int main(void)
 		cmocka_unit_test(test_a_qemu_that_does_not_wait_is_not_sent_to),
 		cmocka_unit_test(test_a_vm_that_somebody_else_migrates_is_let_be),
 		cmocka_unit_test(test_one_that_was_paused_before_stays_paused),
+		cmocka_unit_test(test_one_whose_disks_somebody_else_had_is_not_run),
+		cmocka_unit_test(test_one_whose_disks_are_on_both_sides_is_run_on_neither),
+		cmocka_unit_test(test_a_guest_that_shut_down_is_no_vm_that_stands_still),
 		cmocka_unit_test(test_a_qemu_there_that_took_nothing_is_not_ended),
 		cmocka_unit_test(test_memory_that_went_without_a_halt_is_no_move),
 		cmocka_unit_test(test_what_somebody_started_there_is_not_decided_for),
