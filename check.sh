@@ -138,5 +138,6 @@ if [ "$is_long" = yes ]; then
 	step "long: an emulated machine loses its power" in_dir build-check may_skip ./run ../tests/e2e/test-power.sh
 	step "long: disks on an NFS server, in an emulated machine" in_dir build-check may_skip ./run ../tests/e2e/test-nfs.sh
 	step "long: a VM moves with its disks" in_dir build-check may_skip env SXM_LONG=1 ./run ../tests/e2e/test-migrate-vm.py
+	step "long: ... and what may go wrong" in_dir build-check may_skip env SXM_LONG=1 ./run ../tests/e2e/test-migrate-vm-faults.py
 fi
 echo "everything passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

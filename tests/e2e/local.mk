@@ -47,8 +47,8 @@ SMAPI_TESTS += tests/e2e/test-import.py tests/e2e/test-export.py
 SMAPI_TESTS += tests/e2e/test-copy.py tests/e2e/test-ls.py tests/e2e/test-serve.py
 SMAPI_TESTS += tests/e2e/test-carriers.py
 SMAPI_TESTS += tests/e2e/test-export-import.py
-SMAPI_TESTS += tests/e2e/test-migrate.py tests/e2e/test-migrate-vm.py
+SMAPI_TESTS += tests/e2e/test-migrate.py tests/e2e/test-migrate-vm.py tests/e2e/test-migrate-vm-faults.py
 SMAPI_TESTS += tests/e2e/test-progress.py tests/e2e/test-status.py
 TESTS += $(SMAPI_TESTS)
-EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/sick.py tests/e2e/stress.py tests/e2e/stress_faults.py tests/e2e/stress_hosts.py tests/e2e/stress_round.py \
+EXTRA_DIST += $(SMAPI_TESTS) tests/e2e/smapi.py tests/e2e/vm_hosts.py tests/e2e/sick.py tests/e2e/stress.py tests/e2e/stress_faults.py tests/e2e/stress_hosts.py tests/e2e/stress_round.py \
 	tests/e2e/vectors.json
