@@ -146,6 +146,8 @@ static int parse_switchover(const char *text, struct migrate_options *o)
 		return complain("--switchover is auto, manual, at=TIME or finish-by=TIME, not %s", text);
 	if (!parse_moment(strchr(text, '=') + 1, &o->at_s))
 		return complain("%s is no moment: 23:30, 2026-11-26T23:30 or +30m", strchr(text, '=') + 1);
+	if (strcmp(o->switchover, "auto") == 0 && o->at_s <= (int64_t)time(NULL))
+		return complain("--switchover %s: that is past", text);
 	return 0;
 }
 

@@ -219,6 +219,17 @@ static unsigned count_done(const struct move_view *v)
 	return done;
 }
 
+static void put_deadline(struct columns *c, const struct move_view *v)
+{
+	char at[COLUMNS_TIME_MAX];
+
+	if (!v->finish_by_ms || v->ended_ms)
+		return;
+	columns_colour(c, v->is_late ? COLUMNS_YELLOW : COLUMNS_PLAIN);
+	columns_format(c, ", %s %s", v->is_late ? "later than" : "to be done by", columns_clock(v->finish_by_ms, v->now_ms, at));
+	columns_colour(c, COLUMNS_PLAIN);
+}
+
 void bar_move(struct columns *c, const struct move_view *v, const struct bar_style *s)
 {
 	char time[COLUMNS_TIME_MAX];
@@ -233,6 +244,7 @@ void bar_move(struct columns *c, const struct move_view *v, const struct bar_sty
 		columns_format(c, ", %u of %u disks in sync", count_done(v), v->disks);
 	if (v->eta_ms > 0)
 		columns_format(c, ", %s left", columns_time(v->eta_ms, time));
+	put_deadline(c, v);
 	if (v->downtime_ms >= 0 && v->eta_ms == 0)
 		columns_format(c, ", a switchover would pause the guest for about %" PRId64 " ms", v->downtime_ms);
 	if (*v->why) {

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/printable.h"
@@ -21,6 +22,7 @@
 #define ESCAPE '\033'
 #define PLAIN "\033[0m"
 #define PLAIN_BYTES 4u
+#define HALF_DAY_MS INT64_C(43200000)
 
 static const char *const colours[] = {
 	[COLUMNS_PLAIN] = PLAIN,      [COLUMNS_RED] = "\033[31m",  [COLUMNS_GREEN] = "\033[32m", [COLUMNS_YELLOW] = "\033[33m",
@@ -178,5 +180,16 @@ char *columns_time(int64_t ms, char out[static COLUMNS_TIME_MAX])
 		snprintf(out, COLUMNS_TIME_MAX, "%" PRId64 "h%02" PRId64 "m", s / 3600, s / 60 % 60);
 	else
 		snprintf(out, COLUMNS_TIME_MAX, "%" PRId64 "d%02" PRId64 "h", MIN(s / 86400, INT64_C(9999)), s / 3600 % 24);
+	return out;
+}
+
+char *columns_clock(int64_t ms, int64_t now_ms, char out[static COLUMNS_TIME_MAX])
+{
+	bool is_near = ms - now_ms < HALF_DAY_MS && now_ms - ms < HALF_DAY_MS;
+	time_t at = (time_t)(ms / 1000);
+	struct tm tm;
+
+	if (!localtime_r(&at, &tm) || !strftime(out, COLUMNS_TIME_MAX, is_near ? "%H:%M:%S" : "%m-%d %H:%M", &tm))
+		strcpy(out, "--");
 	return out;
 }

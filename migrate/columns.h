@@ -39,4 +39,7 @@ unsigned columns_of(const char *text);
 #define COLUMNS_TIME_MAX 24
 char *columns_time(int64_t ms, char out[static COLUMNS_TIME_MAX]);
 
+/* A moment of Unix time in ms: "23:30:05"; "11-27 23:30" where it is not within half a day of now. */
+char *columns_clock(int64_t ms, int64_t now_ms, char out[static COLUMNS_TIME_MAX]);
+
 #endif

@@ -49,6 +49,9 @@
 #define WRITES_SHARE 0.02  /* guests that write less are nobody */
 #define STEPS 64
 #define HELD_SHARE 0.95
+#define LIMIT_LEAVES 4.0   /* of its limit the mirror leaves a part of so many for copies, whatever guests write */
+#define RATE_MAX 1e15
+#define RATE_STEPS 60
 
 static double fade(double seconds, double span_s)
 {
@@ -266,6 +269,49 @@ int64_t eta_left_ms(const struct eta *m)
 		seconds += m->owed / STEPS / (p > least ? p : least);
 	}
 	return seconds < 1e12 ? (int64_t)(seconds * 1000) : ETA_UNKNOWN;
+}
+
+/* Under a limit a second has of it for the copy what guests' writes leave. Where they leave less than they take, the limit is
+ * raised as the copy comes to be there. */
+static double limited_seconds(const struct eta *m, const struct course *c, double owed, double rate)
+{
+	double seconds = 0;
+
+	for (unsigned i = 0; i < STEPS; i++) {
+		double y = m->guest * part_behind(c, c->f + (1 - c->f) * ((double)i + 0.5) / STEPS);
+		double p = rate - y, least = y > rate / LIMIT_LEAVES ? y : rate / LIMIT_LEAVES;
+
+		seconds += owed / STEPS / (p > least ? p : least);
+	}
+	return seconds;
+}
+
+uint64_t eta_rate_for(const struct eta *m, uint64_t owed_bytes, int64_t left_ms)
+{
+	struct course c = { .f = 0, .q = 0, .r = 1 };
+	double owed = (double)owed_bytes, low = 0, high = RATE_MAX, guests;
+
+	if (!owed_bytes)
+		return 0;
+	if (left_ms <= 0)
+		return UINT64_MAX;
+	if (m->samples && m->total >= 1)
+		c = course_of(m);
+	for (unsigned i = 0; i < RATE_STEPS; i++) {
+		double middle = (low + high) / 2;
+
+		if (limited_seconds(m, &c, owed, middle) * 1000 > (double)left_ms)
+			low = middle;
+		else
+			high = middle;
+	}
+	guests = 2 * m->guest * part_behind(&c, c.f);
+	return (uint64_t)(high > guests ? high : guests) + 1;
+}
+
+double eta_taken_bytes(const struct eta *m)
+{
+	return m->samples ? m->capacity : 0;
 }
 
 double eta_progress_bytes(const struct eta *m)

@@ -50,6 +50,12 @@ struct eta {
 void eta_note(struct eta *m, const struct eta_sample *s);
 /* From the last sample on. 0: it is done. ETA_UNKNOWN: nothing is known yet, or nothing moves. */
 int64_t eta_left_ms(const struct eta *m);
+/* To have all in left_ms: of so many bytes a second at most (as the mirror's limit counts them: copies, and what guests' writes
+ * take) it may take before it is slowed. Never so few that guests would be held for it. owed_bytes: now. 0: nothing is owed.
+ * UINT64_MAX: not in any time, as none is left. */
+uint64_t eta_rate_for(const struct eta *m, uint64_t owed_bytes, int64_t left_ms);
+/* What goes to the far side a second, as it goes now: copies, and what guests' writes take of the same. */
+double eta_taken_bytes(const struct eta *m);
 /* Of the pass, as it goes now. */
 double eta_progress_bytes(const struct eta *m);
 

@@ -15,8 +15,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/proc.h"
-#include "base/size.h"
 #include "migrate/journey-private.h"
 
 #define QUICK_MS 50u
@@ -152,50 +150,6 @@ void journey_show_end(struct journey *j)
 		snprintf(d->why, sizeof(d->why), "%s", d->is_given ? "" : "it was taken back, and stays here");
 	}
 	show(j, "done");
-}
-
-/* Each disk has its part; what one does not need, as it has everything, the others get. */
-void journey_set_limit(struct journey *j, uint64_t bytes_s)
-{
-	bool is_told = true;
-	size_t busy = 0;
-	struct error e;
-	char text[24];
-
-	for (size_t i = 0; i < j->r.disks.count; i++)
-		busy += !j->view.disk[i].is_complete;
-	snprintf(text, sizeof(text), "%" PRIu64 "\n", bytes_s / MAX(busy, (size_t)1));
-	if (strcmp(text, j->limit) == 0)
-		return;
-	for (size_t i = 0; i < j->r.disks.count; i++) {
-		CLEANUP_FREE char *path = NULL;
-
-		if (asprintf(&path, "%s/%s/bandwidth", proc_run_dir(), journey_disk(j, i)->id) < 0) {
-			path = NULL;
-			return;
-		}
-		if (!bytes_s)
-			unlink(path);
-		else if (proc_swap_file(path, text, strlen(text), 0600, &e) == -1)
-			is_told = false; /* it has no process yet, or no more: again, the next time */
-	}
-	if (is_told)
-		strcpy(j->limit, text);
-}
-
-void journey_apply_limit(struct journey *j)
-{
-	CLEANUP_FREE char *path = journey_run_path(j->r.id, "bandwidth");
-	struct error e;
-	CLEANUP_FREE char *text = path ? proc_read_own_file(path, 64, NULL, &e) : NULL;
-	uint64_t bytes_s = (uint64_t)j->r.bandwidth_bytes_s;
-
-	if (text) {
-		text[strcspn(text, "\n")] = '\0';
-		if (!size_parse(text, &bytes_s))
-			bytes_s = (uint64_t)j->r.bandwidth_bytes_s;
-	}
-	journey_set_limit(j, bytes_s);
 }
 
 /* --- until they are the same */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "migrate/columns.h"
 #include "migrate/journey-private.h"
 #include "migrate/question.h"
 
@@ -75,8 +76,25 @@ static struct plan_host host_of(const struct peer *p, const char *name)
 				    .run_dir = p->greeting.run_dir, .round_trip_us = p->greeting.round_trip_us };
 }
 
+/* Until both sides are to be the same, for what is allocated. */
+static void set_deadline(const struct journey *j, const struct found *f, struct plan_input *in, char at[static COLUMNS_TIME_MAX])
+{
+	int64_t now_ms = journey_now_ms();
+	uint64_t bytes = 0;
+	struct deadline d;
+
+	if (!journey_has_deadline(j))
+		return;
+	for (size_t i = 0; i < f->count; i++)
+		bytes += (uint64_t)MAX(f->volume[i].allocated_bytes, INT64_C(0));
+	deadline_init(&d, now_ms, j->r.at_s * 1000, j->r.will_verify ? bytes : 0);
+	in->left_ms = deadline_left_ms(&d, now_ms);
+	in->finish_by = columns_clock(d.at_ms, now_ms, at);
+}
+
 static int make(struct journey *j, const struct found *f, int64_t rate, struct plan *p, struct error *e)
 {
+	char at[COLUMNS_TIME_MAX];
 	struct plan_input in = {
 		.here = host_of(&j->here, "this host"), .there = host_of(&j->there, j->r.host), .volume = f->volume,
 		.count = f->count, .sr = &f->sr, .moving_in = (const char *const *)f->moving_in,
@@ -86,6 +104,7 @@ static int make(struct journey *j, const struct found *f, int64_t rate, struct p
 	};
 
 	in.there.rate_bytes_s = rate;
+	set_deadline(j, f, &in, at);
 	return plan_make(&in, p, e);
 }
 
@@ -164,6 +183,7 @@ int journey_plan(struct journey *j, const char *const *sources, bool will_probe,
 		r = find_sr(j, &f, e);
 	if (r == 0 && journey_try_way(j, &f.no_way) == -1 && j->there.is_lost)
 		r = lose(&f, e);
+	will_probe |= journey_has_deadline(j);
 	if (r == 0 && will_probe && (rate = probe(j, e)) < 0)
 		r = -1;
 	if (r == 0)

@@ -55,8 +55,13 @@ void journey_show(struct journey *j, const char *phase);
 void journey_show_end(struct journey *j);
 /* Until every mirror is complete: those that lost their link are resumed. */
 int journey_await_sync(struct journey *j, struct error *e);
-/* What was said of the rate, to the disks; 0: none. */
+
+/* --- journey-limit.c */
+/* It is to be done by a moment. */
+bool journey_has_deadline(const struct journey *j);
+/* All disks together; 0: no limit. */
 void journey_set_limit(struct journey *j, uint64_t bytes_s);
+/* What was said of the rate, or what its moment needs as it is seen now, to the disks. */
 void journey_apply_limit(struct journey *j);
 
 /* --- journey-whose.c: what the disks' records here say */

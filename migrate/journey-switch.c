@@ -154,7 +154,7 @@ static int await_moment(struct journey *j, struct error *e)
 {
 	bool is_first = true;
 
-	if (strcmp(j->r.switchover, "auto") == 0 && j->r.at_s && journey_now_ms() / 1000 > j->r.at_s)
+	if (journey_has_deadline(j) && journey_now_ms() / 1000 > j->r.at_s)
 		journey_say(j, "it is later than was wished for (--switchover finish-by)");
 	while (!is_time(j)) {
 		if (is_first && strcmp(j->r.switchover, "manual") == 0)

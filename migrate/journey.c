@@ -122,6 +122,7 @@ int journey_open_view(struct journey *j, struct error *e)
 		return 0;
 	view_set_id(&j->view, j->r.id);
 	j->view.started_ms = j->r.started_ms;
+	j->view.finish_by_ms = journey_has_deadline(j) ? j->r.at_s * 1000 : 0;
 	for (size_t i = 0; i < j->r.disks.count; i++) {
 		struct move_disk *d = view_add_disk(&j->view, journey_disk(j, i)->name, e);
 

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/jsonspec.h"
 #include "migrate/carrier.h"
+#include "migrate/deadline.h"
 #include "migrate/peer.h"
 #include "migrate/plan.h"
 #include "migrate/tunnel.h"
@@ -126,6 +127,7 @@ struct journey {
 	struct peer *disk_here;  /* owned: one for each disk, to ask all at once */
 	struct move_view view;
 	char limit[24];          /* as the disks were told last */
+	struct deadline deadline;
 };
 
 enum journey_outcome {

@@ -2,7 +2,7 @@ noinst_LTLIBRARIES += libmigrate.la
 libmigrate_la_SOURCES = \
 	migrate/carrier-exec.c \
 	migrate/carrier.c migrate/carrier.h \
-	migrate/journey.c migrate/journey.h migrate/journey-private.h migrate/journey-ask.c migrate/journey-look.c migrate/journey-plan.c \
+	migrate/journey.c migrate/journey.h migrate/journey-private.h migrate/journey-ask.c migrate/journey-limit.c migrate/journey-look.c migrate/journey-plan.c \
 	migrate/journey-record.c migrate/journey-steps.c migrate/journey-switch.c migrate/journey-transport.c migrate/journey-undo.c \
 	migrate/journey-vm.c migrate/journey-vm-disks.c migrate/journey-vm.h migrate/journey-whose.c migrate/move-key.c migrate/move-key.h \
 	migrate/peer.c migrate/peer.h migrate/plan.c migrate/plan.h \

@@ -251,6 +251,22 @@ static void estimate(struct plan *p, const struct plan_input *in)
 	p->downtime_ms = 2 * in->there.round_trip_us / 1000 + RECORDS_MS;
 }
 
+static void check_deadline(struct making *m, const struct plan_input *in)
+{
+	int64_t ms = m->plan->duration_ms;
+	char rate[SIZE_TEXT_MAX];
+
+	if (!in->finish_by || ms < 0)
+		return;
+	size_format((uint64_t)m->plan->rate_bytes_s, rate);
+	if (ms > in->left_ms)
+		warn(m, "it will not be done by %s: at %s/s it takes %" PRId64 " s until both sides are the same, and there are %"
+			PRId64 " s; it goes as fast as it can", in->finish_by, rate, ms / 1000, in->left_ms / 1000);
+	else
+		warn(m, "it could be there in %" PRId64 " s, and is paced to take %" PRId64 " s, and be done by %s", ms / 1000,
+		     in->left_ms / 1000, in->finish_by);
+}
+
 static void add_steps(struct making *m, const struct plan_input *in)
 {
 	const char *s = in->count == 1 ? "" : "s", *host = in->there.name;
@@ -282,6 +298,7 @@ int plan_make(const struct plan_input *in, struct plan *p, struct error *e)
 		check_disk(&m, in, i);
 	check_sr(&m, in);
 	estimate(p, in);
+	check_deadline(&m, in);
 	add_steps(&m, in);
 	p->transport = text("%s", in->transport ? in->transport : "ssh");
 	p->address = text("%s", in->address ? in->address : "");

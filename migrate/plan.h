@@ -53,6 +53,8 @@ struct plan_input {
 	bool will_verify;
 	int64_t keep_s;
 	const char *transport, *address;  /* NULL: ssh; where the disks would listen there, "": not known */
+	int64_t left_ms;                  /* until both sides are to be the same; 0: that was not said */
+	const char *finish_by;            /* borrowed: when it is to be done, for people */
 	const char *no_way;               /* why the bytes cannot go so; NULL: they can */
 };
 

@@ -43,8 +43,8 @@ static const struct jsonspec disk_spec = { "disk", sizeof(struct shown_disk), di
 
 struct shown {
 	char *id, *phase, *why;
-	bool is_failed;
-	int64_t time, started, held, released, ended, eta_ms, downtime_ms;
+	bool is_failed, is_late;
+	int64_t finish_by, time, started, held, released, ended, eta_ms, downtime_ms;
 	struct jsonspec_records disks;
 };
 #define VIEW(member, kind, field) { .name = member, .type = kind, .offset = offsetof(struct shown, field), .is_optional = true }
@@ -54,6 +54,7 @@ static const struct jsonspec_field view_fields[] = {
 	{ .name = "phase", .type = JS_STRING, .offset = offsetof(struct shown, phase) },
 	VIEW("why", JS_STRING, why), VIEW("started", JS_INT64, started), VIEW("held", JS_INT64, held),
 	VIEW("released", JS_INT64, released), VIEW("ended", JS_INT64, ended), VIEW("failed", JS_BOOL, is_failed),
+	VIEW("finish_by", JS_INT64, finish_by), VIEW("late", JS_BOOL, is_late),
 	{ .name = "eta_ms", .type = JS_INT64, .offset = offsetof(struct shown, eta_ms) },
 	{ .name = "downtime_ms", .type = JS_INT64, .offset = offsetof(struct shown, downtime_ms) },
 	{ .name = "disks", .type = JS_RECORDS, .offset = offsetof(struct shown, disks), .sub = &disk_spec },
@@ -102,7 +103,8 @@ char *view_encode(const struct move_view *v)
 	struct shown s = {
 		.id = borrow(v->id), .phase = borrow(v->phase ? v->phase : ""), .why = borrow_if(v->why), .time = v->now_ms,
 		.started = v->started_ms, .held = v->held_ms, .released = v->released_ms, .ended = v->ended_ms,
-		.is_failed = v->is_failed, .eta_ms = v->eta_ms, .downtime_ms = v->downtime_ms, .disks = { v->disks, disks },
+		.is_failed = v->is_failed, .finish_by = v->finish_by_ms, .is_late = v->is_late,
+		.eta_ms = v->eta_ms, .downtime_ms = v->downtime_ms, .disks = { v->disks, disks },
 	};
 
 	if (!disks)
@@ -186,6 +188,8 @@ static int take(struct move_view *v, const struct shown *s, char phase[static VI
 	v->released_ms = s->released;
 	v->ended_ms = s->ended;
 	v->is_failed = s->is_failed;
+	v->finish_by_ms = s->finish_by;
+	v->is_late = s->is_late;
 	v->eta_ms = known(s->eta_ms);
 	v->downtime_ms = known(s->downtime_ms);
 	for (size_t i = 0; i < s->disks.count; i++) {

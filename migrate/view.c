@@ -400,6 +400,28 @@ static int64_t together_ms(const struct move_view *v)
 	return count ? eta_together_ms(left, progress, count) : VIEW_UNKNOWN;
 }
 
+double view_taken_bytes(const struct move_view *v)
+{
+	double all = 0;
+
+	for (unsigned i = 0; i < v->disks; i++)
+		all += v->disk[i].is_complete ? 0 : eta_taken_bytes(&v->disk[i].past->eta);
+	return all;
+}
+
+uint64_t view_rate_for(const struct move_view *v, int64_t left_ms)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < v->disks; i++) {
+		const struct move_disk *d = &v->disk[i];
+		uint64_t rate = d->is_complete ? 0 : eta_rate_for(&d->past->eta, d->dirty_bytes, left_ms);
+
+		all = rate > UINT64_MAX - all ? UINT64_MAX : all + rate;
+	}
+	return all;
+}
+
 void view_advance(struct move_view *v)
 {
 	v->downtime_ms = VIEW_UNKNOWN;

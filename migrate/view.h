@@ -78,6 +78,8 @@ struct move_view {
 	const char *phase;          /* borrowed: a word, the journey's */
 	char why[VIEW_TEXT_MAX];    /* what the move as a whole waits for; "" */
 	int64_t started_ms, now_ms, ended_ms;
+	int64_t finish_by_ms;       /* when it is to be done, where that was said; 0 */
+	bool is_late;               /* it will not be */
 	int64_t held_ms, released_ms; /* the guest was held, and went on: the downtime */
 	bool is_failed;
 	int64_t eta_ms, downtime_ms; /* of all disks together: view_advance()'s */
@@ -99,5 +101,9 @@ int view_from_status(struct move_disk *d, const char *text, const char *operatio
 void view_lost(struct move_disk *d, const char *why);
 /* now_ms is set; each disk was filled. Intervals may be of any length; 0: nothing changes. */
 void view_advance(struct move_view *v);
+/* Of all disks together, a second: what they send, as eta_taken_bytes(); and what they have to, at least, for both sides to
+ * be the same in so long, as eta_rate_for(). */
+double view_taken_bytes(const struct move_view *v);
+uint64_t view_rate_for(const struct move_view *v, int64_t left_ms);
 
 #endif

@@ -4,6 +4,7 @@ libview_la_SOURCES = \
 	migrate/bar.c migrate/bar.h \
 	migrate/chart.c migrate/chart.h \
 	migrate/columns.c migrate/columns.h \
+	migrate/deadline.c migrate/deadline.h \
 	migrate/eta.c migrate/eta.h \
 	migrate/history.c migrate/history.h \
 	migrate/progress.c migrate/progress.h \

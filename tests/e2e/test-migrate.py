@@ -631,6 +631,31 @@ def the_rate_is_bounded_and_may_change(a, b):
     m.moved()
 
 
+def it_is_done_by_a_moment_and_takes_no_more_than_that_needs(a, b):
+    m = Move(a, b, disks=2, guest=False)
+    for d in m.disks:
+        subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 5 0 16M", d.nbd], check=True, stdout=subprocess.DEVNULL)
+        d.deactivate()
+    m.run(m.new("--switchover", "finish-by=2020-01-01T00:00"), expect=2)
+    plan = json.loads(m.run(m.new("--plan", "--json", "--bandwidth", "1MiB", "--switchover", "finish-by=+5s")))
+    assert any("not be done by" in w for w in plan["warnings"]), plan
+    p = subprocess.Popen(m.new("--bandwidth", "1MiB", "--no-verify", "--switchover", "finish-by=+6s"), env=a.env, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, text=True)
+    for line in p.stdout:
+        if "as it goes, both sides" in line:
+            break
+    else:
+        raise AssertionError("it never said that it will be late")
+    assert m.record()["step"] == "mirrored", m.record()  # long before it is
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=30)
+    m.run(m.command("--abort", m.id()))
+    by, began = int(time.time()) + 8, time.time()
+    out = m.run(m.new("--switchover", "finish-by=" + time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(by))))
+    assert began + 2 < time.time() < by + 0.5 and "no faster than it has to" in out and "will not be" not in out, (time.time() - began, out)
+    m.moved()
+
+
 def over_ssh(a, b, kind):
     """A real sshd; the way there is cut once in the middle, and it goes on by itself."""
     if sshd.why_not():
@@ -889,6 +914,7 @@ def main():
     case(a_source_that_was_taken_by_force_is_no_kept_one)
     case(a_source_is_kept_until_the_other_host_has_the_disk)
     case(the_rate_is_bounded_and_may_change)
+    case(it_is_done_by_a_moment_and_takes_no_more_than_that_needs)
     case(over_ssh, "ssh")
     if not is_sanitized():  # libssh2 1.10 copies a part of its own list of methods over itself
         case(over_ssh, "ssh2")

@@ -16,6 +16,9 @@ tests_sim_sim_pace_LDADD = libcore.la
 SIM_TESTS += tests/sim/sim-eta
 tests_sim_sim_eta_SOURCES = tests/sim/sim-eta.c tests/sim/timed.c tests/sim/timed.h
 tests_sim_sim_eta_LDADD = libview.la libcore.la
+SIM_TESTS += tests/sim/sim-deadline
+tests_sim_sim_deadline_SOURCES = tests/sim/sim-deadline.c tests/sim/timed.c tests/sim/timed.h
+tests_sim_sim_deadline_LDADD = libview.la libcore.la
 # The core once more, with its planted bugs.
 tests_sim_sim_planted_SOURCES = tests/sim/sim-planted.c $(SIM_SOURCES) $(libcore_la_SOURCES)
 tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT -DCORE_ACTIONS_MAX=4

@@ -157,6 +157,11 @@ void timed_set_depth(struct timed *w, unsigned depth)
 		put(w, w->now_ns, NEXT_WRITE, NULL);
 }
 
+void timed_set_limit(struct timed *w, uint64_t bytes_s)
+{
+	step(w, (struct core_event){ .type = CORE_SET_LIMIT, .limit_bytes = bytes_s });
+}
+
 void timed_start(struct timed *w, const struct timed_scene *scene)
 {
 	uint64_t size = scene->size_bytes ? scene->size_bytes : TIMED_DISK;

@@ -60,6 +60,8 @@ void timed_start(struct timed *w, const struct timed_scene *scene);
 void timed_happen(struct timed *w);
 /* More writes in flight, or fewer as they end. */
 void timed_set_depth(struct timed *w, unsigned depth);
+/* So many bytes a second at most; 0: no limit. */
+void timed_set_limit(struct timed *w, uint64_t bytes_s);
 void timed_stop(struct timed *w);
 
 #endif
