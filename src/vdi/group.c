@@ -2,12 +2,13 @@
  *
  * group - this disk is handed over together with others, or not at all (base/decision.h)
  *
- *      prepare   hold -> drain -> mirror_finish -> offered, with the group's name -> PREPARE, compared -> answered
- *                                                                                                            |
- *                  .------ guests stay held, the job stays; commit, cancel or patience's end wakes it -------'
+ *                        .- this disk flushed -.
+ *      prepare   hold -> drain -- mirror_finish --> offered, with the group's name -> PREPARE, compared -> answered
+ *                                                                                                               |
+ *                  .------ guests stay held, the job stays; commit, cancel or patience's end wakes it ----------'
  *                  v
  *                the decision, read or made (pool)
- *                  | commit: COMMIT -> given -> clients cut -> flush -> inactive, as after a good deactivation
+ *                  | commit: COMMIT -> given -> clients cut -> inactive, as after a good deactivation
  *                  | cancel: owned again, two epochs on -> guests go on -> RECLAIM; the mirror goes on
  *                  '- nothing: said so to who asked, and waited on
  *
@@ -120,6 +121,7 @@ static void withdraw(struct vdi *v)
 	struct commit_verdict verdict = commit_source_withdraw(record(v));
 
 	v->job->was_offered = verdict.does == COMMIT_ALLOW;
+	v->job->is_flushed = false; /* guests go on */
 	source_decide(v, &verdict, withdrawn);
 }
 
@@ -309,8 +311,17 @@ static void finished(struct vdi *v)
 		source_commit(v, prepared);
 		return;
 	}
+	v->job->is_flushed = false; /* guests go on */
 	stack_wake(v);
 	job_fail(v, &v->step);
+}
+
+static void one_is_over(struct vdi *v)
+{
+	if (--v->job->under_way)
+		return;
+	v->step = v->job->barrier;
+	stack_step_end(v);
 }
 
 static void on_finished(void *arg, const struct error *e)
@@ -318,13 +329,25 @@ static void on_finished(void *arg, const struct error *e)
 	struct vdi *v = arg;
 
 	if (e)
-		v->step = *e;
-	stack_step_end(v);
+		v->job->barrier = *e;
+	one_is_over(v);
 }
 
+static void flushed(struct vdi *v, int err)
+{
+	if (err)
+		log_error("before %s is handed over: flush of this disk: %s", v->op->id, strerror(err));
+	v->job->is_flushed = !err;
+	one_is_over(v);
+}
+
+/* Before `given`, as whatever becomes of the host the way back rests on what is here. Guests wait for the slower of the two. */
 static void quiet(struct vdi *v)
 {
+	v->job->under_way = 2;
+	error_clear(&v->job->barrier);
 	stack_step_begin(v, finished);
+	stack_flush_beside(v, flushed);
 	mirror_finish(v->op->mirror, on_finished, v);
 }
 
