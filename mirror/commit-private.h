@@ -56,6 +56,10 @@
 	X(RECALL_ANY_EPOCH)       /* no compare-and-set: what was handed over since is called back */ \
 	X(DROP_OWNS)              /* what may receive again may be started, too */ \
 	X(CALLER_LOG_LATE)        /* the log that the way back rests on began when a guest had written */ \
+	X(CALLER_EARLY_NOT_ALL)   /* PREPARE's early answer counts, whatever it is about */ \
+	X(CALLER_EARLY_ANY_LINK)  /* ... although another link has come since */ \
+	X(CALLER_LOSS_UNHEARD)    /* PREPARE is asked of a host that lost what it had not flushed since the barrier */ \
+	X(CALLER_LOSS_NOTED)      /* ... that is in the journal before it is in the map, and the process dies */ \
 	X(DOUBT_FORGOTTEN)        /* from here on a group's: a disk offered with a group goes by itself */ \
 	X(GROUP_UNNAMED)          /* ... is offered, and its record does not say with which group */ \
 	X(CALLER_GROUP_UNPREPARED)/* "commit" is decided before every disk is prepared */ \

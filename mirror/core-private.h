@@ -61,7 +61,8 @@
 	X(FLUSH_FAILURE_FORGOTTEN)/* I10 */ \
 	X(FLUSH_COVERS_PENDING)   /* I10: what is in flight when it begins */ \
 	X(BARRIER_TAKES_OLD_FLUSH)/* I10: one that began before the last acknowledgement */ \
-	X(BARRIER_FORGETS_QUEUE)  /* I10: does not wait for guests' far legs */
+	X(BARRIER_FORGETS_QUEUE)  /* I10: does not wait for guests' far legs */ \
+	X(BARRIER_IS_FLUSH)       /* I10: what PREPARE is to flush is taken for flushed at once */
 #define CORE_BUG(name) BUG_##name,
 enum core_bug { BUG_NONE, CORE_BUGS(CORE_BUG) BUG_COUNT };
 #ifdef PLANT

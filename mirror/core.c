@@ -426,6 +426,12 @@ static void watch_far(struct core *c)
 		pace_observe(&c->pace, c->now_ns, &view);
 }
 
+/* A barrier's own. */
+static bool wants_last_flush(const struct core *c)
+{
+	return c->far.can_flush && !(c->far.flushes_last && c->spec.keeps_link && !c->is_cut);
+}
+
 /* Nothing is owed, nothing is on its way: what the far side has is what it should have. */
 static bool is_drained(const struct core *c)
 {
@@ -439,7 +445,7 @@ static bool is_flush_due(const struct core *c)
 	if (!c->far.can_flush || c->is_flushing || !c->is_linked || !core_is_mirroring(c))
 		return false;
 	if (c->state == CORE_FINISHING && is_drained(c))
-		return c->last_flush == CORE_FLUSH_IDLE;
+		return wants_last_flush(c) && c->last_flush == CORE_FLUSH_IDLE;
 	if (core_sync_wants_flush(c))
 		return true;
 	if (!c->unflushed_bytes)
@@ -483,11 +489,15 @@ static void judge_finishing(struct core *c)
 		set_state(c, CORE_SYNCING);
 	} else if (bitmap_count(c->map.unreadable) && !c->is_cut) {
 		back_out(c, EIO);
-	} else if (is_drained(c) && !c->is_flushing && (!c->far.can_flush || c->last_flush == CORE_FLUSH_GOOD)) {
+	} else if (is_drained(c) && !c->is_flushing && (!wants_last_flush(c) || c->last_flush == CORE_FLUSH_GOOD)) {
 		c->is_barrier = false;
 		c->is_linked = c->spec.keeps_link;
 		c->must_drop_link = !c->spec.keeps_link;
 		core_sync_release_all(c);
+		if (PLANTED(BUG_BARRIER_IS_FLUSH)) {
+			core_map_flush_begins(&c->map);
+			core_map_flush_ends(&c->map, true);
+		}
 		set_state(c, CORE_FINISHED);
 		core_marks_stop(c);
 	} else if (c->is_barrier && c->now_ns - heard_ns > c->spec.no_progress_ms * NS_PER_MS) {

@@ -108,6 +108,7 @@ struct core_far {
 	uint32_t max_bytes;       /* longest write */
 	bool can_zero;            /* WRITE_ZEROES, with holes allowed */
 	bool can_flush;
+	bool flushes_last;        /* with keeps_link: what is asked after the barrier flushes it; FINISHED waits for no flush */
 	unsigned window_ops;      /* requests in flight, at most */
 	bool can_reconnect;       /* a link that is lost may be made anew: BROKEN, not FAILED */
 	bool may_have_lost;       /* since the last link, what it had acknowledged and not flushed: it is owed again (I11) */

@@ -282,6 +282,7 @@ static void on_up(void *arg, const struct remote_info *info)
 			.max_bytes = info->max_bytes,
 			.can_zero = info->can_zero,
 			.can_flush = info->can_flush,
+			.flushes_last = info->is_sxm,
 			.window_ops = WINDOW_OPS,
 			.can_reconnect = info->is_sxm || m->spec.can_remember,
 			.may_have_lost = may_have_lost(m, info),
@@ -309,10 +310,13 @@ static void on_up(void *arg, const struct remote_info *info)
 	m->is_sxm = info->is_sxm;
 	m->version = info->version;
 	m->attempts = 0;
-	note_peer(m, info);
+	m->has_lost_since = ev.far.may_have_lost && m->state == CORE_FINISHED;
 	m->up = ev;
 	if (m->state != CORE_FINISHED)
 		mirror_step(m, ev);
+	/* Once what it may have lost is in the map, as who takes this up compares. Until GO_ON the core does not hear. */
+	if (!m->has_lost_since)
+		note_peer(m, info);
 	mirror_end_news(m);
 }
 
@@ -494,10 +498,12 @@ void mirror_go_on(struct layer *l, uint64_t epoch)
 	if (m->state != CORE_BROKEN)
 		return;
 	m->lost_ns = loop_now_ns();
-	if (m->is_up)
+	if (m->is_up) {
+		m->has_lost_since = false;
 		mirror_step(m, m->up); /* made after the barrier: news to the core */
-	else if (!is_reaching(m))
+	} else if (!is_reaching(m)) {
 		connect_anew(m);
+	}
 }
 
 void mirror_link_status(const struct mirror *m, struct mirror_status *out)
@@ -509,6 +515,7 @@ void mirror_link_status(const struct mirror *m, struct mirror_status *out)
 	out->is_up = m->is_up && !m->is_closing && !m->is_ending;
 	out->is_reaching = is_reaching(m);
 	out->is_remembering = m->is_remembering;
+	out->has_lost = m->has_lost_since;
 }
 
 void mirror_start(struct layer *l)

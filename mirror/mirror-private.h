@@ -96,6 +96,7 @@ struct mirror {
 	bool is_sxm;                    /* the far side, as it was last met */
 	unsigned version;               /* ... of x-sxm */
 	struct core_event up;           /* of the link that stands: the core hears of it when it wants one */
+	bool has_lost_since;            /* FINISHED: the far side of a link made since may have; the core has not heard */
 	bool is_numbering;              /* save_peer is under way for the next link */
 	bool is_waiting;                /* the back-off runs */
 	bool is_remembering;            /* no link is wanted */

@@ -86,6 +86,7 @@ struct mirror_status {
 	unsigned version;      /* ... of x-sxm */
 	bool is_up;            /* there is a link */
 	bool is_reaching;      /* there is none, and one is being made */
+	bool has_lost;         /* since the barrier there was one to a far side that may have lost what it had not flushed */
 	bool is_remembering;   /* there is none until mirror_resume(); what is written is recorded. why: the reason */
 };
 void mirror_status(const struct layer *mirror, struct mirror_status *out);
@@ -108,9 +109,10 @@ const char *mirror_uri(const struct layer *mirror);
  * be sent any more. */
 bool mirror_is_settled(const struct layer *mirror, struct range r);
 
-/* The barrier, one at a time. The gate is held and nothing is in flight above. Sends what is owed, flushes the far side, says
- * goodbye to a foreign one; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred
- * queue. To an sxm far side the link stays, and is made anew where it is lost: the commit goes over it. */
+/* The barrier, one at a time. The gate is held and nothing is in flight above. Sends what is owed, flushes a foreign far side and
+ * says goodbye to it; done(arg, NULL) then, or done(arg, error) and the mirror is as it was (or FAILED). From the deferred queue.
+ * An sxm is flushed by PREPARE, which has to follow. To it the link stays, and is made anew where it is lost: the commit goes
+ * over it. */
 void mirror_finish(struct layer *mirror, void (*done)(void *arg, const struct error *e), void *arg);
 /* The commit's half of it, for whoever owns the disk; each of these only where status says is_sxm. */
 /* Asks over the link. False: there is none, done() is not called. */

@@ -4,7 +4,7 @@
  *
  *      HELLO      older links' sockets closed -> gate held and drained: what they had submitted has landed -> flushed
  *                 -> on record -> digest from zero, the link may write -> gate open -> answered
- *      PREPARE    flushed -> answered, with the digest as it was when the flush began
+ *      PREPARE    gate held and drained -> gate open, flushed -> answered, with the digest as it was when the flush began
  *      COMMIT     nobody may write -> held and drained -> flushed, where anything came since PREPARE -> the log of changes that
  *                 came stored -> on record -> answered -> that log in use -> gate open
  *      LOG_*      far-log.c
@@ -182,6 +182,14 @@ static void prepared(struct vdi *v)
 	answered(v);
 }
 
+/* What came before the question has landed: it may be asked while its writes are still on their way. */
+static void prepare_quiet(struct vdi *v)
+{
+	v->far.flushed = v->far.digest;
+	stack_wake(v);
+	stack_flush(v, prepared);
+}
+
 static void begin_prepare(struct vdi *v)
 {
 	struct commit_verdict verdict = commit_far_prepare(&v->owner.record, &v->job->question->l->name);
@@ -190,8 +198,7 @@ static void begin_prepare(struct vdi *v)
 		answered_by(v, &verdict);
 		return;
 	}
-	v->far.flushed = v->far.digest;
-	stack_flush(v, prepared);
+	stack_quiet(v, prepare_quiet);
 }
 
 /* --- COMMIT */

@@ -3,8 +3,8 @@
  * group - this disk is handed over together with others, or not at all (base/decision.h)
  *
  *                        .- this disk flushed -.
- *      prepare   hold -> drain -- mirror_finish --> offered, with the group's name -> PREPARE, compared -> answered
- *                                                                                                               |
+ *      prepare   hold -> drain -- mirror_finish --> offered, with the group's name -> prepared, compared -> answered
+ *                  '- PREPARE, asked early --------------------------------------------'                        |
  *                  .------ guests stay held, the job stays; commit, cancel or patience's end wakes it ----------'
  *                  v
  *                the decision, read or made (pool)
@@ -394,6 +394,7 @@ static void looked_before(struct vdi *v)
 			  decision_name(v->decided));
 	} else {
 		j->held_ns = loop_now_ns();
+		source_prepare_early(v);
 		stack_quiet(v, quiet);
 		return;
 	}

@@ -23,7 +23,7 @@ libvdiroom_la_SOURCES = \
 	src/vdi/record.c src/vdi/remember.c \
 	src/vdi/settle.c \
 	src/vdi/pause.c src/vdi/resize.c src/vdi/snapshot.c \
-	src/vdi/source.c src/vdi/source-log.c src/vdi/source-news.c \
+	src/vdi/source.c src/vdi/source-log.c src/vdi/source-news.c src/vdi/source-prepare.c \
 	src/vdi/stack.c \
 	src/vdi/take.c \
 	src/vdi/tenancy.c src/vdi/tenancy.h \

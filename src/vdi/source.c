@@ -27,7 +27,6 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "block/digest.h"
 #include "vdi/vdi-private.h"
 
 #define LINKS_RESERVED (UINT64_C(1) << 20) /* with a second between them, twelve days of attempts */
@@ -65,19 +64,24 @@ static void on_asked(struct remote_ask *a, int err)
 	stack_step_end(op->vdi);
 }
 
-void source_send(struct vdi *v, const struct remote_ask *ask, step_fn *next)
+static void send(struct vdi *v)
 {
 	struct mirror_status s;
 
-	stack_step_begin(v, next);
 	mirror_status(v->op->mirror, &s);
 	v->job->asked_link = s.is_up ? s.links_lost : NO_LINK;
-	v->op->ask = *ask;
-	v->op->ask.done = on_asked;
 	if (mirror_ask(v->op->mirror, &v->op->ask))
 		return;
 	fail_step(v, ESHUTDOWN, "there is no link to the far side");
 	stack_step_end(v);
+}
+
+void source_send(struct vdi *v, const struct remote_ask *ask, step_fn *next)
+{
+	stack_step_begin(v, next);
+	v->op->ask = *ask;
+	v->op->ask.done = on_asked;
+	source_after_early(v, send);
 }
 
 static bool is_called_off(const struct vdi *v)
@@ -349,28 +353,6 @@ static void commit(struct vdi *v)
 	source_ask(v, REMOTE_ASK_COMMIT, committed);
 }
 
-/* -1 + the step's error: the far side has not got what was sent. */
-static int compare(struct vdi *v)
-{
-	const struct remote_ask *a = &v->op->ask;
-	struct digest there = { .count = remote_ask_u64(a, 4), .high = remote_ask_u64(a, 6), .low = remote_ask_u64(a, 8) }, here;
-
-	if (!mirror_digest(v->op->mirror, &here)) {
-		log_info("%s: an operation failed on this link and was repeated: digests are not compared", v->op->id);
-		return 0;
-	}
-	if (digest_equal(&here, &there)) {
-		v->op->is_verified = true;
-		log_info("%s: link verified, %" PRIu64 " operations", v->op->id, here.count);
-		return 0;
-	}
-	log_error("%s: THE FAR SIDE DOES NOT HAVE WHAT WAS SENT: %" PRIu64 " operations acknowledged to this side, digest %016"
-		  PRIx64 "%016" PRIx64 "; %" PRIu64 " arrived there, digest %016" PRIx64 "%016" PRIx64, v->op->id, here.count,
-		  here.high, here.low, there.count, there.high, there.low);
-	return error_set(&v->step, EBADMSG, "the far side does not have what was sent: %" PRIu64 " operations here, %" PRIu64
-			 " there, or other bytes", here.count, there.count);
-}
-
 static void prepared(struct vdi *v)
 {
 	if (was_cut_off(v) && !v->job->group[0]) { /* a group waits for no link: guests are held */
@@ -378,7 +360,7 @@ static void prepared(struct vdi *v)
 		return;
 	}
 	hear_refusal(v);
-	if (v->step.err || was_cancelled(v) || compare(v) == -1) {
+	if (v->step.err || was_cancelled(v) || source_compare(v) == -1) {
 		commit_failed(v, "PREPARE");
 		return;
 	}
@@ -391,7 +373,17 @@ static void prepared(struct vdi *v)
 
 static void prepare(struct vdi *v)
 {
-	source_ask(v, REMOTE_ASK_PREPARE, prepared);
+	if (source_was_prepared(v))
+		prepared(v);
+	else if (source_may_lack(v))
+		commit_failed(v, "PREPARE");
+	else
+		source_ask(v, REMOTE_ASK_PREPARE, prepared);
+}
+
+static void logged(struct vdi *v)
+{
+	source_await_prepare(v, prepare);
 }
 
 static void offered(struct vdi *v)
@@ -401,7 +393,7 @@ static void offered(struct vdi *v)
 	else if (was_cancelled(v))
 		commit_failed(v, "PREPARE");
 	else
-		source_log(v, true, prepare);
+		source_log(v, true, logged);
 }
 
 void source_commit(struct vdi *v, step_fn *next)

@@ -132,6 +132,10 @@ struct operation {
 	bool has_gone_on;     /* after the disk was taken back: a link may have been made in an older epoch than the record's */
 	uint64_t taken_epoch; /* in this epoch a guest runs there, as was heard; 0: not since the last commit */
 	struct remote_ask ask, wait; /* of a step; the one that is always open where the far side is an sxm */
+	struct remote_ask early;     /* source-prepare.c's: PREPARE before its turn */
+	bool is_early_open, is_early_good, is_early_bad; /* asked; what it said counts if it is about all; it could not flush */
+	void (*after_early)(struct vdi *v);              /* what waits for its answer */
+	unsigned early_link;         /* links that were lost before the one it went over */
 	bool is_waiting_news; /* wait is open */
 	bool was_up;          /* the link, when it was looked at last */
 	unsigned links_met;   /* the number of the link that was asked last */

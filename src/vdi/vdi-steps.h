@@ -131,6 +131,15 @@ void source_reserve(struct vdi *v, step_fn *next);
 uint64_t source_next_links(const struct vdi *v);
 void source_let_go(struct vdi *v, step_fn *next);   /* a given disk's operation ends here */
 
+/* --- source-prepare.c */
+int source_compare(struct vdi *v);        /* PREPARE's answer is in v->op->ask. -1 + the step's error: not all is there */
+void source_prepare_early(struct vdi *v); /* guests are held, and what they had under way may still land */
+void source_after_early(struct vdi *v, step_fn *then);   /* in the midst of a step: one question at a time */
+void source_await_prepare(struct vdi *v, step_fn *next); /* until that is answered, if it was asked */
+/* Nothing is under way: did that answer settle it? Then it is in v->op->ask + the step's error. */
+bool source_was_prepared(struct vdi *v);
+bool source_may_lack(struct vdi *v);      /* + the step's error: PREPARE would say nothing of what was sent before */
+
 /* --- source.c */
 /* Makes a verdict's record durable, or goes on at once. */
 void source_decide(struct vdi *v, const struct commit_verdict *verdict, step_fn *next);

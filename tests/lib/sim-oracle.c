@@ -199,10 +199,11 @@ static void check_release(struct sim *w, struct core_op *op)
 			sim_break(w, "I5: released while its far leg was in flight");
 }
 
-/* FINISHED: nothing owed, nothing on its way, all of it on the far side's medium. */
+/* FINISHED: nothing owed, nothing on its way, all of it on the far side's medium, or about to be asked for. */
 static void check_finished(struct sim *w)
 {
-	const uint32_t *there = w->params.far.can_flush ? w->durable : w->far, *want = w->is_cut ? w->at_cut : w->local;
+	bool is_flushed = w->params.far.can_flush && (!w->params.far.flushes_last || !w->params.spec.keeps_link || w->is_cut);
+	const uint32_t *there = is_flushed ? w->durable : w->far, *want = w->is_cut ? w->at_cut : w->local;
 
 	if (w->away_count || w->is_flushing)
 		sim_break(w, "I10: finished with something in flight");

@@ -76,6 +76,7 @@ bool group_is_committed(const struct world *w)
 static void over(struct world *w)
 {
 	w->is_prepared = w->is_decided = w->must_look = w->must_fail = w->is_held = w->is_called_off = false;
+	source_go_on(w);
 	w->call = CALL_NONE;
 	w->phase = PHASE_BEGIN;
 }
@@ -139,13 +140,14 @@ static void prepare(struct world *w, unsigned link)
 {
 	struct commit_verdict v;
 
+	w->is_finished |= source_is_synced(w);
+	source_prepare_early(w);
 	if (w->must_fail || w->is_called_off || commit_is_over(&w->a.rec) || !world_roll(w, w->primary == NO_LINK ? 10 : 200)) {
 		withdraw(w, went_on);
 	} else if (source_is_asking(w) || link == NO_LINK || !source_is_synced(w)) {
 		return;
 	} else if (w->a.rec.state == COMMIT_OFFERED) {
-		source_ask(w, w->primary, ASK_PREPARE);
-		w->phase = PHASE_PREPARE;
+		source_prepare(w);
 	} else {
 		v = commit_source_offer_in(&w->a.rec, w->group->name);
 		if (v.does == COMMIT_ALLOW)

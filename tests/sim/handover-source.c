@@ -2,7 +2,8 @@
  *
  * handover-source - A: the guest's host
  *
- * Knows its record, its links' names and what was answered on them.  One verb at a time; one question at a time.
+ * Knows its record, its links' names and what was answered on them.  One verb at a time; one question at a time: writes go on
+ * while a PREPARE that was asked early is unanswered, and other questions wait for it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 bool source_is_asking(const struct world *w)
 {
-	return w->asking != NO_LINK;
+	return w->asking != NO_LINK || w->early != NO_LINK;
 }
 
 void source_ask(struct world *w, unsigned link, enum ask what)
@@ -49,6 +50,8 @@ static void link_gone(struct world *w, unsigned link)
 {
 	if (w->primary == link)
 		w->primary = NO_LINK;
+	if (w->early == link)
+		w->early = NO_LINK;
 	if (w->asking != link)
 		return;
 	w->asking = NO_LINK;
@@ -156,7 +159,7 @@ void source_write(struct world *w)
 	w->disk_a = w->truth = ++w->clock;
 }
 
-static bool is_usable(const struct world *w, unsigned link)
+bool source_is_usable(const struct world *w, unsigned link)
 {
 	const struct link *l = &w->links[link];
 	uint64_t epoch = w->a.rec.state == COMMIT_OWNED ? w->a.rec.epoch : w->a.rec.epoch - 1;
@@ -167,15 +170,15 @@ static bool is_usable(const struct world *w, unsigned link)
 
 bool source_is_synced(const struct world *w)
 {
-	return is_usable(w, w->primary) && w->acked == w->disk_a && !w->links[w->primary].is_sending;
+	return source_is_usable(w, w->primary) && w->acked == w->disk_a && !w->links[w->primary].is_sending;
 }
 
 void source_send(struct world *w)
 {
 	struct message m = { .ask = ASK_WRITE, .number = w->disk_a };
 
-	if (!w->a.exists || !is_usable(w, w->primary) || w->acked == w->disk_a || w->links[w->primary].is_sending ||
-	    source_is_asking(w))
+	if (!w->a.exists || !source_is_usable(w, w->primary) || w->acked == w->disk_a || w->links[w->primary].is_sending ||
+	    w->asking != NO_LINK)
 		return;
 	w->links[w->primary].is_sending = true;
 	world_put(&w->links[w->primary].to_b, &m);
@@ -209,29 +212,12 @@ static void hello_answered(struct world *w, unsigned link, const struct message 
 		return;
 	}
 	l->is_helloed = true;
-	if (!l->is_twin && (m->since > w->base || m->boot != w->boot_seen)) {
-		w->acked = w->is_based ? w->acked : 0;
-		w->is_based = false;
-		w->base = l->name.generation;
-		w->boot_seen = m->boot;
-	}
+	if (!l->is_twin)
+		source_meet(w, l, m);
 	if (m->state == COMMIT_RECEIVING && m->epoch != l->name.epoch && !source_is_asking(w))
 		source_ask(w, link, ASK_RECLAIM);
 	else if (w->has_twins && !l->is_twin && !source_is_asking(w))
 		source_connect(w, true);
-}
-
-static void prepare_answered(struct world *w, unsigned link, bool is_good)
-{
-	if (!is_good || w->a.rec.state != COMMIT_OFFERED || w->is_called_off) {
-		w->must_fail = true;
-	} else if (w->call == CALL_PREPARE) {
-		w->is_prepared = w->was_prepared = true;
-		w->is_decided = PLANTED(BUG_CALLER_GROUP_UNDECIDED);
-	} else {
-		source_ask(w, link, ASK_COMMIT);
-		w->phase = PHASE_COMMIT;
-	}
 }
 
 static void question_answered(struct world *w, unsigned link, const struct message *m)
@@ -245,7 +231,7 @@ static void question_answered(struct world *w, unsigned link, const struct messa
 			w->phase = PHASE_BEGIN;
 	} else if (m->ask == ASK_PREPARE && w->phase == PHASE_PREPARE) {
 		w->phase = PHASE_SYNC;
-		prepare_answered(w, link, is_good && m->count == w->links[link].acked);
+		source_prepare_answered(w, link, is_good && m->count == w->links[link].acked);
 	} else if (m->ask == ASK_COMMIT && w->phase == PHASE_COMMIT) {
 		w->phase = between_questions(w);
 		w->must_fail = w->must_fail || w->a.rec.state != COMMIT_GIVEN;
@@ -300,6 +286,10 @@ void source_receive(struct world *w, unsigned link)
 		write_answered(w, l, &m);
 		return;
 	}
+	if (m.is_early) {
+		source_early_answered(w, l, &m);
+		return;
+	}
 	if (m.ask != ASK_NEWS && w->asking == link)
 		w->asking = NO_LINK;
 	l->heard_state = m.state;
@@ -326,6 +316,7 @@ static void finish(struct world *w, enum outcome outcome)
 	w->call = CALL_NONE;
 	w->phase = PHASE_BEGIN;
 	w->must_fail = w->is_held = w->is_called_off = false;
+	source_go_on(w);
 	w->must_tell = w->must_tell && w->a.rec.state != COMMIT_GIVEN; /* too late */
 	if (!w->is_waiting || call == CALL_SETTLE)
 		return;
@@ -391,10 +382,10 @@ void source_offered(struct world *w)
 	w->offered = MAX(w->offered, w->a.rec.epoch);
 }
 
-static void ask_commit(struct world *w, unsigned link, enum ask first)
+static void ask_commit(struct world *w, unsigned link)
 {
-	source_ask(w, link, first);
-	w->phase = first == ASK_PREPARE ? PHASE_PREPARE : PHASE_COMMIT;
+	source_ask(w, link, ASK_COMMIT);
+	w->phase = PHASE_COMMIT;
 }
 
 static void offer(struct world *w)
@@ -409,7 +400,7 @@ static void offer(struct world *w)
 /* Offered also while the last is sent, if the far side says that it receives in this epoch: an older word contradicts that. */
 static void work_barrier(struct world *w)
 {
-	bool may_offer = source_is_synced(w) || (is_usable(w, w->primary) && world_roll(w, 2));
+	bool may_offer = source_is_synced(w) || (source_is_usable(w, w->primary) && world_roll(w, 2));
 	unsigned link = source_link(w);
 
 	if (w->a.rec.state == COMMIT_GIVEN) {
@@ -420,14 +411,18 @@ static void work_barrier(struct world *w)
 		fail_barrier(w);
 		return;
 	}
+	w->is_finished |= source_is_synced(w);
+	source_prepare_early(w);
 	if (w->a.rec.state == COMMIT_OWNED && may_offer)
 		offer(w);
 	else if (source_is_asking(w) || link == NO_LINK || w->a.rec.state != COMMIT_OFFERED)
 		return;
 	else if (w->links[link].heard_state == COMMIT_ELIGIBLE)
-		ask_commit(w, link, ASK_COMMIT);
+		ask_commit(w, link);
+	else if (source_is_synced(w) && PLANTED(BUG_CALLER_ASKS_EARLY))
+		ask_commit(w, w->primary);
 	else if (source_is_synced(w))
-		ask_commit(w, w->primary, PLANTED(BUG_CALLER_ASKS_EARLY) ? ASK_COMMIT : ASK_PREPARE);
+		source_prepare(w);
 }
 
 /* The group's decision first; the verb looks again, or is not patient enough. */
@@ -590,6 +585,7 @@ void source_crash(struct world *w, bool is_host)
 	w->is_based = false;
 	w->is_live = w->a.exists && commit_is_source(&w->a.rec) && !commit_is_over(&w->a.rec) && !is_host;
 	w->offered = MAX(w->offered, w->a.rec.state == COMMIT_OFFERED ? w->a.rec.epoch : 0);
+	w->is_early_good = w->is_finished = w->has_lost = false;
 	if (w->call != CALL_NONE)
 		finish(w, OUTCOME_LOST);
 	w->is_off = w->is_off || (was_waiting && w->call == CALL_NONE);

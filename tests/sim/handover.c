@@ -324,6 +324,8 @@ static uint64_t rarity(const struct world *w)
 {
 	if (w->phase == PHASE_COMMIT || w->phase == PHASE_RECLAIM)
 		return 2;
+	if (w->is_finished && !w->is_prepared)
+		return 3;
 	if (w->call != CALL_NONE || w->is_destroying || w->a.is_late || w->b.is_late || w->is_starting ||
 	    w->a.rec.state != COMMIT_OWNED || w->b.rec.state == COMMIT_ELIGIBLE || w->b.rec.state == COMMIT_RELEASED)
 		return w->calm;
@@ -368,7 +370,8 @@ static void fault(struct world *w)
 
 	if ((w->a.is_late || w->b.is_late) && !world_roll(w, 4)) /* planted: this is what it is about */
 		what = w->a.is_late ? 2 : 3;
-
+	if (w->is_finished && !w->is_prepared && world_roll(w, 2)) /* what goes now is not sent again */
+		what = w->has_lost ? 2 : 3;
 	if (what == 1) {
 		network(w);
 	} else if (what == 2) {
@@ -380,7 +383,7 @@ static void fault(struct world *w)
 			world_crash_a(w, is_host);
 	} else if (what == 3) {
 		crash(w, &w->b);
-		far_crash(w, !world_roll(w, 3));
+		far_crash(w, !world_roll(w, w->is_finished ? 2 : 3));
 	} else {
 		other(w);
 	}
@@ -569,7 +572,7 @@ void world_begin(struct world *w, uint64_t seed)
 	memset((char *)w + offsetof(struct world, a), 0, sizeof(*w) - offsetof(struct world, a));
 	w->is_traced = is_traced;
 	w->random = seed * UINT64_C(0x2545f4914f6cdd1d) + 7;
-	w->primary = w->asking = NO_LINK;
+	w->primary = w->asking = w->early = NO_LINK;
 	w->a.exists = w->b.exists = true;
 	commit_record_init(&w->a.rec);
 	commit_record_init(&w->b.rec);

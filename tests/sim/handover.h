@@ -4,6 +4,7 @@
  *
  *      handover.c         the world: records becoming durable, links, faults, one random step
  *      handover-source.c  A: the guest's host, its verbs, its questions
+ *      handover-prepare.c A's barrier: is all there?
  *      handover-far.c     B: the other
  *      handover-person.c  who gives a move up, with a word to B and without a link, or takes A's disk back by force
  *      handover-turn.c    the way back: A's disk receives from B, what changed there since
@@ -34,6 +35,7 @@ struct message {
 	enum commit_status status;
 	enum commit_state state;
 	uint64_t epoch, count, since, boot, number;
+	bool is_early;               /* PREPARE, before its turn */
 };
 
 struct queue {
@@ -108,7 +110,12 @@ struct world {
 	bool must_tell;              /* cancelled, and since then there was a link over which that can be said */
 	unsigned primary, asking;    /* links; asking: on which a question is unanswered */
 	uint64_t acked, base;        /* what B has, and since which generation */
-	uint64_t boot_seen;
+	uint64_t boot_seen;          /* in its journal */
+	unsigned early;              /* link on which PREPARE was asked before its turn, and is unanswered */
+	bool is_early_good;
+	uint64_t early_count, early_generation;
+	bool is_finished;            /* held, and B acknowledged it all: nothing is sent any more, nor was flushed for it */
+	bool has_lost;               /* ... and since then B's host went */
 	uint64_t offered;            /* the highest epoch that was durably offered */
 	unsigned mirrors, target;    /* the operation's volume on B: an address names one for good */
 	char seen_mirror[COMMIT_MIRROR_MAX]; /* the oracle's: generations of one mirror never go back */
@@ -186,9 +193,18 @@ void source_begin(struct world *w);
 unsigned source_link(const struct world *w); /* one that questions may be asked on */
 bool source_is_asking(const struct world *w);
 bool source_is_synced(const struct world *w);
+bool source_is_usable(const struct world *w, unsigned link);
 void source_ask(struct world *w, unsigned link, enum ask what);
 void source_offered(struct world *w);
 void source_settled(struct world *w);
+
+/* handover-prepare.c */
+void source_meet(struct world *w, const struct link *l, const struct message *m); /* HELLO's answer: is all still there? */
+void source_prepare(struct world *w); /* nothing is under way: it is known that all is there, and flushed; or PHASE_PREPARE */
+void source_prepare_early(struct world *w);
+void source_prepare_answered(struct world *w, unsigned link, bool is_good);
+void source_early_answered(struct world *w, const struct link *l, const struct message *m);
+void source_go_on(struct world *w);   /* the barrier is over */
 
 /* handover-far.c */
 void far_receive(struct world *w, unsigned link);

@@ -25,7 +25,8 @@ tests_sim_sim_planted_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT -DCORE_ACTIONS_MAX=4
 tests_sim_sim_planted_LDADD = libbase.la
 # The handover between two hosts, with the commit's planted bugs.
 tests_sim_sim_commit_SOURCES = tests/sim/sim-commit.c tests/sim/handover.c tests/sim/handover.h tests/sim/handover-far.c \
-	tests/sim/handover-group.c tests/sim/handover-oracle.c tests/sim/handover-person.c tests/sim/handover-source.c tests/sim/handover-turn.c $(libcommit_la_SOURCES)
+	tests/sim/handover-group.c tests/sim/handover-oracle.c tests/sim/handover-person.c tests/sim/handover-prepare.c tests/sim/handover-source.c \
+	tests/sim/handover-turn.c $(libcommit_la_SOURCES)
 tests_sim_sim_commit_CPPFLAGS = $(AM_CPPFLAGS) -DPLANT
 tests_sim_sim_commit_LDADD = libbase.la
 # The lease between hosts, with the tenure's planted bugs.

@@ -100,6 +100,7 @@ static void make_world(struct sim_params *p, struct weather *weather, uint64_t s
 		weather->one_in[i] = sim_dice(w, i == FLUSH_FAILS && weather->is_slow ? 2 : 4) ? 0 : (unsigned)PICK(w, 3, 10, 30);
 	if (sim_dice(w, 4)) /* either is an operation's end */
 		weather->one_in[MARK_FAILS] = weather->one_in[HOME_FLUSH_FAILS] = 0;
+	p->far.flushes_last = sim_dice(w, 2);
 }
 
 static int mishap(struct sim *w, struct weather *weather, enum mishap which)
@@ -191,7 +192,8 @@ static void far_event(struct sim *w, struct weather *weather)
 
 static void death_event(struct sim *w, struct weather *weather)
 {
-	if (!weather->deaths_one_in || sim_dice(w, weather->deaths_one_in) || w->status.state == CORE_FINISHED)
+	if (!weather->deaths_one_in || sim_dice(w, weather->deaths_one_in) ||
+	    (w->status.state == CORE_FINISHED && !w->params.spec.keeps_link))
 		return;
 	weather->is_held = false;
 	sim_dies(w, sim_dice(w, 2));

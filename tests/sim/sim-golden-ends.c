@@ -192,6 +192,35 @@ static void a_barrier_sends_flushes_and_says_goodbye(void)
 	       "[   0]   -> finished\n");
 }
 
+/* PREPARE, which follows, does. What was not flushed stays so until something has. */
+static void a_barrier_whose_next_question_flushes_waits_for_none(void)
+{
+	struct sim_params p = golden_plain();
+
+	p.spec.keeps_link = p.far.flushes_last = true;
+	golden_start(&p);
+	golden_write(0, 8);
+	sim_local_done(golden, 0, 0);
+	sim_link_up(golden);
+	sim_event(golden, CORE_BARRIER, 0);
+	sim_read_done(golden, 0, 0);
+	sim_far_done(golden, 0, 0);
+	golden_expect(__func__,
+	       "[   0] guest write 0+8\n"
+	       "[   0]   -> local 0+8\n"
+	       "[   0] local done 0+8\n"
+	       "[   0]   -> guest hears\n"
+	       "[   0] link up\n"
+	       "[   0]   -> read 0+8\n"
+	       "[   0]   -> syncing\n"
+	       "[   0] barrier\n"
+	       "[   0]   -> finishing\n"
+	       "[   0] read done 0+8\n"
+	       "[   0]   -> far copy 0+8\n"
+	       "[   0] far done 0+8\n"
+	       "[   0]   -> finished\n");
+}
+
 static void a_barrier_without_progress_backs_out(void)
 {
 	struct sim_params p = golden_plain();
@@ -308,6 +337,7 @@ int main(void)
 	a_failed_flush_owes_all_that_was_not_flushed();
 	what_was_written_since_is_flushed_soon();
 	a_barrier_sends_flushes_and_says_goodbye();
+	a_barrier_whose_next_question_flushes_waits_for_none();
 	a_barrier_without_progress_backs_out();
 	what_cannot_be_read_fails_before_complete();
 	a_copy_of_a_live_disk_ends_at_one_instant();

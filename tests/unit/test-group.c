@@ -66,7 +66,7 @@ static void prepared_guests_are_held_until_the_decision_and_then_it_is_given(voi
 	(void)state;
 	mirror_one_of_group();
 	assert_int_equal(prepare(LONG_MS), 0);
-	assert_true(fake_traced("flush finish prepare "));
+	assert_true(fake_traced("prepare flush finish ")); /* asked at once, and not again */
 	assert_true(is_owner("offered", "2") && rig_is_owned(group));
 	assert_int_equal(prepare(LONG_MS), 0);
 	assert_int_equal(follow(true), ENOENT); /* an order is no decision */
@@ -87,7 +87,7 @@ static void cancelled_the_guest_and_the_mirror_go_on(void **state)
 	assert_int_equal(follow(true), ENOENT); /* heard and forgotten */
 	assert_int_equal(follow(false), 0);
 	assert_int_equal(decided(), DECISION_CANCEL);
-	assert_true(fake_traced("flush finish prepare go-on reclaim "));
+	assert_true(fake_traced("prepare flush finish go-on reclaim "));
 	assert_true(is_owner("owned", "3") && !rig_is_owned("group"));
 	assert_int_equal(fake.epoch, 3);
 	assert_true(stat_of().is_complete && !stat_of().is_failed);
@@ -158,12 +158,12 @@ static void cancelled_before_it_is_prepared_the_far_side_hears_that_it_is_over(v
 	mirror_one_of_group();
 	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
 	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &prepared);
-	UNTIL(fake_is_asked(REMOTE_ASK_PREPARE));
+	UNTIL(is_owner("offered", "2"));
 	vdi_cancel(rig_vdi, id, rig_answer, &cancelled);
 	fake_say();
 	assert_int_equal(rig_answered(&prepared), ECANCELED);
 	assert_int_equal(rig_answered(&cancelled), 0);
-	assert_true(fake_traced("flush finish prepare reclaim end abort mirror- "));
+	assert_true(fake_traced("prepare flush finish reclaim end abort mirror- "));
 	assert_true(is_owner("owned", "3") && stat_of().is_failed);
 	assert_int_equal(decided(), DECISION_NONE);
 	assert_int_equal(rig_deactivate("3"), 0);
@@ -227,9 +227,105 @@ static void a_digest_that_differs_ends_the_mirror_and_raises(void **state)
 	fake.digest = (struct digest){ .count = 7 };
 	assert_int_equal(prepare(LONG_MS), EBADMSG);
 	assert_true(is_owner("owned", "3") && stat_of().is_failed);
-	assert_true(fake_traced("flush finish prepare abort mirror- "));
+	assert_true(fake_traced("prepare flush finish prepare abort mirror- "));
 	assert_int_equal(rig_deactivate("3"), EIO);
 	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+/* When the first is asked, guests' writes are still on their way. */
+static void an_early_answer_that_is_not_about_all_of_it_is_asked_for_again(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	fake.digest = (struct digest){ .count = 7 };
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
+	UNTIL(is_owner("offered", "2"));
+	assert_true(fake_is_asked(REMOTE_ASK_PREPARE));
+	fake_say();
+	UNTIL(strstr(fake.trace, "finish prepare"));
+	fake.digest = (struct digest){ .count = 0 };
+	fake_say();
+	assert_int_equal(rig_answered(&a), 0);
+	assert_true(fake_traced("prepare flush finish prepare "));
+}
+
+/* Its digest may be the same: nothing went over the new one yet. */
+static void an_early_answer_of_another_link_is_none(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
+	UNTIL(is_owner("offered", "2"));
+	fake.status.links_lost++;
+	fake_say();
+	UNTIL(strstr(fake.trace, "finish prepare"));
+	fake_say();
+	assert_int_equal(rig_answered(&a), 0);
+}
+
+/* It would say that all is there, of a link over which nothing came. */
+static void of_a_far_side_that_was_started_anew_meanwhile_nothing_is_asked(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
+	UNTIL(is_owner("offered", "2"));
+	fake.status.links_lost++;
+	fake.status.has_lost = true;
+	fake_say();
+	assert_int_equal(rig_answered(&a), ESHUTDOWN);
+	assert_true(is_owner("owned", "3") && !stat_of().is_failed);
+	assert_non_null(strstr(fake.trace, "prepare flush finish go-on "));
+}
+
+/* What it could not write is forgotten there: another try would be answered well. */
+static void what_could_not_be_flushed_there_is_not_tried_again(void **state)
+{
+	struct answer a = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	says(REMOTE_ASK_PREPARE, REMOTE_SAYS_FAILED, 5, 0);
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
+	UNTIL(is_owner("offered", "2"));
+	fake.status.links_lost++;
+	fake_say();
+	UNTIL(!fake_is_asked(REMOTE_ASK_PREPARE));
+	says(REMOTE_ASK_PREPARE, 0, REMOTE_IS_RECEIVING, 1);
+	assert_int_equal(rig_answered(&a), EIO);
+	assert_true(is_owner("owned", "3") && stat_of().is_failed);
+	assert_true(fake_traced("prepare flush finish abort mirror- "));
+}
+
+static void an_early_question_of_a_failed_attempt_is_the_next_ones(void **state)
+{
+	struct answer first = { 0 }, second = { 0 };
+
+	(void)state;
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = fake.is_finish_slow = true;
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &first);
+	UNTIL(strstr(fake.trace, "finish "));
+	fake_finish(ETIMEDOUT);
+	assert_int_equal(rig_answered(&first), ETIMEDOUT);
+	assert_true(is_owner("owned", "1") && !stat_of().is_failed);
+	fake.finish_err = 0;
+	fake.is_finish_slow = false;
+	vdi_deactivate(rig_vdi, "3", rig_answer, &second);
+	UNTIL(is_owner("offered", "2"));
+	fake_say();
+	assert_int_equal(rig_answered(&second), 0);
+	assert_true(fake_traced("prepare flush finish flush finish commit cut "));
 }
 
 /* --- its process was killed while it was prepared */
@@ -315,6 +411,11 @@ int main(void)
 		RIG_TEST(what_was_decided_and_has_no_link_is_written_by_nobody),
 		RIG_TEST(what_cannot_be_prepared_goes_on),
 		RIG_TEST(a_digest_that_differs_ends_the_mirror_and_raises),
+		RIG_TEST(an_early_answer_that_is_not_about_all_of_it_is_asked_for_again),
+		RIG_TEST(an_early_answer_of_another_link_is_none),
+		RIG_TEST(of_a_far_side_that_was_started_anew_meanwhile_nothing_is_asked),
+		RIG_TEST(what_could_not_be_flushed_there_is_not_tried_again),
+		RIG_TEST(an_early_question_of_a_failed_attempt_is_the_next_ones),
 		RIG_TEST(a_later_process_cancels_what_nobody_decided),
 		RIG_TEST(a_later_process_commits_what_was_decided_and_serves_nobody),
 		RIG_TEST(what_was_decided_and_cannot_be_done_yet_is_served_to_nobody_and_tried_again),
