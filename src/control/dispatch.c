@@ -60,6 +60,7 @@ ARGS(listen, ARG("domain", JS_STRING, domain), ARG("host", JS_STRING, host), OPT
        .has = offsetof(struct args, has_tls), .sub = &domains_tls_spec });
 ARGS(figures, ARG("domain", JS_STRING, domain), ARG("vm", JS_STRING, vm), ARG("device", JS_STRING, device));
 ARGS(vbd, ARG("domain", JS_STRING, domain), ARG("backend", JS_STRING, backend), OPTION("eager", JS_BOOL, is_eager));
+ARGS(drop, ARG("domain", JS_STRING, domain), ARG("backend", JS_STRING, backend));
 ARGS(start, ARG("domain", JS_STRING, domain), ARG("remote", JS_STRING, remote), OPTION("copy", JS_BOOL, is_copy),
      OPTION("mode", JS_STRING, mode), OPTION("resume", JS_BOOL, is_resume), OPTION("base", JS_STRING, base),
 OPTION("blocksize", JS_INT64, blocksize),
@@ -255,6 +256,11 @@ static void on_vbd(struct call *c)
 	vdi_device(c->d->vdi, c->args.domain, c->args.backend, c->args.is_eager, dispatch_done, c);
 }
 
+static void on_vbd_drop(struct call *c)
+{
+	vdi_device_drop(c->d->vdi, c->args.domain, c->args.backend, dispatch_done, c);
+}
+
 static void on_import(struct call *c)
 {
 	vdi_import(c->d->vdi, c->args.domain, c->text, sizeof(c->text), dispatch_done, c);
@@ -400,6 +406,7 @@ static const struct verb verbs[] = {
 	{ "listen", &listen_args, on_listen, listen_ok },
 	{ "figures", &figures_args, on_figures, empty },
 	{ "vbd", &vbd_args, on_vbd, empty },
+	{ "vbd.drop", &drop_args, on_vbd_drop, empty },
 	{ "import", &domain_args, on_import, import_ok },
 	{ "merge", &no_args, on_merge, empty },
 	{ "expect", &no_args, on_expect, empty },

@@ -3,6 +3,7 @@
  * guest-device - a domain that is a Xen guest has the disk as a device, served over its ring
  *
  *      vbd verb --active, served?--> vbd_new() --> domains.json          with its NBD server it goes (stack_cut), and comes
+ *      vbd.drop --of that device?--> vbd_stop() --> domains.json
  *      a successor of a killed process: domains.json --> its server is made --> guest_device_serve()
  *
  * The book of its ring, ring-XXXXXXXX beside the control socket, stays until the domain is detached: a guest that is activated
@@ -48,12 +49,36 @@ static void saved(struct vdi *v)
 	job_end(v);
 }
 
+static void dropped(struct vdi *v)
+{
+	struct domain *d = v->job->cut;
+
+	log_info("domain %s is not served at %s any more", d->name, d->backend);
+	*d->backend = '\0';
+	guest_device_drop_book(d);
+	stack_save(v, saved);
+}
+
+static void drop(struct vdi *v, struct domain *d)
+{
+	if (!d || !*d->backend || strcmp(d->backend, v->job->backend) != 0) {
+		job_end(v);
+		return;
+	}
+	v->job->cut = d;
+	guest_device_stop(v, dropped);
+}
+
 void guest_device_begin(struct vdi *v)
 {
 	struct job *j = v->job;
 	struct domain *d = vdi_find(v, j->domain);
 	bool is_same = d && d->vbd && strcmp(d->backend, j->backend) == 0;
 
+	if (j->is_unplugged) {
+		drop(v, d);
+		return;
+	}
 	if (!d || !d->server || !d->is_active)
 		error_set(&j->error, ENOTCONN, "domain %s has not activated this disk: activate it before its ring is served",
 			  j->domain);
@@ -74,7 +99,7 @@ void guest_device_begin(struct vdi *v)
 	stack_save(v, saved);
 }
 
-void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg)
+static struct job *add(struct vdi *v, const char *domain, const char *backend, vdi_done_fn *done, void *arg)
 {
 	struct error e = { 0 };
 	struct job *j;
@@ -83,13 +108,28 @@ void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_
 		if (!e.err)
 			error_set(&e, EINVAL, "%.60s... is no backend's directory", backend);
 		done(arg, &e);
-		return;
+		return NULL;
 	}
 	j = job_add(v, JOB_DEVICE, domain, done, arg);
-	if (!j)
-		return;
-	snprintf(j->backend, sizeof(j->backend), "%s", backend);
-	j->is_eager = is_eager;
+	if (j)
+		snprintf(j->backend, sizeof(j->backend), "%s", backend);
+	return j;
+}
+
+void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg)
+{
+	struct job *j = add(v, domain, backend, done, arg);
+
+	if (j)
+		j->is_eager = is_eager;
+}
+
+void vdi_device_drop(struct vdi *v, const char *domain, const char *backend, vdi_done_fn *done, void *arg)
+{
+	struct job *j = add(v, domain, backend, done, arg);
+
+	if (j)
+		j->is_unplugged = true;
 }
 
 /* --- with its server */

@@ -298,7 +298,7 @@ struct job {
 
 	/* JOB_DEVICE */
 	char backend[VDI_BACKEND_MAX];
-	bool is_eager;
+	bool is_eager, is_unplugged;
 	step_fn *unplugged;    /* of any job: guest_device_stop()'s */
 
 	/* JOB_FIGURES */

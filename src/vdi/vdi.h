@@ -71,6 +71,8 @@ void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t po
 /* The domain, which has it active, is a Xen guest: its device, whose backend's directory in xenstore this is, is served over its
  * ring until it is deactivated. is_eager: at once, not when a hotplug script is through. ENOTSUP: this build knows no Xen. */
 void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg);
+/* ... and not any more: nothing of that device is touched when that was done. Success, too, where it is not served. */
+void vdi_device_drop(struct vdi *v, const char *domain, const char *backend, vdi_done_fn *done, void *arg);
 /* As long as the domain has the disk attached its I/O figures are where xcp-rrdd finds them, as the VM's device's
  * ("xvda"). Again: they are written at once. ENOENT: no xcp-rrdd is here. */
 void vdi_figures(struct vdi *v, const char *domain, const char *vm, const char *device, vdi_done_fn *done, void *arg);
