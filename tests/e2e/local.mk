@@ -30,6 +30,7 @@ E2E_TESTS = \
 	tests/e2e/test-tls-records.py \
 	tests/e2e/test-verify.sh \
 	tests/e2e/test-xen-attach.sh \
+	tests/e2e/test-xen-broker.sh \
 	tests/e2e/test-xen-guest.sh \
 	tests/e2e/test-xen-move.sh
 TESTS += $(E2E_TESTS)

@@ -125,7 +125,7 @@ void world_notify(struct world *w, uint32_t channel)
 
 /* --- the store */
 
-static void lock(const struct world *w)
+void world_lock(const struct world *w)
 {
 	int err;
 
@@ -135,7 +135,7 @@ static void lock(const struct world *w)
 }
 
 /* flock() is a descriptor's: threads of one process share it. Nothing here is called by two at a time for one world. */
-static void unlock(const struct world *w)
+void world_unlock(const struct world *w)
 {
 	flock(w->fd, LOCK_UN);
 }
@@ -155,10 +155,16 @@ static struct world_key *find_key(const struct world *w, const char *path)
 	return spare;
 }
 
+static void note(const struct world *w, const char *path)
+{
+	snprintf(w->shared->changed[w->shared->changes++ % WORLD_LOG], sizeof(w->shared->changed[0]), "%s", path);
+}
+
 static void remove_key(const struct world *w, const char *path)
 {
 	size_t bytes = strlen(path);
 
+	note(w, path);
 	for (unsigned i = 0; i < WORLD_KEYS; i++) {
 		struct world_key *k = &w->shared->key[i];
 
@@ -171,13 +177,14 @@ static void put_key(const struct world *w, const char *path, const void *value, 
 {
 	struct world_key *k = find_key(w, path);
 
+	note(w, path);
 	insist(k && bytes <= sizeof(k->value), path);
 	memcpy(k->value, value, bytes);
 	k->bytes = bytes;
 	snprintf(k->path, sizeof(k->path), "%s", path);
 }
 
-static void tell(const struct world *w)
+void world_tell(const struct world *w)
 {
 	DIR *d = opendir(w->dir);
 	struct dirent *entry;
@@ -191,13 +198,13 @@ static void tell(const struct world *w)
 
 void world_put_bytes(struct world *w, const char *path, const void *value, uint32_t bytes)
 {
-	lock(w);
+	world_lock(w);
 	if (value)
 		put_key(w, path, value, bytes);
 	else
 		remove_key(w, path);
-	unlock(w);
-	tell(w);
+	world_unlock(w);
+	world_tell(w);
 }
 
 void world_put(struct world *w, const char *path, const char *value)
@@ -210,15 +217,38 @@ bool world_get(struct world *w, const char *path, char *value, size_t bytes)
 	const struct world_key *k;
 	bool is_there;
 
-	lock(w);
+	world_lock(w);
 	k = find_key(w, path);
 	is_there = k && *k->path && k->bytes < bytes;
 	if (is_there)
 		memcpy(value, k->value, k->bytes);
 	if (is_there)
 		value[k->bytes] = '\0';
-	unlock(w);
+	world_unlock(w);
 	return is_there;
+}
+
+const struct world_key *world_find(const struct world *w, const char *path)
+{
+	const struct world_key *k = find_key(w, path);
+
+	return k && *k->path ? k : NULL;
+}
+
+void world_change(struct world *w, const char *path, const char *value)
+{
+	if (value)
+		put_key(w, path, value, (uint32_t)strlen(value));
+	else
+		remove_key(w, path);
+}
+
+int world_watch(struct world *w, const char *name)
+{
+	int fd = open_fifo(w, name, O_RDWR);
+
+	insist(fd >= 0, name);
+	return fd;
 }
 
 /* --- what the backend is given */
@@ -380,12 +410,15 @@ static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_
 {
 	char path[XENBUS_PATH_MAX];
 
-	lock(&x->world);
+	world_lock(&x->world);
 	for (unsigned key = 0; key < XENBUS_KEYS; key++) {
 		xenbus_key_path(n, key, path);
 		read_value(x, path, &value[key]);
 	}
-	unlock(&x->world);
+	snprintf(path, sizeof(path), WORLD_DEAD "/%u", n->domain);
+	if (world_find(&x->world, path))
+		memset(&value[XENBUS_F_STATE], 0, (XENBUS_KEYS - XENBUS_F_STATE) * sizeof(*value));
+	world_unlock(&x->world);
 	return 0;
 }
 
@@ -396,7 +429,7 @@ static int write_keys(struct xen *x, const struct xenbus_names *n, enum xenbus_s
 	char path[XENBUS_PATH_MAX];
 	int err = 0;
 
-	lock(&x->world);
+	world_lock(&x->world);
 	xenbus_key_path(n, XENBUS_B_FRONTEND, path);
 	read_value(x, path, &value);
 	if (!value.is_there)
@@ -410,8 +443,8 @@ static int write_keys(struct xen *x, const struct xenbus_names *n, enum xenbus_s
 			remove_key(&x->world, w[i].path);
 		else
 			put_key(&x->world, w[i].path, w[i].value, (uint32_t)strlen(w[i].value));
-	unlock(&x->world);
-	tell(&x->world);
+	world_unlock(&x->world);
+	world_tell(&x->world);
 	return err;
 }
 

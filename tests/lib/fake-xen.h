@@ -14,7 +14,9 @@
 #include "base/compiler.h"
 
 #define WORLD_PAGES 4096u
-#define WORLD_KEYS 256u
+#define WORLD_KEYS 512u
+#define WORLD_LOG 256u /* changes that whoever watches can still be told of */
+#define WORLD_DEAD "/fake/dead" /* /fake/dead/DOMID: that domain is no more */
 
 struct world_key {
 	char path[128];
@@ -26,6 +28,8 @@ struct world_shared {
 	uint64_t copies, mapped, bound; /* made; and there are now */
 	uint8_t is_granted[WORLD_PAGES];
 	struct world_key key[WORLD_KEYS];
+	uint64_t changes;
+	char changed[WORLD_LOG][128]; /* the paths of the last of them */
 };
 
 struct world {
@@ -45,6 +49,14 @@ void world_revoke(struct world *w, uint32_t gref);
 void world_put(struct world *w, const char *path, const char *value);
 void world_put_bytes(struct world *w, const char *path, const void *value, uint32_t bytes);
 bool world_get(struct world *w, const char *path, char *value, size_t bytes);
+/* For fake-store: a fifo that gets a byte at each change, made. And a lock, for what is read or changed at one moment. */
+int world_watch(struct world *w, const char *name);
+void world_lock(const struct world *w);
+void world_unlock(const struct world *w);
+/* Under that lock. NULL: it is not there. */
+const struct world_key *world_find(const struct world *w, const char *path);
+void world_change(struct world *w, const char *path, const char *value);
+void world_tell(const struct world *w); /* when it is let go of */
 
 /* The guest's end of a channel. */
 int world_channel(struct world *w, uint32_t channel); /* makes it; -> what to read events from, non-blocking */

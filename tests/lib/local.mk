@@ -17,6 +17,10 @@ tests_lib_xen_sxm_SOURCES = cmd/main-sxm.c tests/lib/fake-xenstore.c tests/lib/f
 tests_lib_xen_sxm_LDADD = libcmd.la libvbd.la
 tests_lib_xen_guest_SOURCES = tests/lib/xen-guest.c tests/lib/blk-front.c tests/lib/blk-front.h tests/lib/fake-xen.c tests/lib/fake-xen.h
 tests_lib_xen_guest_LDADD = libvbd.la
+# sxm-xenbus over the same.
+check_PROGRAMS += tests/lib/xen-xenbus
+tests_lib_xen_xenbus_SOURCES = src/main-xenbus.c tests/lib/fake-store.c tests/lib/fake-xen.c tests/lib/fake-xen.h
+tests_lib_xen_xenbus_LDADD = libbroker.la libvbd.la
 # One mirror alone, with a guest in the same process: what the tests of the mirror run.
 check_PROGRAMS += tests/lib/mirror-try
 tests_lib_mirror_try_SOURCES = tests/lib/mirror-try.c

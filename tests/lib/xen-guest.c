@@ -2,7 +2,10 @@
  *
  * xen-guest - a guest, and its toolstack, in the Xen of fake-xen ($SXM_FAKE_XEN)
  *
- *      xen-guest DOMID DEVICE plug [r|w]          what a toolstack writes before anybody is there
+ *      xen-guest DOMID DEVICE plug [r|w [PARAMS]] what a toolstack writes before anybody is there
+ *      xen-guest DOMID DEVICE unplug              ... and removes, whatever became of it
+ *      xen-guest DOMID DEVICE die                 the domain is no more; its keys stay
+ *      xen-guest DOMID DEVICE storm SECONDS       changes keys on either side thousands of times a second, wildly
  *      xen-guest DOMID DEVICE put KEY [VALUE]     B/KEY: the backend's, F/KEY: the frontend's, /KEY: any; no VALUE: removed
  *      xen-guest DOMID DEVICE get KEY
  *      xen-guest DOMID DEVICE wait KEY VALUE      20 s at most
@@ -101,12 +104,14 @@ static void wait_for(const char *dir, const char *key, const char *wanted)
 	}
 }
 
-static void plug(const char *mode)
+static void plug(const char *mode, const char *params)
 {
 	put(back, "frontend", front_dir);
 	put_number(back, "frontend-id", domid);
 	put(back, "online", "1");
 	put(back, "mode", mode);
+	if (params)
+		put(back, "params", params);
 	put(back, "state", "1");
 	put(front_dir, "backend", back);
 	put(front_dir, "state", "1");
@@ -364,6 +369,33 @@ static void rubbish(unsigned seconds)
 	put(front_dir, "state", NULL);
 }
 
+/* As if the guest could write to the backend's side, too: the toolstack's keys are changed, and go, and are huge. */
+static void storm(unsigned seconds)
+{
+	static const char *const keys[] = { "state", "online", "params", "hotplug-status", "frontend", "mode", "rubbish", "" };
+	uint64_t begun_ns = now_ns(), end_ns = begun_ns + seconds * NS_PER_S;
+	unsigned long changes = 0;
+	static char huge[4000];
+
+	memset(huge, '9', sizeof(huge));
+	srand(domid);
+	signal(SIGUSR2, on_signal);
+	while (now_ns() < end_ns && !must_end) {
+		const char *dir = rand() % 2 ? back : front_dir, *key = keys[(unsigned)rand() % ARRAY_LEN(keys)];
+		char path[128];
+
+		snprintf(path, sizeof(path), "%.60s%s%.30s", dir, *key ? "/" : "", key);
+		if (rand() % 20 == 0)
+			plug("w", "nbd:unix:/nowhere");
+		else if (*key && rand() % 9 == 0)
+			world_put_bytes(&world, path, huge, (uint32_t)rand() % 4000);
+		else if (*key || rand() % 20 == 0)
+			world_put(&world, path, *key && rand() % 9 ? "1" : NULL);
+		changes++;
+	}
+	printf("%lu changes, %.0f a second\n", changes, (double)changes * 1e9 / (double)(now_ns() - begun_ns));
+}
+
 /* --- by hand */
 
 static const char *directory(const char **key)
@@ -377,7 +409,7 @@ static const char *directory(const char **key)
 int main(int argc, char **argv)
 {
 	const char *dir = getenv("SXM_FAKE_XEN"), *what = argc > 3 ? argv[3] : "", *key = argc > 4 ? argv[4] : "";
-	char value[128];
+	char value[512];
 
 	if (!dir || argc < 4)
 		die("usage: see the head of tests/lib/xen-guest.c");
@@ -388,7 +420,15 @@ int main(int argc, char **argv)
 	snprintf(front_dir, sizeof(front_dir), "/local/domain/%u/device/vbd/%u", domid, device);
 	world_open(&world, dir);
 	if (strcmp(what, "plug") == 0) {
-		plug(*key ? key : "w");
+		plug(*key ? key : "w", argc > 5 ? argv[5] : NULL);
+	} else if (strcmp(what, "unplug") == 0) {
+		put(front_dir, "", NULL);
+		put(back, "", NULL);
+	} else if (strcmp(what, "die") == 0) {
+		snprintf(value, sizeof(value), WORLD_DEAD "/%u", domid);
+		world_put(&world, value, "");
+	} else if (strcmp(what, "storm") == 0) {
+		storm((unsigned)atoi(key));
 	} else if (strcmp(what, "put") == 0 && *key == '/') {
 		world_put(&world, key, argc > 5 ? argv[5] : NULL);
 	} else if (strcmp(what, "put") == 0 && argc > 4) {

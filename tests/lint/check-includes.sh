@@ -4,6 +4,7 @@
 #
 #       base <- loop <- block <- { disk, cbt, overlay, mirror, nbdsrv, vbd } <- vdi <- control/server, dispatch <- main-datapath.c
 #       base <- { control/client, cbt/cbt-log, overlay/overlay-file } <- plugins <- cmd
+#       base <- loop <- broker <- main-xenbus.c
 #       base <- control/client <- migrate <- cmd
 #       base <- qcow2 <- { disk, plugins, cmd }
 set -euo pipefail
@@ -24,6 +25,9 @@ allowed() {
 	src/disk/*)            echo disk qcow2 block loop base ;;
 	src/nbdsrv/*)          echo nbdsrv block loop base ;;
 	src/vbd/*)             echo vbd block loop base ;;
+	src/broker/broker*|src/broker/facts*) echo broker base ;;
+	src/broker/*)          echo broker loop base ;;
+	src/main-xenbus.c)     echo broker loop base ;;
 	mirror/*)              echo mirror block loop base ;;
 	src/vdi/*)             echo vdi disk cbt overlay nbdsrv vbd mirror block loop base ;;
 	src/control/client.*)  echo control base ;;
@@ -87,7 +91,7 @@ only 'uuid/.*' 'plugins/*.c'
 only 'blkid.*\.h' 'plugins/device.c'
 only 'gnutls/.*' 'src/nbdsrv/tls*.c'
 only 'xxhash\.h' 'src/block/digest.c'
-only 'xen.*\.h' '@(src/vbd/xen-lib.c|cmd/xenstore-lib.c)'
+only 'xen.*\.h' '@(src/vbd/xen-lib.c|src/broker/store-lib.c|cmd/xenstore-lib.c)'
 
 # Base names are unique, so that a stack trace names one file.
 twice=$(sources | sed 's|.*/||' | sort | uniq -d)

@@ -12,6 +12,7 @@ include $(srcdir)/tests/unit/nbdsrv.mk
 include $(srcdir)/tests/unit/vbd.mk
 include $(srcdir)/tests/unit/mirror.mk
 include $(srcdir)/tests/unit/vdi.mk
+include $(srcdir)/tests/unit/broker.mk
 include $(srcdir)/tests/unit/plugins.mk
 include $(srcdir)/tests/unit/carrier.mk
 include $(srcdir)/tests/unit/view.mk

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The broker's core where it matters when something is done: a storm about one device, processes that do not answer, what fails again
+ * and again; and what it says to whom, in order.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "broker/broker.h"
+
+static struct broker *b;
+static uint64_t now_ms, wait_ms;
+static const struct broker_key first = { 5, 51712 }, second = { 7, 51712 };
+
+static int begin(void **s)
+{
+	(void)s;
+	b = broker_new(BROKER_ORDER_AUTO);
+	now_ms = 100000;
+	assert_int_equal(broker_next(b, BROKER_STORE, now_ms, &wait_ms).what, BROKER_LIST);
+	broker_listed(b, NULL, 0);
+	return 0;
+}
+
+static int end(void **s)
+{
+	(void)s;
+	broker_free(b);
+	return 0;
+}
+
+static struct broker_facts facts_of(const char *name)
+{
+	struct broker_facts f = { .is_there = true, .is_alive = true, .is_online = true, .is_front_open = true, .is_young = true,
+				  .kind = strncmp(name, "sxm:", 4) == 0 ? BROKER_VOLUME : BROKER_PROCESS };
+
+	snprintf(f.name, sizeof(f.name), "%s", name);
+	return f;
+}
+
+static struct broker_action next(enum broker_class class)
+{
+	return broker_next(b, class, now_ms, &wait_ms);
+}
+
+static void read_as(struct broker_key key, struct broker_facts f)
+{
+	struct broker_action a = next(BROKER_STORE);
+
+	assert_int_equal(a.what, BROKER_READ);
+	assert_int_equal(a.key.domain, key.domain);
+	broker_read_is(b, a.key, &f, now_ms);
+}
+
+static void expect_ask(enum broker_do what, struct broker_key key, const char *name, int err)
+{
+	struct broker_action a = next(BROKER_ASK);
+
+	assert_int_equal(a.what, what);
+	assert_int_equal(a.key.domain, key.domain);
+	assert_string_equal(a.name, name);
+	broker_ended(b, key, err, now_ms);
+}
+
+static void expect_rest(void)
+{
+	for (unsigned class = 0; class < BROKER_CLASSES; class++)
+		assert_int_equal(next((enum broker_class)class).what, BROKER_NOTHING);
+}
+
+static void a_storm_is_one_place_in_the_line(void **s)
+{
+	unsigned reads = 0;
+
+	(void)s;
+	for (unsigned n = 0; n < 10000; n++)
+		broker_changed(b, first);
+	broker_changed(b, second);
+	read_as(first, facts_of("a"));
+	read_as(second, facts_of("b"));
+	expect_ask(BROKER_SERVE, first, "a", 0);
+	expect_ask(BROKER_SERVE, second, "b", 0);
+	expect_rest();
+	for (unsigned ms = 0; ms < 10000; ms++, now_ms++) {
+		struct broker_action a;
+
+		for (unsigned n = 0; n < 5; n++)
+			broker_changed(b, first);
+		a = next(BROKER_STORE);
+		if (a.what == BROKER_READ) {
+			struct broker_facts f = facts_of("a");
+
+			broker_read_is(b, a.key, &f, now_ms);
+			reads++;
+		}
+	}
+	assert_in_range(reads, 100, 200); /* what happens to it is still seen */
+}
+
+static void who_does_not_answer_keeps_nobody_waiting(void **s)
+{
+	struct broker_action a;
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, facts_of("stopped"));
+	a = next(BROKER_ASK);
+	assert_string_equal(a.name, "stopped");
+	for (unsigned n = 0; n < 100; n++)
+		broker_changed(b, first);
+	broker_changed(b, second);
+	read_as(second, facts_of("b"));
+	expect_ask(BROKER_SERVE, second, "b", 0);
+	expect_rest(); /* of the first one thing at a time */
+	broker_ended(b, first, ETIMEDOUT, now_ms);
+	read_as(first, facts_of("stopped"));
+}
+
+/* It was deactivated, say, when it had said yes, and that was still under way. */
+static void an_answer_that_was_overtaken_is_not_believed(void **s)
+{
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, facts_of("a"));
+	assert_int_equal(next(BROKER_ASK).what, BROKER_SERVE);
+	broker_process_changed(b, "a");
+	broker_ended(b, first, 0, now_ms);
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_SERVE, first, "a", 0);
+	expect_rest();
+}
+
+static void what_fails_is_tried_less_and_less_often_and_at_once_when_something_happens(void **s)
+{
+	unsigned tries = 0;
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, facts_of("a"));
+	for (uint64_t end_ms = now_ms + 60000; now_ms < end_ms; now_ms += 10) {
+		struct broker_action a = next(BROKER_STORE);
+
+		if (a.what == BROKER_READ) {
+			struct broker_facts f = facts_of("a");
+
+			broker_read_is(b, a.key, &f, now_ms);
+		}
+		if (next(BROKER_ASK).what == BROKER_SERVE) {
+			tries++;
+			broker_ended(b, first, ENOTCONN, now_ms);
+		}
+	}
+	assert_in_range(tries, 10, 25);
+	broker_process_changed(b, "a");
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_SERVE, first, "a", 0);
+}
+
+static void whoever_has_it_lets_go_before_another_is_told(void **s)
+{
+	(void)s;
+	broker_recall_told(b, first, "old", now_ms);
+	read_as(first, facts_of("new"));
+	expect_ask(BROKER_DROP, first, "old", ECONNRESET);
+	expect_rest();
+	now_ms += wait_ms;
+	read_as(first, facts_of("new"));
+	expect_ask(BROKER_DROP, first, "old", 0);
+	expect_ask(BROKER_SERVE, first, "new", 0);
+	expect_rest();
+}
+
+/* `sxm vbd attach` does so, or a person. */
+static void what_others_tell_a_process_is_let_alone(void **s)
+{
+	struct broker_facts f = facts_of(""), gone = { .is_there = false };
+
+	(void)s;
+	f.kind = BROKER_EMPTY;
+	broker_recall_told(b, first, "a", now_ms);
+	read_as(first, gone);
+	expect_rest(); /* it is about to be made */
+	assert_in_range(wait_ms, 1000, 60000);
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_rest();
+	broker_changed(b, first);
+	read_as(first, gone);
+	expect_ask(BROKER_DROP, first, "a", 0);
+	broker_recall_told(b, second, "a", now_ms);
+	read_as(second, gone);
+	now_ms += 60000;
+	expect_ask(BROKER_DROP, second, "a", 0); /* it was not */
+}
+
+static void a_volume_is_activated_served_let_go_of_and_deactivated(void **s)
+{
+	struct broker_action a;
+	const struct broker_facts gone = { .is_there = false };
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, facts_of("sxm:///v"));
+	a = next(BROKER_VERB);
+	assert_int_equal(a.what, BROKER_TAKE);
+	assert_string_equal(a.name, "sxm:///v");
+	broker_taken(b, first, 0, "v-1", now_ms);
+	expect_ask(BROKER_SERVE, first, "v-1", 0);
+	expect_rest();
+	broker_changed(b, first);
+	read_as(first, gone);
+	assert_int_equal(next(BROKER_VERB).what, BROKER_NOTHING);
+	expect_ask(BROKER_DROP, first, "v-1", 0);
+	a = next(BROKER_VERB);
+	assert_int_equal(a.what, BROKER_RELEASE);
+	assert_string_equal(a.name, "sxm:///v");
+	broker_ended(b, first, 0, now_ms);
+	expect_rest();
+}
+
+static void a_device_whose_guest_is_gone_is_closed_in_its_process_stead(void **s)
+{
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_SERVE, first, "a", ESRCH);
+	f.is_online = f.is_front_open = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_SERVE, first, "a", ESRCH); /* it may be there again */
+	expect_rest();
+	now_ms += wait_ms;
+	read_as(first, f);
+	assert_int_equal(next(BROKER_STORE).what, BROKER_CLEAN);
+	broker_ended(b, first, 0, now_ms);
+	f.is_settled = true;
+	read_as(first, f);
+	expect_rest();
+}
+
+static void a_device_that_is_not_ours_is_let_alone(void **s)
+{
+	struct broker_facts f = facts_of("");
+
+	(void)s;
+	f.kind = BROKER_NOBODYS;
+	f.is_alive = f.is_front_open = f.is_online = f.is_young = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_rest();
+}
+
+static void ten_thousand_devices_each_have_their_turn(void **s)
+{
+	struct broker_counts counts;
+
+	(void)s;
+	for (unsigned n = 0; n < 10000; n++)
+		broker_changed(b, (struct broker_key){ (uint16_t)(n / 10), n % 10 });
+	for (unsigned n = 0; n < 10000; n++) {
+		struct broker_action a = next(BROKER_STORE);
+		struct broker_facts f = facts_of("a");
+
+		assert_int_equal(a.what, BROKER_READ);
+		assert_int_equal(a.key.domain, n / 10);
+		broker_read_is(b, a.key, &f, now_ms);
+	}
+	broker_count(b, &counts);
+	assert_int_equal(counts.devices, 10000);
+	assert_int_equal(counts.reads, 10000);
+}
+
+int main(void)
+{
+#define TEST(t) cmocka_unit_test_setup_teardown(t, begin, end)
+	const struct CMUnitTest tests[] = {
+		TEST(a_storm_is_one_place_in_the_line), TEST(who_does_not_answer_keeps_nobody_waiting),
+		TEST(an_answer_that_was_overtaken_is_not_believed),
+		TEST(what_fails_is_tried_less_and_less_often_and_at_once_when_something_happens),
+		TEST(whoever_has_it_lets_go_before_another_is_told), TEST(what_others_tell_a_process_is_let_alone),
+		TEST(a_volume_is_activated_served_let_go_of_and_deactivated),
+		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
+		TEST(ten_thousand_devices_each_have_their_turn),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
