@@ -4,8 +4,10 @@
  *
  *      classes: 4K 8K 16K 32K 64K 128K 256K 512K 1M   (powers of two; larger ones are mapped for the occasion)
  *
- * A buffer that comes back goes to its class' cache; the cache as a whole keeps at most CACHE_MAX_BYTES, the rest is given
- * to the system at once, so that a burst of large requests does not stay resident.
+ * A buffer that comes back goes to its class' cache.  A page that the system takes and gives again is cleared and faulted in:
+ * where a mirror is received that was a third of the processor's time.  So a pool that is trimmed keeps all that its ceiling has
+ * room for, used or not, and what lay there from one trimming to the next goes; CACHE_BYTES stay.  One that nobody trims keeps
+ * no more than these, and gives the rest to the system at once, so that a burst of large requests does not stay resident.
  */
 #include "base/iobuf.h"
 
@@ -15,7 +17,7 @@
 
 #define CLASS_MIN_SHIFT 12
 #define CLASS_COUNT 9
-#define CACHE_MAX_BYTES (1 * MiB)
+#define CACHE_BYTES (1 * MiB)
 
 SLIST_HEAD(iobuf_cache, iobuf);
 TAILQ_HEAD(iobuf_queue, iobuf_waiter);
@@ -25,7 +27,11 @@ struct iobuf_pool {
 	size_t used_bytes;   /* charged: handed out and not returned */
 	size_t live;         /* buffers with references */
 	size_t cached_bytes;
+	size_t idle_bytes;   /* the least of it since it was trimmed */
 	struct iobuf_cache cache[CLASS_COUNT];
+	iobuf_excess_fn *on_excess; /* NULL: nobody trims it */
+	void *arg;
+	bool is_told;        /* on_excess was called: it will be trimmed */
 	struct iobuf_queue waiters;
 };
 
@@ -79,6 +85,35 @@ void iobuf_pool_free(struct iobuf_pool *p)
 size_t iobuf_pool_used(const struct iobuf_pool *p)
 {
 	return p->used_bytes;
+}
+
+size_t iobuf_pool_cached(const struct iobuf_pool *p)
+{
+	return p->cached_bytes;
+}
+
+void iobuf_pool_on_excess(struct iobuf_pool *p, iobuf_excess_fn *fn, void *arg)
+{
+	p->on_excess = fn;
+	p->arg = arg;
+}
+
+/* Classes are powers of two, and CACHE_BYTES is one: while there is a surplus, the smallest that is there fits into it. */
+bool iobuf_pool_trim(struct iobuf_pool *p)
+{
+	size_t surplus = p->cached_bytes > CACHE_BYTES ? MIN(p->idle_bytes, p->cached_bytes - CACHE_BYTES) : 0;
+	struct iobuf *b;
+
+	for (size_t i = CLASS_COUNT; i-- > 0;)
+		while ((b = SLIST_FIRST(&p->cache[i])) && b->capacity <= surplus) {
+			SLIST_REMOVE_HEAD(&p->cache[i], link);
+			surplus -= b->capacity;
+			p->cached_bytes -= b->capacity;
+			release_memory(b);
+		}
+	p->idle_bytes = p->cached_bytes;
+	p->is_told = p->cached_bytes > CACHE_BYTES;
+	return p->is_told;
 }
 
 static void *map(size_t bytes)
@@ -138,6 +173,7 @@ static struct iobuf *take_cached(struct iobuf_pool *p, unsigned class)
 	if (b) {
 		SLIST_REMOVE_HEAD(&p->cache[class], link);
 		p->cached_bytes -= b->capacity;
+		p->idle_bytes = MIN(p->idle_bytes, p->cached_bytes);
 	}
 	return b;
 }
@@ -170,10 +206,16 @@ struct iobuf *iobuf_ref(struct iobuf *b)
 	return b;
 }
 
+static bool has_place(const struct iobuf_pool *p, const struct iobuf *b)
+{
+	size_t most = p->on_excess && p->used_bytes < p->ceiling_bytes ? p->ceiling_bytes - p->used_bytes : 0;
+
+	return class_of(b->capacity) < CLASS_COUNT && p->cached_bytes + b->capacity <= MAX(most, CACHE_BYTES);
+}
+
 void iobuf_unref(struct iobuf *b)
 {
 	struct iobuf_pool *p;
-	unsigned class;
 
 	if (!b)
 		return;
@@ -183,12 +225,15 @@ void iobuf_unref(struct iobuf *b)
 	p = b->pool;
 	assert(b->charged == 0);
 	p->live--;
-	class = class_of(b->capacity);
-	if (class < CLASS_COUNT && p->cached_bytes + b->capacity <= CACHE_MAX_BYTES) {
-		SLIST_INSERT_HEAD(&p->cache[class], b, link);
-		p->cached_bytes += b->capacity;
-	} else {
+	if (!has_place(p, b)) {
 		release_memory(b);
+		return;
+	}
+	SLIST_INSERT_HEAD(&p->cache[class_of(b->capacity)], b, link);
+	p->cached_bytes += b->capacity;
+	if (p->cached_bytes > CACHE_BYTES && !p->is_told) {
+		p->is_told = true;
+		p->on_excess(p->arg);
 	}
 }
 

@@ -46,6 +46,15 @@ struct iobuf_pool *iobuf_pool_new(size_t ceiling_bytes);
 /* Every buffer must be back. */
 void iobuf_pool_free(struct iobuf_pool *p);
 size_t iobuf_pool_used(const struct iobuf_pool *p);
+/* What it keeps of what came back. */
+size_t iobuf_pool_cached(const struct iobuf_pool *p);
+
+/* From then on it keeps more. fn is called, from whoever returns a buffer, when that is so: the pool is to be trimmed, some
+ * seconds later. To be said before the first buffer is taken. */
+typedef void iobuf_excess_fn(void *arg);
+void iobuf_pool_on_excess(struct iobuf_pool *p, iobuf_excess_fn *fn, void *arg);
+/* Gives back what nobody needed since the last call.  True: again, later; fn is not called before that was false. */
+bool iobuf_pool_trim(struct iobuf_pool *p);
 
 /* A buffer with at least `bytes`, one reference, contents undefined. NULL: over the ceiling or out of memory; wait then. */
 struct iobuf *iobuf_get(struct iobuf_pool *p, size_t bytes) MUST_CHECK;

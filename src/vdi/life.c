@@ -23,7 +23,24 @@
 #include "vdi/debt.h"
 #include "vdi/vdi-private.h"
 
+#define POOL_IDLE_MS 2000u /* what of the buffers' memory nobody needed for so long is given back */
+
 /* --- new and free */
+
+static void on_excess(void *arg)
+{
+	struct vdi *v = arg;
+
+	loop_timer_set(v->pool_timer, POOL_IDLE_MS);
+}
+
+static void trim(void *arg)
+{
+	struct vdi *v = arg;
+
+	if (iobuf_pool_trim(v->pool))
+		loop_timer_set(v->pool_timer, POOL_IDLE_MS);
+}
 
 static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
 {
@@ -33,8 +50,10 @@ static int fill(struct vdi *v, const struct vdi_spec *spec, struct error *e)
 	v->path = strdup(spec->path);
 	v->run_dir = strdup(spec->run_dir);
 	v->pool = iobuf_pool_new(VDI_POOL_BYTES);
-	if (!v->id || !v->path || !v->run_dir || !v->pool || tenancy_init(v) == -1)
+	v->pool_timer = loop_timer_new(v->loop, trim, v);
+	if (!v->id || !v->path || !v->run_dir || !v->pool || !v->pool_timer || tenancy_init(v) == -1)
 		return error_set(e, ENOMEM, "out of memory");
+	iobuf_pool_on_excess(v->pool, on_excess, v);
 	if (strlen(v->id) > VDI_ID_MAX || !*v->id || strchr(v->id, '/') || *v->id == '.')
 		return error_set(e, EINVAL, "%.60s is no id: 1 to %d bytes, no slash, no leading dot", v->id, VDI_ID_MAX);
 	return domains_socket(v->run_dir, "", socket, sizeof(socket), e);
@@ -86,6 +105,7 @@ void vdi_free(struct vdi *v)
 	verification_drop_all(v);
 	loop_timer_free(v->resume_timer);
 	loop_timer_free(v->figures_timer);
+	loop_timer_free(v->pool_timer);
 	loop_timer_free(v->import.patience);
 	loop_timer_free(v->far.linger);
 	far_log_forget(v, true);

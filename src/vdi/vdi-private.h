@@ -345,6 +345,7 @@ struct vdi {
 	bool is_refusing;          /* the gate, after a handover */
 	bool is_watched;           /* vdi_watch() */
 	struct iobuf_pool *pool;   /* owned */
+	struct loop_timer *pool_timer; /* owned: it is to be trimmed */
 
 	struct operation *op;      /* the live one; in operations too */
 	struct operation_list operations; /* oldest first */

@@ -177,6 +177,83 @@ static void one_byte_that_is_not_zero_is_seen_wherever_it_is(void **state)
 	free(data);
 }
 
+static void on_excess(void *arg)
+{
+	++*(int *)arg;
+}
+
+static void take_and_return(struct iobuf_pool *p, unsigned count, size_t bytes)
+{
+	struct iobuf *b[64];
+
+	for (unsigned i = 0; i < count; i++) {
+		b[i] = iobuf_get(p, bytes);
+		assert_non_null(b[i]);
+	}
+	for (unsigned i = 0; i < count; i++)
+		iobuf_return(b[i]);
+}
+
+static void a_pool_that_is_trimmed_keeps_what_is_needed_again(void **state)
+{
+	struct iobuf_pool *p = iobuf_pool_new(8 * MiB);
+	int told = 0;
+
+	(void)state;
+	iobuf_pool_on_excess(p, on_excess, &told);
+	take_and_return(p, 4, 256 * KiB);
+	assert_int_equal(told, 0);
+	take_and_return(p, 32, 256 * KiB);
+	assert_int_equal(told, 1);
+	assert_int_equal(iobuf_pool_cached(p), 8 * MiB);
+	assert_true(iobuf_pool_trim(p)); /* all of it was needed just now */
+	assert_int_equal(iobuf_pool_cached(p), 8 * MiB);
+	take_and_return(p, 12, 256 * KiB);
+	assert_true(iobuf_pool_trim(p));
+	assert_int_equal(iobuf_pool_cached(p), 3 * MiB);
+	assert_false(iobuf_pool_trim(p));
+	assert_int_equal(iobuf_pool_cached(p), MiB);
+	assert_int_equal(told, 1);
+	take_and_return(p, 5, 256 * KiB);
+	assert_int_equal(told, 2);
+	iobuf_pool_free(p);
+}
+
+static void what_is_kept_and_what_is_out_stay_under_the_ceiling(void **state)
+{
+	struct iobuf_pool *p = iobuf_pool_new(8 * MiB);
+	struct iobuf *b[7];
+	int told = 0;
+
+	(void)state;
+	iobuf_pool_on_excess(p, on_excess, &told);
+	take_and_return(p, 64, 128 * KiB);
+	for (size_t i = 0; i < ARRAY_LEN(b); i++)
+		b[i] = iobuf_get(p, MiB);
+	take_and_return(p, 2, 300 * KiB);
+	iobuf_pool_trim(p);
+	iobuf_pool_trim(p);
+	assert_int_equal(iobuf_pool_cached(p), MiB);
+	for (size_t i = 0; i < ARRAY_LEN(b); i++) {
+		iobuf_return(b[i]);
+		assert_true(iobuf_pool_used(p) + iobuf_pool_cached(p) <= 8 * MiB);
+	}
+	while (iobuf_pool_trim(p))
+		;
+	assert_int_equal(iobuf_pool_cached(p), MiB);
+	iobuf_pool_free(p);
+}
+
+static void a_pool_that_nobody_trims_keeps_little(void **state)
+{
+	struct iobuf_pool *p = iobuf_pool_new(8 * MiB);
+
+	(void)state;
+	take_and_return(p, 32, 256 * KiB);
+	assert_int_equal(iobuf_pool_cached(p), MiB);
+	iobuf_pool_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +262,9 @@ int main(void)
 		cmocka_unit_test(one_larger_than_the_ceiling_is_given_when_nothing_else_is_out),
 		cmocka_unit_test(a_reference_keeps_the_bytes_but_not_the_charge),
 		cmocka_unit_test(who_waits_is_called_in_order_and_once_per_return),
+		cmocka_unit_test(a_pool_that_is_trimmed_keeps_what_is_needed_again),
+		cmocka_unit_test(what_is_kept_and_what_is_out_stay_under_the_ceiling),
+		cmocka_unit_test(a_pool_that_nobody_trims_keeps_little),
 		cmocka_unit_test(one_byte_that_is_not_zero_is_seen_wherever_it_is),
 	};
 
