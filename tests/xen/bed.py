@@ -84,6 +84,10 @@ class Host:
             self.check_alive(time.monotonic() < end, f"no {name}")
             time.sleep(0.02)
 
+    def wait_for(self, path):
+        """A socket of this qemu's."""
+        self.wait_for_file(path, 10)
+
     def wait_until_up(self, seconds=90):
         end = time.monotonic() + seconds
         while "bed: ready" not in self.serial():
@@ -128,8 +132,8 @@ class Host:
 
     def until(self, script, seconds=20):
         """Asked again in dom0 until it succeeds."""
-        self.sh(f"for ((i = 0; i < {seconds * 10}; i++)); do {{ {script}; }} >/dev/null 2>&1 && exit; usleep 100000; done; exit 1",
-                seconds * 2 + 20)
+        self.sh(f"while [ $SECONDS -lt {seconds} ]; do {{ {script}; }} >/dev/null 2>&1 && exit; usleep 250000; done; "
+                f"echo 'not in {seconds} s'; exit 1", seconds + 30)
 
     # --- what sxm is asked
 
@@ -163,7 +167,7 @@ class Host:
             raise Failed(f"{self.name}: {bad}")
 
     def logs(self):
-        return self.try_sh("tail -n 40 /var/log/verbs /var/log/sxm* 2>/dev/null; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; "
+        return self.try_sh("tail -n 40 /var/log/verbs; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
                            "xenstore-ls /local/domain/0/backend 2>/dev/null; dmesg | tail -n 15", 30)[1]
 
     def end(self):
@@ -177,7 +181,7 @@ class Disk:
     """A volume of a host's SR, as its process serves it to a domain."""
 
     def __init__(self, host, mib=32):
-        self.host = host
+        self.host, self.mib = host, mib
         self.volume = host.verb("Volume.create", sr=host.sr, name="disk", description="", size=mib << 20, sharable=False)
         self.key, self.uri = self.volume["key"], self.volume["uri"][0]
         self.file = self.uri.removeprefix("sxm://")
@@ -197,6 +201,20 @@ class Disk:
     def detach(self, domain):
         self.host.verb("Datapath.detach", uri=self.uri, domain=str(domain))
 
+    def give_to(self, guest, device="xvda"):
+        """As xapi does it, and then the toolstack: attached, activated, plugged."""
+        self.attach(guest.domid)
+        self.activate(guest.domid)
+        self.serve_ring(guest.domid, device)
+        guest.plug(device)
+
+    def take_from(self, domid):
+        self.deactivate(domid)
+        self.detach(domid)
+
+    def pid(self):
+        return self.host.control(self, "hello")["pid"]
+
     def serve_ring(self, domain, device="xvda", kind="qdisk"):
         self.host.control(self, "vbd", domain=str(domain), backend=f"/local/domain/0/backend/{kind}/{domain}/{DEVICES[device]}", eager=True)
 
@@ -208,11 +226,11 @@ class Disk:
 
 
 class Guest:
-    def __init__(self, host, name, memory_mib=96, extra=""):
-        self.host, self.name = host, name
+    def __init__(self, host, name, kind="pv", memory_mib=80, extra=""):
+        self.host, self.name, self.backend = host, name, {}
         self.config = f"""
 name="{name}"
-type="pvh"
+type="{kind}"
 kernel="/bed/guest.vmlinuz"
 ramdisk="/bed/guest.initramfs"
 extra="console=hvc0 quiet mitigations=off rdinit=/init {extra}"
@@ -231,23 +249,23 @@ on_crash="preserve"
         self.domid = int(self.host.sh(f"xl domid {self.name}"))
 
     def plug(self, device="xvda", kind="qdisk", mode="w"):
-        """What a toolstack writes in xenstore."""
+        """What a toolstack writes in xenstore. `state` comes last: a guest that looks before all of it is there, and its own, gives up."""
         number, d = DEVICES[device], self.domid
         front, back = f"/local/domain/{d}/device/vbd/{number}", f"/local/domain/0/backend/{kind}/{d}/{number}"
-        keys = {"frontend": front, "frontend-id": d, "online": 1, "removable": 0, "bootable": 1, "dev": device, "type": kind, "mode": mode,
-                "device-type": "disk", "state": 1}
-        self.host.sh(f"xenstore-write {back} '' " + " ".join(f"{back}/{k} {v}" for k, v in keys.items()) +
-                     f" && xenstore-chmod -r {back} n0 r{d}")
-        keys = {"backend": back, "backend-id": 0, "virtual-device": number, "device-type": "disk", "state": 1}
-        self.host.sh(f"xenstore-write {front} '' " + " ".join(f"{front}/{k} {v}" for k, v in keys.items()) +
-                     f" && xenstore-chmod -r {front} n{d} r0")
+        of_back = {"frontend": front, "frontend-id": d, "online": 1, "removable": 0, "bootable": 1, "dev": device, "type": kind, "mode": mode,
+                   "device-type": "disk"}
+        of_front = {"backend": back, "backend-id": 0, "virtual-device": number, "device-type": "disk"}
+        for path, keys, permissions in ((back, of_back, f"n0 r{d}"), (front, of_front, f"n{d} r0")):
+            self.host.sh(f"xenstore-write {path} '' " + " ".join(f"{path}/{k} {v}" for k, v in keys.items()) +
+                         f" && xenstore-chmod -r {path} {permissions} && xenstore-write {path}/state 1")
+        self.backend[device] = back
         return back
 
     def start(self, seconds=60):
         """Returns when its shell answers."""
         self.host.sh(f"xl unpause {self.name}")
         self.host.sh(f"/bed/in-guest {self.name} {seconds} ''", seconds + 30)
-        say(f"guest {self.name} is up")
+        say(f"guest {self.name} is up, {self.sh('cut -d. -f1 /proc/uptime')} s of its own")
 
     def sh(self, command, seconds=60):
         return self.host.sh(f"/bed/in-guest {self.name} {seconds} {shlex.quote(command)}", seconds * 2 + 30)
@@ -255,11 +273,60 @@ on_crash="preserve"
     def try_sh(self, command, seconds=60):
         return self.host.try_sh(f"/bed/in-guest {self.name} {seconds} {shlex.quote(command)}", seconds * 2 + 30)
 
+    # --- its worker, which knows what must be on its disk
+
+    def work(self, file="/dev/xvda", mib=8, more=""):
+        self.sh(f"rm -f /run/worker.*; worker {file} {mib} 4 {more} >/run/worker.out 2>&1 & worker=$!; usleep 500000; goes_on")
+
+    def goes_on(self):
+        self.sh("goes_on", 60)
+
+    def longest_ms(self):
+        """That an operation took so far, as the guest's clock says it."""
+        return max(int(line.split()[1]) for line in self.sh("cat /run/worker.[0-9]").splitlines())
+
+    def end_work(self):
+        """All that it wrote is there."""
+        return self.sh("kill $worker; wait $worker; status=$?; cat /run/worker.out; (exit $status)", 90)
+
+    def sum(self, device="xvda"):
+        return self.sh(f"sync; sha256sum /dev/{device}", 90).split()[0]
+
+    def state(self, device="xvda"):
+        """xenbus' states of both ends."""
+        number = DEVICES[device]
+        said = self.host.try_sh(f"xenstore-read /local/domain/{self.domid}/device/vbd/{number}/state; "
+                                f"xenstore-read {self.backend[device]}/state")[1]
+        return said.split()
+
+    def connected(self, device="xvda"):
+        front, back = f"/local/domain/{self.domid}/device/vbd/{DEVICES[device]}", self.backend[device]
+        self.host.until(f"[ $(xenstore-read {front}/state)$(xenstore-read {back}/state) = 44 ]", 40)
+
+    def ask_to_unplug(self, device="xvda"):
+        self.host.sh(f"xenstore-write {self.backend[device]}/online 0 {self.backend[device]}/state 5")
+
+    def unplugged(self, device="xvda"):
+        self.host.until(f"[ $(xenstore-read {self.backend[device]}/state) = 6 ]", 40)
+        self.forget(device)
+
+    def forget(self, device="xvda"):
+        self.host.sh(f"xenstore-rm /local/domain/{self.domid}/device/vbd/{DEVICES[device]}; xenstore-rm {self.backend[device]}")
+
     def destroy(self):
+        """Returns when nothing is left of it: nobody holds its memory."""
         self.host.sh(f"xl destroy {self.name}")
+        self.host.until(f"! xl list {self.domid}", 30)
 
 
 hosts = []
+
+
+def make_link():
+    """What joins two hosts: a socket's path."""
+    directory = tempfile.mkdtemp(prefix="sxm-xen.")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return os.path.join(directory, "link")
 
 
 def play(scenario):
@@ -277,8 +344,7 @@ def play(scenario):
         say(f"FAILED: {e}")
         for host in hosts:
             if host.process and host.process.poll() is None:
-                print(host.logs() if not isinstance(e.__cause__, OSError) else "")
-                print(host.serial()[-2000:])
+                print(host.logs() if not isinstance(e.__cause__, OSError) else host.serial()[-2000:])
         raise SystemExit(1) from e
 
 

@@ -8,6 +8,7 @@
       guest.vmlinuz  guest.initramfs
       root.img           dom0's root: Xen's tools, this build, what both need of this machine
 """
+import fcntl
 import glob
 import lzma
 import os
@@ -22,6 +23,7 @@ BUILD = os.environ["SXM_BUILDDIR"]
 CACHE = os.path.join(BUILD, "xen")
 UNPACKED = os.path.join(CACHE, "unpacked")
 STAGE = os.path.join(BUILD, "stage")
+lock = None  # held until we end
 LIBRARIES = [os.path.join(UNPACKED, directory, "x86_64-linux-gnu") for directory in ("usr/lib", "lib")]
 
 TOOLS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper", "lsevtchn")
@@ -233,10 +235,13 @@ def make_kernels(mark):
 
 
 def make():
-    """All of it; what of it is there and not older than what it is made of is left."""
+    """All of it; what of it is there and not older than what it is made of is left. One bed at a time."""
     for program in ("qemu-system-x86_64", "busybox", "mkfs.ext4", "dpkg-deb"):
         if not shutil.which(program):
             raise Missing(f"no {program}")
+    global lock
+    lock = open(os.path.join(BUILD, "xen.lock"), "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     ours = [os.path.join(HERE, name) for name in ("image.py", "dom0-init", "guest-init")]
     ours += [os.path.join(BUILD, "tests/xen", name) for name in GUEST_PROGRAMS]
     mark, root = os.path.join(CACHE, "complete"), os.path.join(CACHE, "root.img")

@@ -7,4 +7,5 @@ tests_xen_worker_SOURCES = tests/xen/worker.c
 tests_xen_worker_CFLAGS = $(WARN_CFLAGS)
 tests_xen_worker_LDFLAGS =
 EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest \
-	tests/xen/test-xen-smoke.py
+	tests/xen/test-xen-life.py tests/xen/test-xen-migrate.py tests/xen/test-xen-smoke.py \
+	tests/xen/test-xen-unplug.py

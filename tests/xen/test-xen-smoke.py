@@ -9,23 +9,18 @@ def smoke():
     host.make_sr()
     disk = bed.Disk(host, mib=8)
     guest = bed.Guest(host, "g").create()
-    disk.attach(guest.domid)
-    disk.activate(guest.domid)
-    disk.serve_ring(guest.domid)
-    guest.plug()
+    disk.give_to(guest)
     guest.start()
-    host.until(f"[ $(xenstore-read /local/domain/{guest.domid}/device/vbd/51712/state) = 4 ]")
+    guest.connected()
     bed.say("connected")
-    guest.sh("worker /dev/xvda 8 4 & worker=$!; sleep 3; kill $worker; wait $worker")
-    inside = guest.sh("sync; sha256sum /dev/xvda").split()[0]
-    status = disk.status(guest.domid)
-    bed.say(f"the guest worked: {guest.sh('cat /run/worker.*').split()} {status}")
+    guest.work()
+    guest.end_work()
+    inside, status = guest.sum(), disk.status(guest.domid)
+    bed.say(f"{status['reads']} reads, {status['writes']} writes, {status['flushes']} flushes")
     assert status["connected"] and status["ring_errors"] == 0 and status["writes"] > 0 and status["flushes"] > 0, status
     assert inside == disk.sum(), "the guest reads something else than what is in the image"
     guest.destroy()
-    host.until(f"! xenstore-exists /local/domain/{guest.domid}")
-    disk.deactivate(guest.domid)
-    disk.detach(guest.domid)
+    disk.take_from(guest.domid)
     assert inside == disk.sum()
 
 
