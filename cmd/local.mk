@@ -24,6 +24,7 @@ libcmd_la_SOURCES = \
 	cmd/live.c cmd/live.h \
 	cmd/migrate-options.c cmd/migrate-options.h cmd/migrate-show.c cmd/migrate-show.h \
 	cmd/mirrors.c cmd/mirrors.h \
+	cmd/moves.c cmd/moves.h \
 	cmd/nbd-out.c cmd/nbd-out.h \
 	cmd/outgoing.c cmd/outgoing.h \
 	cmd/place.c cmd/place.h cmd/place-use.c \

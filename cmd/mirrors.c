@@ -29,7 +29,7 @@
 
 struct looked {
 	struct mirrors *m;
-	const char *wanted;
+	const char *const *wanted;
 	int64_t now_ms;
 };
 
@@ -105,16 +105,21 @@ static const struct jsonspec disk_spec = { "status", sizeof(struct disk_seen), d
 
 static bool is_wanted(const struct looked *l, const char *id, const char *operation, const char *path)
 {
-	return !l->wanted || strcmp(l->wanted, id) == 0 || strcmp(l->wanted, operation) == 0 ||
-	       (path && strcmp(l->wanted, path) == 0);
+	for (const char *const *w = l->wanted; w && *w; w++)
+		if (strcmp(*w, id) == 0 || strcmp(*w, operation) == 0 || (path && strcmp(*w, path) == 0))
+			return true;
+	return !l->wanted;
 }
 
 /* An operation that is asked for, and is not the disk's newest. */
-static const char *operation_of(const struct looked *l)
+static const char *operation_of(const struct looked *l, const char *disk)
 {
 	char id[VDI_ID_MAX];
 
-	return l->wanted && vdi_id_of_operation(l->wanted, id) ? l->wanted : NULL;
+	for (const char *const *w = l->wanted; w && *w; w++)
+		if (vdi_id_of_operation(*w, id) && strcmp(id, disk) == 0)
+			return *w;
+	return NULL;
 }
 
 static bool is_received(const struct disk_seen *s)
@@ -129,13 +134,13 @@ static void fill_row(const struct looked *l, const char *id, const struct disk_s
 	struct error e;
 	unsigned i;
 
-	if (view_from_status(&probe, text, operation_of(l), &e) == -1 || (!*probe.operation && !is_received(s)) ||
+	if (view_from_status(&probe, text, operation_of(l, id), &e) == -1 || (!*probe.operation && !is_received(s)) ||
 	    !is_wanted(l, id, probe.operation, s->path))
 		return;
 	i = make_row(m, id, s->path);
 	if (i == m->view.disks)
 		return;
-	view_from_status(&m->view.disk[i], text, operation_of(l), &e);
+	view_from_status(&m->view.disk[i], text, operation_of(l, id), &e);
 	m->row[i].is_receiver = !*probe.operation;
 	if (m->row[i].is_receiver) {
 		struct move_disk *d = &m->view.disk[i];
@@ -244,7 +249,7 @@ static int order(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-void mirrors_look(struct mirrors *m, const char *wanted, int64_t now_ms)
+void mirrors_look(struct mirrors *m, const char *const *wanted, int64_t now_ms)
 {
 	struct looked l = { m, wanted, now_ms };
 	struct jsonspec_list ids = { 0 };

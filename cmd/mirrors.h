@@ -23,8 +23,8 @@ struct mirrors {
 	struct mirrors_row *row; /* owned */
 };
 
-/* Who is asked for: the id of a disk or of an operation, or the path of an image. NULL: all. */
-void mirrors_look(struct mirrors *m, const char *wanted, int64_t now_ms);
+/* Who is asked for, of each the id of a disk or of an operation, or the path of an image; the last one is NULL. NULL: all. */
+void mirrors_look(struct mirrors *m, const char *const *wanted, int64_t now_ms);
 void mirrors_clear(struct mirrors *m);
 
 #endif

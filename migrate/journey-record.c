@@ -21,10 +21,12 @@
 #include "base/cleanup.h"
 #include "base/decision.h"
 #include "base/proc.h"
-#include "migrate/journey.h"
+#include "migrate/journey-private.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
 #define FORMAT 1
+#define LOOKS_MAX 20
+#define LOOK_MS 5u
 
 #define DISK(member, kind) { #member, kind, offsetof(struct journey_disk, member) }
 static const struct jsonspec_field disk_fields[] = {
@@ -232,13 +234,23 @@ static int take_lock(const char *id, int how, struct error *e)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return error_errno(e, errno, "open %s", path);
-	while (flock(fd, how) == -1) {
-		if (errno == EWOULDBLOCK)
+	for (int looks = 0; flock(fd, how) == -1;) {
+		if (errno == EWOULDBLOCK && looks++ < LOOKS_MAX) /* somebody looks whether it is held */
+			journey_pause(LOOK_MS);
+		else if (errno == EWOULDBLOCK)
 			return error_set(e, EBUSY, "move %s is being driven by another `sxm migrate` just now", id);
-		if (errno != EINTR)
+		else if (errno != EINTR)
 			return error_errno(e, errno, "lock %s", path);
 	}
 	return take_fd(&fd);
+}
+
+bool journey_is_driven(const char *id)
+{
+	CLEANUP_FREE char *path = journey_path(id, ".lock");
+	CLEANUP_CLOSE int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == -1 && errno == EWOULDBLOCK;
 }
 
 int journey_lock(const char *id, struct error *e)

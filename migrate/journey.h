@@ -94,6 +94,8 @@ int journey_write(const struct journey_record *r, struct error *e);
 void journey_forget(const char *id);
 /* A descriptor; -1 + e: EBUSY: somebody drives it just now. */
 int journey_lock(const char *id, struct error *e);
+/* Somebody does. To be looked at for people: it may be otherwise in the next moment. */
+bool journey_is_driven(const char *id);
 /* A descriptor: while it is held no other move begins. */
 int journey_lock_all(struct error *e);
 /* All there are, by id; jsonspec_list. */

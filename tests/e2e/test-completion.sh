@@ -31,4 +31,7 @@ mkdir "$SXM_STATE_DIR/journeys"
 touch "$SXM_STATE_DIR/journeys/web-42.history" "$SXM_STATE_DIR/journeys/web-42.json"
 cd "$SXM_STATE_DIR"
 [ "$(complete_words report web)" = web-42 ]
+[ "$(complete_words status web)" = web-42 ]
+[ "$(complete_words migrate --resume web)" = web-42 ]
+[ "$(complete_words migrate web)" = "" ]
 echo "all of $(wc -w <<<"$commands") commands are completed"

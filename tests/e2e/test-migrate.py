@@ -14,6 +14,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 import sshd  # noqa: E402
+from terminal import Terminal  # noqa: E402
 from smapi import Host, ActiveDisk, SR_UUID, is_sanitized, nbd_of, read_slots, say, until_true
 
 MiB = 1 << 20
@@ -268,13 +269,30 @@ def killed_and_aborted(a, b, place):
         m.moved()
 
 
+def status(host, *args, expect):
+    done = subprocess.run([SXM, "status", *args], env=host.env, capture_output=True, text=True)
+    assert done.returncode == expect, (args, done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
 def interrupted(a, b):
+    """And seen from another terminal, all the while."""
     m = Move(a, b)
     p = subprocess.Popen(m.new("--switchover", "manual"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until_true("it is in sync", lambda: m.record()["step"] == "verified", 30)
+    for seen in (status(a, m.id(), expect=4), status(a, expect=4)):
+        assert f"move {m.id()}" in seen and f"sxm migrate --go {m.id()}" in seen and "--resume" not in seen and "100%" in seen, seen
     p.send_signal(signal.SIGINT)
     out = p.communicate(timeout=30)[0]
     assert p.returncode == 3 and "--resume" in out, (p.returncode, out)
+    seen = status(a, m.id(), expect=1)
+    assert "nobody drives it" in seen and f"sxm migrate --resume {m.id()}" in seen and "it stopped: " in seen, seen
+    (seen,) = json.loads(status(a, "--json", m.id(), expect=1))["moves"]
+    assert seen["id"] == m.id() and not seen["driven"] and seen["disks"][0]["uri"] == m.disks[0].uri and "--abort" in seen["next"], seen
+    watch = Terminal([SXM, "status", "--watch", m.id()], 24, 60, env={**a.env, "TERM": "xterm", "LANG": "C"})
+    watch.until("it is shown", lambda t: m.id() in t[0] and any(f"sxm migrate --abort {m.id()}" in line for line in t))
+    watch.type("\x03")
+    assert watch.end() == 1, watch.screen.text()
     out = m.run(m.new(), expect=1)
     assert m.id() in out, out  # the second move of a disk names the first
     p = subprocess.Popen(m.command("--resume", m.id()), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -282,6 +300,9 @@ def interrupted(a, b):
     m.run(m.command("--go", m.id()))
     out = p.communicate(timeout=60)[0]
     assert p.returncode == 0, out
+    seen = status(a, m.id(), expect=0)
+    assert "done" in seen and m.record()["disks"][0]["far_uri"] in seen and f"--release {m.id()}" in seen, seen
+    assert m.id() not in status(a, expect=0)
     m.moved()
 
 
