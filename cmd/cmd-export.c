@@ -23,15 +23,16 @@
 #include "cmd/cmd.h"
 #include "cmd/outgoing.h"
 #include "cmd/signals.h"
+#include "cmd/stream-progress.h"
 
 enum status { EXPORTED = 0, NOT_EXPORTED = 1, USAGE = 2 };
-enum option_value { FORMAT = 1, FROM_FORMAT, BASE };
+enum option_value { FORMAT = 1, FROM_FORMAT, BASE, PROGRESS, QUIET };
 
 #define PATIENCE_MS 200 /* between two looks for Ctrl-C */
 
 struct wish {
 	const char *from, *from_format, *base; /* borrowed; NULL: not said */
-	bool is_raw;
+	bool is_raw, wants_lines, is_quiet;
 };
 
 /* --- bytes out */
@@ -70,19 +71,20 @@ static int write_out(const void *data, size_t bytes, struct error *e)
 	return 0;
 }
 
-static int emit(void *arg UNUSED, const void *cluster, struct error *e)
+static int emit(void *progress, const void *cluster, struct error *e)
 {
+	stream_progress_add(progress, QCOW2_STREAM_CLUSTER);
 	return write_out(cluster, QCOW2_STREAM_CLUSTER, e);
 }
 
-static int write_qcow2(struct outgoing *o, struct error *e)
+static int write_qcow2(struct outgoing *o, struct stream_progress *progress, struct error *e)
 {
 	const struct bitmap *data = o->stream.data;
 
-	if (qcow2_stream_write_head(&o->stream, emit, NULL, e) == -1)
+	if (qcow2_stream_write_head(&o->stream, emit, progress, e) == -1)
 		return -1;
 	for (uint64_t i = bitmap_next(data, 0); i < bitmap_bits(data); i = bitmap_next(data, i + 1))
-		if (outgoing_read(o, i, e) == -1 || write_out(o->side.block, QCOW2_STREAM_CLUSTER, e) == -1)
+		if (outgoing_read(o, i, e) == -1 || emit(progress, o->side.block, e) == -1)
 			return -1;
 	return 0;
 }
@@ -98,7 +100,7 @@ static bool can_skip(void)
 	       at == st.st_size;
 }
 
-static int write_raw(struct outgoing *o, struct error *e)
+static int write_raw(struct outgoing *o, struct stream_progress *progress, struct error *e)
 {
 	static const char zeros[QCOW2_STREAM_CLUSTER];
 	const bool is_skipping = can_skip();
@@ -108,6 +110,7 @@ static int write_raw(struct outgoing *o, struct error *e)
 		uint64_t at = i * QCOW2_STREAM_CLUSTER, bytes = MIN(QCOW2_STREAM_CLUSTER, o->stream.size_bytes - at);
 		bool has_data = bitmap_test(o->stream.data, i);
 
+		stream_progress_add(progress, bytes);
 		if (has_data && outgoing_read(o, i, e) == -1)
 			return -1;
 		if (!has_data && is_skipping && lseek(STDOUT_FILENO, (off_t)bytes, SEEK_CUR) >= 0)
@@ -135,7 +138,7 @@ static int settle(struct error *e)
 
 static int do_export(const struct wish *w)
 {
-	char size[SIZE_TEXT_MAX];
+	struct stream_progress *progress = NULL;
 	struct outgoing o;
 	struct error e = { 0 }, second;
 	int r;
@@ -145,9 +148,11 @@ static int do_export(const struct wish *w)
 		fprintf(stderr, "sxm export: %s\n", e.text);
 		return NOT_EXPORTED;
 	}
-	if (isatty(STDERR_FILENO) && !w->is_raw)
-		fprintf(stderr, "%s to write\n", size_format(qcow2_stream_total_bytes(&o.stream), size));
-	r = w->is_raw ? write_raw(&o, &e) : write_qcow2(&o, &e);
+	if (!w->is_quiet)
+		progress = stream_progress_new("exporting", w->from, w->is_raw ? o.stream.size_bytes :
+					       qcow2_stream_total_bytes(&o.stream), w->wants_lines);
+	r = w->is_raw ? write_raw(&o, progress, &e) : write_qcow2(&o, progress, &e);
+	stream_progress_end(progress, r == 0);
 	if (outgoing_close(&o, &second) == -1)
 		fprintf(stderr, "sxm export: %s\n", second.text);
 	if (r == 0)
@@ -173,15 +178,18 @@ static int run(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "format", required_argument, NULL, FORMAT }, { "from-format", required_argument, NULL, FROM_FORMAT },
-		{ "base", required_argument, NULL, BASE }, { NULL, 0, NULL, 0 },
+		{ "base", required_argument, NULL, BASE }, { "progress", no_argument, NULL, PROGRESS },
+		{ "quiet", no_argument, NULL, QUIET }, { NULL, 0, NULL, 0 },
 	};
 	struct wish w = { 0 };
 	bool is_raw;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == FORMAT ? !take_format(optarg, &w.is_raw) : c == FROM_FORMAT ? !take_format(optarg, &is_raw) : c != BASE)
+		if (c == FORMAT ? !take_format(optarg, &w.is_raw) : c == FROM_FORMAT ? !take_format(optarg, &is_raw) : c == '?')
 			return CMD_USAGE;
+		w.wants_lines |= c == PROGRESS;
+		w.is_quiet |= c == QUIET;
 		if (c == FROM_FORMAT)
 			w.from_format = optarg;
 		if (c == BASE)
@@ -200,11 +208,12 @@ static int run(int argc, char **argv)
 const struct cmd cmd_export = {
 	.name = "export",
 	.summary = "write a disk, or what changed in it since a snapshot, to standard output",
-	.usage = "sxm export [--format qcow2|raw] [--base KEY] [--from-format raw|qcow2] SRC >STREAM\n"
+	.usage = "sxm export [--format qcow2|raw] [--base KEY] [--from-format raw|qcow2] [--progress | --quiet] SRC >STREAM\n"
 		 "  SRC            a volume (SR/KEY), or a file or block device\n"
 		 "  --format       of the stream: qcow2 (default), what has data; raw, all of it\n"
 		 "  --base KEY     only what is not as in that volume, a snapshot in the same SR\n"
 		 "  --from-format  of SRC, where its name does not say so\n"
+		 "  --progress     say how far it is on standard error, also where that is no terminal; --quiet: nowhere\n"
 		 "exit status: 0 the stream is whole, 1 it is not, 2 usage",
 	.run = run,
 	.usage_status = USAGE,

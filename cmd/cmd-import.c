@@ -25,16 +25,17 @@
 #include "cmd/say.h"
 #include "cmd/signals.h"
 #include "cmd/stream-in.h"
+#include "cmd/stream-progress.h"
 #include "plugins/meta.h"
 #include "qcow2/qcow2-stream.h"
 
 enum status { IMPORTED = 0, NOT_IMPORTED = 1, USAGE = 2 };
-enum option_value { FORMAT = 1, NAME, BASE, SIZE, JSON };
+enum option_value { FORMAT = 1, NAME, BASE, SIZE, JSON, PROGRESS, QUIET };
 
 struct wish {
 	const char *sr, *name, *base; /* borrowed; NULL: not said */
 	uint64_t size_bytes;
-	bool is_raw, has_size, is_json;
+	bool is_raw, has_size, is_json, wants_lines, is_quiet;
 };
 
 /* --- the base */
@@ -91,12 +92,20 @@ static int write_zeros(struct incoming *in, const struct bitmap *zero, struct er
 	return 0;
 }
 
-static int write_data(struct incoming *in, const struct bitmap *data, uint8_t *cluster, struct error *e)
+static struct stream_progress *begin_progress(const struct wish *w, uint64_t bytes)
 {
-	for (uint64_t i = bitmap_next(data, 0); i < bitmap_bits(data); i = bitmap_next(data, i + 1))
+	return w->is_quiet ? NULL : stream_progress_new("importing", w->name, bytes, w->wants_lines);
+}
+
+static int write_data(struct incoming *in, const struct bitmap *data, struct stream_progress *progress, uint8_t *cluster,
+		      struct error *e)
+{
+	for (uint64_t i = bitmap_next(data, 0); i < bitmap_bits(data); i = bitmap_next(data, i + 1)) {
 		if (stream_in_read(cluster, QCOW2_STREAM_CLUSTER, e) == -1 ||
 		    incoming_write(in, i * QCOW2_STREAM_CLUSTER, cluster, QCOW2_STREAM_CLUSTER, e) == -1)
 			return -1;
+		stream_progress_add(progress, QCOW2_STREAM_CLUSTER);
+	}
 	return stream_in_check_end(e);
 }
 
@@ -104,6 +113,7 @@ static int fill_qcow2(const struct wish *w, const char *dir, const struct qcow2_
 		      struct error *e)
 {
 	CLEANUP_FREE char *base = *s->base ? find_base(dir, w, s->base, e) : NULL;
+	struct stream_progress *progress;
 	struct incoming in;
 	int r;
 
@@ -113,7 +123,9 @@ static int fill_qcow2(const struct wish *w, const char *dir, const struct qcow2_
 		return error_set(e, EINVAL, "the stream is a whole disk, and stands on nothing: leave --base out");
 	if (incoming_open(&in, dir, base, s->base, w->name, s->size_bytes, e) == -1)
 		return -1;
-	r = write_zeros(&in, s->zero, e) == 0 ? write_data(&in, s->data, cluster, e) : -1;
+	progress = begin_progress(w, bitmap_count(s->data) * QCOW2_STREAM_CLUSTER);
+	r = write_zeros(&in, s->zero, e) == 0 ? write_data(&in, s->data, progress, cluster, e) : -1;
+	stream_progress_end(progress, r == 0);
 	if (r == 0)
 		r = incoming_finish(&in, s->content, key, e);
 	incoming_close(&in);
@@ -142,7 +154,7 @@ static bool is_zero(const uint8_t *data, size_t bytes)
 	return !*data && memcmp(data, data + 1, bytes - 1) == 0;
 }
 
-static int copy_raw(struct incoming *in, uint64_t bytes, uint8_t *block, struct error *e)
+static int copy_raw(struct incoming *in, uint64_t bytes, struct stream_progress *progress, uint8_t *block, struct error *e)
 {
 	for (uint64_t at = 0; at < bytes; at += QCOW2_STREAM_CLUSTER) {
 		size_t now = (size_t)MIN(QCOW2_STREAM_CLUSTER, bytes - at), whole = (now + 511) / 512 * 512;
@@ -152,6 +164,7 @@ static int copy_raw(struct incoming *in, uint64_t bytes, uint8_t *block, struct 
 		memset(block + now, 0, whole - now);
 		if (!is_zero(block, whole) && incoming_write(in, at, block, whole, e) == -1)
 			return -1;
+		stream_progress_add(progress, now);
 	}
 	return stream_in_check_end(e);
 }
@@ -161,6 +174,7 @@ static int import_raw(const struct wish *w, const char *dir, char **key, struct 
 	CLEANUP_FREE uint8_t *block = malloc(QCOW2_STREAM_CLUSTER);
 	int64_t found = stream_in_bytes();
 	uint64_t bytes = w->has_size ? w->size_bytes : found < 0 ? 0 : (uint64_t)found;
+	struct stream_progress *progress;
 	struct incoming in;
 	int r;
 
@@ -171,7 +185,9 @@ static int import_raw(const struct wish *w, const char *dir, char **key, struct 
 				 "say --size");
 	if (incoming_open(&in, dir, NULL, NULL, w->name, (bytes + 511) / 512 * 512, e) == -1)
 		return -1;
-	r = copy_raw(&in, bytes, block, e);
+	progress = begin_progress(w, bytes);
+	r = copy_raw(&in, bytes, progress, block, e);
+	stream_progress_end(progress, r == 0);
 	if (r == 0)
 		r = incoming_finish(&in, "", key, e);
 	incoming_close(&in);
@@ -225,6 +241,8 @@ static bool take_option(struct wish *w, int c)
 	case BASE: w->base = optarg; return true;
 	case SIZE: w->has_size = true; return size_parse(optarg, &w->size_bytes);
 	case JSON: w->is_json = true; return true;
+	case PROGRESS: w->wants_lines = true; return true;
+	case QUIET: w->is_quiet = true; return true;
 	default: return false;
 	}
 }
@@ -234,7 +252,8 @@ static int run(int argc, char **argv)
 	static const struct option options[] = {
 		{ "format", required_argument, NULL, FORMAT }, { "name", required_argument, NULL, NAME },
 		{ "base", required_argument, NULL, BASE }, { "size", required_argument, NULL, SIZE },
-		{ "json", no_argument, NULL, JSON }, { NULL, 0, NULL, 0 },
+		{ "json", no_argument, NULL, JSON }, { "progress", no_argument, NULL, PROGRESS },
+		{ "quiet", no_argument, NULL, QUIET }, { NULL, 0, NULL, 0 },
 	};
 	struct wish w = { .name = "imported" };
 	int c;
@@ -251,12 +270,13 @@ static int run(int argc, char **argv)
 const struct cmd cmd_import = {
 	.name = "import",
 	.summary = "make a volume of what `sxm export` wrote",
-	.usage = "sxm import [--name NAME] [--base KEY] [--json] SR <STREAM\n"
-		 "       sxm import --format raw [--size SIZE] [--name NAME] [--json] SR <STREAM\n"
+	.usage = "sxm import [--name NAME] [--base KEY] [--progress | --quiet] [--json] SR <STREAM\n"
+		 "       sxm import --format raw [--size SIZE] [--name NAME] [--progress | --quiet] [--json] SR <STREAM\n"
 		 "  SR           a directory, its file:// URI, or the uuid of an SR that is attached here\n"
 		 "  --name NAME  of the new volume\n"
 		 "  --base KEY   the volume that a delta stands on; else one with that content is looked for\n"
 		 "  --size SIZE  of a raw stream, which may be a pipe's; a file's is known\n"
+		 "  --progress   say how far it is on standard error, also where that is no terminal; --quiet: nowhere\n"
 		 "exit status: 0 it is there, 1 nothing is, 2 usage",
 	.run = run,
 	.usage_status = USAGE,

@@ -35,6 +35,7 @@ libcmd_la_SOURCES = \
 	cmd/served.c cmd/served.h \
 	cmd/signals.c cmd/signals.h \
 	cmd/stream-in.c cmd/stream-in.h \
+	cmd/stream-progress.c cmd/stream-progress.h \
 	cmd/survivor.c cmd/survivor.h \
 	cmd/target.c cmd/target.h \
 	cmd/transfer.c cmd/transfer.h \

@@ -131,6 +131,8 @@ static void put_left(struct columns *c, const struct move_disk *d)
 
 static void put_writes(struct columns *c, const struct move_disk *d)
 {
+	if (d->is_stream)
+		return;
 	if (d->guest_latency_us < 0)
 		columns_format(c, " %15s", "");
 	else if (d->guest_latency_us < 10000)
@@ -143,7 +145,8 @@ static void put_lag(struct columns *c, const struct move_disk *d)
 {
 	char lag[SIZE_TEXT_MAX];
 
-	columns_format(c, "  lag %10s", size_format(d->lag_bytes, lag));
+	if (!d->is_stream)
+		columns_format(c, "  lag %10s", size_format(d->lag_bytes, lag));
 }
 
 static void put_item(struct columns *c, enum item item, const struct move_disk *d, const struct bar_style *s, unsigned bar)

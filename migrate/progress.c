@@ -6,7 +6,8 @@
  *       '--- what was said of it last? ---> a line, where that is another by now
  *
  * A line is said when a disk's state is another, when it is at another ten percent, and when it waits for another reason than it
- * did; reasons of pacing come and go, so that one is not said more often than each REASON_MS.
+ * did; reasons of pacing come and go, so that one is not said more often than each REASON_MS. PROGRESS_STEADY: each STEADY_MS,
+ * too.
  * Can fail: memory, at the start.
  */
 #include "migrate/progress.h"
@@ -26,12 +27,13 @@
 #include "migrate/view-json.h"
 
 #define REASON_MS 10000
+#define STEADY_MS 10000
 #define LINES_PER_DISK 2u
 
 struct said {
 	char state[32];
 	char why[VIEW_TEXT_MAX];
-	int64_t why_ms;
+	int64_t why_ms, said_ms;
 	unsigned tenth;
 };
 struct progress {
@@ -146,14 +148,16 @@ static void say_disk(const struct progress *p, const struct move_view *v, const 
 	say_line(p, v->now_ms, &c);
 }
 
-static bool is_news(struct said *s, const struct move_disk *d, int64_t now_ms)
+static bool is_news(const struct progress *p, struct said *s, const struct move_disk *d, int64_t now_ms)
 {
+	bool is_due = p->kind == PROGRESS_STEADY && s->said_ms && now_ms - s->said_ms >= STEADY_MS;
 	unsigned tenth = bar_percent(d) / 10;
 	bool is_other_why = *d->why && strcmp(s->why, d->why) != 0 && (!s->why_ms || now_ms - s->why_ms >= REASON_MS);
-	bool is_it = strcmp(s->state, bar_state(d)) != 0 || tenth > s->tenth || is_other_why;
+	bool is_it = strcmp(s->state, bar_state(d)) != 0 || tenth > s->tenth || is_other_why || is_due;
 
 	if (!is_it)
 		return false;
+	s->said_ms = now_ms;
 	snprintf(s->state, sizeof(s->state), "%s", bar_state(d));
 	s->tenth = tenth;
 	if (*d->why) {
@@ -183,7 +187,7 @@ static void say_changes(struct progress *p, const struct move_view *v)
 {
 	say_phase(p, v);
 	for (unsigned i = 0; i < v->disks; i++)
-		if (is_news(&p->said[i], &v->disk[i], v->now_ms))
+		if (is_news(p, &p->said[i], &v->disk[i], v->now_ms))
 			say_disk(p, v, &v->disk[i]);
 }
 

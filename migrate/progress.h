@@ -4,6 +4,7 @@
  *
  *      PROGRESS_AUTO    a bar for each disk where the descriptor is a terminal, else as LINES
  *      PROGRESS_LINES   a line when something changes, and each 10 %
+ *      PROGRESS_STEADY  as LINES, and each ten seconds
  *      PROGRESS_JSON    a line of JSON (view-json.h) each time
  *      PROGRESS_QUIET   nothing
  *
@@ -15,7 +16,7 @@
 #include "base/error.h"
 #include "migrate/view.h"
 
-enum progress_kind { PROGRESS_AUTO, PROGRESS_LINES, PROGRESS_JSON, PROGRESS_QUIET };
+enum progress_kind { PROGRESS_AUTO, PROGRESS_LINES, PROGRESS_STEADY, PROGRESS_JSON, PROGRESS_QUIET };
 
 struct progress;
 /* fd: borrowed. NULL + e: out of memory. */

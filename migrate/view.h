@@ -51,6 +51,7 @@ struct move_disk {
 	char why[VIEW_TEXT_MAX];    /* the reason why it waits, or failed; "": it does not */
 	bool is_copy, is_complete, is_failed, is_ended, is_linked, is_stalled, is_sync, is_remembered, is_given, is_verified;
 	bool is_pace_at_limit;
+	bool is_stream;             /* no mirror: bytes that go one way, and no guest beside them */
 
 	uint64_t size_bytes;        /* of the disk */
 	uint64_t total_bytes;       /* what was owed when it began */

@@ -14,6 +14,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
+from terminal import Terminal  # noqa: E402
 from smapi import ActiveDisk, Host, say, skip, times, until_true  # noqa: E402
 
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
@@ -384,6 +386,37 @@ def gone(sr, key, is_in_use):
     assert keys(here, sr) == was
 
 
+def shown(sr, key):
+    """On a terminal a bar, one of several programs' in a pipe; elsewhere lines, if they are asked for; and never on standard output."""
+    env = {**here.env, "TERM": "xterm", "LANG": "C"}
+    name = f"{work}/{os.path.basename(sr)}/{key}"
+    fifo = path("slow")
+    os.mkfifo(fifo)
+    terminal = Terminal(["sh", "-c", 'exec "$@" >"$0"', fifo, SXM, "export", "--format", "raw", name], env=env)
+    with open(fifo, "rb") as f:
+        data = f.read(MIB)
+
+        def has_bar(lines):
+            nonlocal data
+            data += f.read(64 * 1024)
+            return any("%" in line and "[" in line for line in lines) and any(line.startswith("exporting") for line in lines)
+        terminal.until("there is a bar", has_bar)
+        data += f.read()
+    assert terminal.end() == 0
+    lines = terminal.screen.text()
+    assert len(data) == SIZE and any("100%" in line and "done" in line for line in lines), lines
+    both = Terminal(["sh", "-c", f"{SXM} export {name} | (sleep 1; cat) | {SXM} import {FAR_RAW} >/dev/null"], env=env)
+    assert both.end() == 0
+    lines = [line for line in both.screen.text() if line]
+    assert sum("ing, " in line for line in lines) <= 1, lines
+    for args, wanted in (((), False), (("--progress",), True), (("--progress", "--quiet"), False)):
+        done = export(*args, name)[1]
+        assert ("100 %" in done) == wanted and (wanted or not done), done
+        with open(path("stream"), "rb") as f:
+            done = sxm("import", *args, FAR_RAW, host=there, stdin=f)
+        assert (b"100 %" in done.stderr) == wanted and done.stdout.count(b"\n") == 1, done
+
+
 SR = here.make_sr(uri=f"file://{work}/qcow2", format="qcow2")
 RAW = here.make_sr(uri=f"file://{work}/raw1", format="raw", uuid="0a0b0c0d-1111-2222-3333-444455550007")
 FAR = there.make_sr(uri=f"file://{work}/far-qcow2", format="qcow2", uuid="0a0b0c0d-1111-2222-3333-444455550001")
@@ -395,6 +428,7 @@ deltas(SR, FAR_RAW, True)
 raced(SR)
 live(SR, FAR)
 gone(SR, KEY, False)
+shown(SR, KEY)
 full()
 unnoted(SR)
 not_durable(f"{work}/qcow2/{KEY}")
