@@ -38,23 +38,63 @@ static int explain(FILE *to)
 	return to == stdout ? 0 : STATUS_USAGE;
 }
 
+static const struct cmd *find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(name, commands[i]->name) == 0)
+			return commands[i];
+	return NULL;
+}
+
+static int help(const struct cmd *cmd)
+{
+	printf("usage: %s\n", cmd->usage);
+	return 0;
+}
+
+/* How it is called, without what each option does: what was wrong has just been said, and is not to be scrolled away. */
+static void remind(const struct cmd *cmd)
+{
+	const char *end = cmd->usage;
+
+	do
+		end += strcspn(end + (*end == '\n'), "\n") + (*end == '\n');
+	while (strncmp(end, "\n     ", 6) == 0);
+	fprintf(stderr, "usage: %.*s\nsxm %s --help says more\n", (int)(end - cmd->usage), cmd->usage, cmd->name);
+}
+
 static int run(const struct cmd *cmd, int argc, char **argv)
 {
+	char name[32];
 	int status;
 
-	if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-		printf("usage: %s\n", cmd->usage);
-		return 0;
-	}
+	snprintf(name, sizeof(name), "sxm %s", cmd->name);
+	argv[0] = name; /* as getopt() says it */
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0)
+			return help(cmd);
 	status = cmd->run(argc, argv);
 	if (status != CMD_USAGE)
 		return status;
-	fprintf(stderr, "usage: %s\n", cmd->usage);
+	remind(cmd);
 	return cmd->usage_status;
+}
+
+/* sxm help, sxm help COMMAND */
+static int run_help(int argc, char **argv)
+{
+	const struct cmd *cmd = argc > 1 ? find(argv[1]) : NULL;
+
+	if (argc < 2 || cmd)
+		return cmd ? help(cmd) : explain(stdout);
+	fprintf(stderr, "sxm: there is no command %s\n", argv[1]);
+	return explain(stderr);
 }
 
 int main(int argc, char **argv)
 {
+	const struct cmd *cmd;
+
 	log_init("sxm");
 	if (argc < 2)
 		return explain(stderr);
@@ -64,9 +104,11 @@ int main(int argc, char **argv)
 		printf("sxm %s\n", PACKAGE_VERSION);
 		return 0;
 	}
-	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		if (strcmp(argv[1], commands[i]->name) == 0)
-			return run(commands[i], argc - 1, argv + 1);
+	if (strcmp(argv[1], "help") == 0)
+		return run_help(argc - 1, argv + 1);
+	cmd = find(argv[1]);
+	if (cmd)
+		return run(cmd, argc - 1, argv + 1);
 	fprintf(stderr, "sxm: there is no command %s\n", argv[1]);
 	return explain(stderr);
 }

@@ -25,6 +25,15 @@ for command in $commands; do
 done
 [ "$(complete_words status --w)" = --watch ]
 
+# What is wrong is said last but for how it is called: it is not scrolled away by what each option does.
+[ "$("$sxm" help migrate)" = "$("$sxm" migrate --help)" ] && [ "$("$sxm" migrate a b:c --help)" = "$("$sxm" migrate --help)" ]
+[ "$("$sxm" help)" = "$("$sxm" --help)" ]
+for command in $commands; do
+	said=$("$sxm" "$command" --no-such-option 2>&1 </dev/null) && { echo "sxm $command takes anything"; exit 1; }
+	grep -q "^sxm $command: .*--no-such-option" <<<"$said" || [ "$command" = relay ] || { echo "sxm $command: $said"; exit 1; }
+	[ "$(wc -l <<<"$said")" -le 9 ] || { echo "sxm $command says too much: $said"; exit 1; }
+done
+
 SXM_STATE_DIR=$(mktemp -d)
 trap 'rm -rf "$SXM_STATE_DIR"' EXIT
 mkdir "$SXM_STATE_DIR/journeys"
