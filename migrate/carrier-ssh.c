@@ -363,6 +363,18 @@ static int start_channel(struct ssh_carrier *s, int stream, int tell, struct err
 	return 0;
 }
 
+/* Where a person had to say a word it is not known to us: who begins anew is asked again. */
+static int start_again(struct ssh_carrier *s, struct error *e)
+{
+	if (start_master(s, true, e) == 0)
+		return 0;
+	if (e->err == EACCES)
+		error_prefix(e, "the connection to %s was lost, and cannot be made anew without somebody who logs in, as ssh "
+			     "keeps no password and no passphrase; with a key, an agent or --carrier ssh2 it can",
+			     s->carrier.name);
+	return -1;
+}
+
 static int channel_ssh(struct carrier *c, struct error *e)
 {
 	struct ssh_carrier *s = container_of(c, struct ssh_carrier, carrier);
@@ -370,7 +382,7 @@ static int channel_ssh(struct carrier *c, struct error *e)
 	CLEANUP_CLOSE int tell = -1;
 	int ours;
 
-	if (!is_ssh_alive(c) && start_master(s, true, e) == -1)
+	if (!is_ssh_alive(c) && start_again(s, e) == -1)
 		return -1;
 	ours = carrier_ends_make(&s->ends, &there, &tell, e);
 	if (ours < 0 || start_channel(s, there, tell, e) == 0)

@@ -36,6 +36,10 @@ static char *out_of_memory(struct error *e)
 /* 0: try again. */
 static int wait_for_way(struct journey *j, int64_t since_ms, unsigned pause_ms, const struct error *why, struct error *e)
 {
+	if (why->err == EACCES) { /* who is not let in is not let in later */
+		*e = *why;
+		return -1;
+	}
 	if (journey_now_ms() - since_ms > j->watch->patience_s * 1000)
 		return error_prefix(e, "%s cannot be reached for %" PRId64 " s", j->r.host, j->watch->patience_s);
 	snprintf(j->view.why, sizeof(j->view.why), "%s cannot be reached: %.180s", j->r.host, why->text);

@@ -170,6 +170,20 @@ static int mend(struct journey *j, size_t i, const struct journey_look *l, bool 
 	return 0;
 }
 
+/* Why the mirrors have none is known to whoever makes it. Who is not let in is not let in later; a person has to come. */
+static int check_way(struct journey *j, struct error *e)
+{
+	struct error why = { 0 };
+
+	if (journey_is_tcp(j) || !j->tunnel || tunnel_way(j->tunnel, &why) == 0)
+		return 0;
+	snprintf(j->view.why, sizeof(j->view.why), "%.200s", why.text);
+	if (why.err != EACCES)
+		return 0;
+	*e = why;
+	return -1;
+}
+
 /* 1: all are complete. */
 static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, struct error *e)
 {
@@ -190,6 +204,8 @@ static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, s
 		good += l.is_linked;
 		complete += l.is_complete;
 	}
+	if (good < j->r.disks.count && check_way(j, e) == -1)
+		return -1;
 	if (good == j->r.disks.count) {
 		*good_ms = journey_now_ms();
 		j->view.why[0] = '\0';

@@ -39,7 +39,7 @@
 #define URI_MAX 4096
 #define DOMAIN_MAX 128
 
-enum kind { CHANNEL, WHY, SERVE };
+enum kind { CHANNEL, WHY, WAY, SERVE };
 struct request {
 	enum kind kind;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -65,6 +65,7 @@ struct served {
 struct keeper {
 	struct carrier *carrier;  /* owned */
 	int fd;                   /* owned: to the caller */
+	struct error no_way;      /* why the last connection of a disk could not be made; err 0: it was */
 	int last;                 /* owned: the channel that was given last, to know why it ended; -1: none */
 	struct served *disk;      /* owned: DISKS_MAX */
 	size_t disks;
@@ -116,8 +117,9 @@ static void accept_one(struct keeper *k, const struct served *d)
 		return;
 	k->child = more;
 	channel = carrier_channel(k->carrier, &e);
+	k->no_way = e;
 	if (channel < 0) {
-		log_warn("%s: %s", d->uri, e.text);
+		log_info("%s: %s", d->uri, e.text);
 		return;
 	}
 	pid = fork();
@@ -200,6 +202,8 @@ static bool hear(struct keeper *k)
 		channel = carrier_channel(k->carrier, &e);
 	else if (r.kind == WHY && k->last >= 0)
 		carrier_why(k->carrier, k->last, &e);
+	else if (r.kind == WAY)
+		e = k->no_way;
 	else if (r.kind == SERVE)
 		serve(k, &r, &e);
 	answer(k, &e, channel);
@@ -346,6 +350,14 @@ int tunnel_why(void *t, struct error *e)
 	if (why.err)
 		*e = why;
 	return -1;
+}
+
+int tunnel_way(struct tunnel *t, struct error *e)
+{
+	const struct request r = { .kind = WAY };
+	int none;
+
+	return ask(t, &r, &none, e);
 }
 
 int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, bool is_squeezed,

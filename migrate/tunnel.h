@@ -28,6 +28,9 @@ int tunnel_channel(void *t, struct error *e);
 /* Why the last channel, which has ended, did: a peer_why_fn. */
 int tunnel_why(void *t, struct error *e);
 
+/* Could the disk that connected last be connected to the far host? -1 + e: why not; EACCES: nobody is let in any more. */
+int tunnel_way(struct tunnel *t, struct error *e);
+
 /* From now on there is a server at socket_path (replaced, if it is there), and what connects is connected to that domain of the
  * disk, squeezed if that is wanted and the relay there knows how. 0 also if it is there already. -1 + e. */
 int tunnel_serve(struct tunnel *t, const char *socket_path, const char *uri, const char *domain, bool is_squeezed,

@@ -701,8 +701,29 @@ def over_ssh(a, b, kind):
         m.run([SXM, "migrate", "--carrier", kind, "--config", config, "--patience", "30s", "--no-verify", m.disks[0].uri, f"far:{b.sr_dir}"])
         assert cut.has_cut.is_set()
         m.moved(host="far")
+        not_let_in_again(a, b, kind, far)
     finally:
         far.stop()
+
+
+def not_let_in_again(a, b, kind, far):
+    """Its connection is lost, and the key is not authorized any more: that is said, and not waited for in vain."""
+    m = filled(a, b, 8 * MiB)
+    cut = sshd.Cut(far.port)
+    way = ("--carrier", kind, "--patience", "60s", "--no-verify", "--config")
+    p = subprocess.Popen([SXM, "migrate", *way, far.write_client_config("shut", port=cut.port), "--bandwidth", "1MiB", m.disks[0].uri,
+                          f"far:{b.sr_dir}"], env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until_true("it mirrors", lambda: m.records() and m.record()["step"] == "mirrored", 30)
+    keys = far.file("authorized_keys")
+    os.rename(keys, keys + ".away")
+    cut.limit = 0
+    out = p.communicate(timeout=40)[0]
+    assert p.returncode == 3 and f"--resume {m.id()}" in out, (p.returncode, out)
+    assert ("without somebody who logs in" if kind == "ssh" else "does not let") in out, out
+    os.rename(keys + ".away", keys)
+    m.command = lambda *args: [SXM, "migrate", "--patience", "30s", *args]
+    m.run(m.command("--resume", m.id(), "--bandwidth", "0"))
+    m.moved(host="far")
 
 
 LOCAL = ("--listen", "127.0.0.1")
