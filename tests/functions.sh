@@ -191,6 +191,26 @@ end_run_dir() {
 		sleep 0.05
 	done
 }
+# The same where SXM_RUN_DIR is exported, and what the test itself runs carries it, too: the datapaths alone. Whoever is killed may have
+# started another one since we looked: so until there is none.
+end_datapaths() {
+	local pids _tries
+
+	for _tries in {1..250}; do
+		pids=$(datapaths_of "$1")
+		[ -n "$pids" ] || return 0
+		# shellcheck disable=SC2086 # several
+		kill -9 $pids 2>/dev/null
+		sleep 0.02
+	done
+}
+datapaths_of() {
+	local pid
+
+	for pid in $(grep -lsxzF "$SXM_LIBEXECDIR/sxm/sxm-datapath" /proc/[0-9]*/cmdline | sed 's|/proc/\([0-9]*\)/.*|\1|'); do
+		! grep -qsxzF "SXM_RUN_DIR=$1" "/proc/$pid/environ" || echo "$pid"
+	done
+}
 processes_of() {
 	grep -lszxF "SXM_RUN_DIR=$1" /proc/[0-9]*/environ | sed 's|/proc/\([0-9]*\)/.*|\1|' | grep -vx "$$" || :
 }

@@ -9,7 +9,7 @@ requires nbdinfo --version
 datapath=$SXM_LIBEXECDIR/sxm/sxm-datapath
 tmp=$(make_tmp)
 export SXM_RUN_DIR=$tmp/run
-at_exit end_run_dir "$SXM_RUN_DIR"
+at_exit end_datapaths "$SXM_RUN_DIR"
 image=$tmp/image
 truncate -s 2T "$image"
 dir=$SXM_RUN_DIR/d
@@ -20,13 +20,6 @@ pid() { control --get pid "$dir/control" hello; }
 parent() { ps -o ppid= -p "$1" | tr -d ' '; }
 answers() { [ "$(nbdinfo --size "$nbd" 2>/dev/null)" = $((2 << 40)) ]; }
 now_ms() { date +%s%3N; }
-end_run_dir() {
-	local pid
-
-	for pid in $(grep -lsxzF "$datapath" /proc/[0-9]*/cmdline | sed 's|/proc/\([0-9]*\)/.*|\1|'); do
-		grep -qsxzF "SXM_RUN_DIR=$1" "/proc/$pid/environ" && kill -9 "$pid"
-	done
-}
 is_ended() { is_gone "$keeper" && is_gone "$child"; }
 serve() {
 	ask attach '{"domain":"1"}' >/dev/null
@@ -48,7 +41,7 @@ done
 
 say "one that was only asked how it is does not stay"
 SXM_RUN_DIR=$tmp/asked
-at_exit end_run_dir "$SXM_RUN_DIR"
+at_exit end_datapaths "$SXM_RUN_DIR"
 begin
 asked=$(control --get pid "$SXM_RUN_DIR/d/control" hello)
 until_true 10 is_gone "$asked"

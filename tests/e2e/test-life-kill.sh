@@ -9,14 +9,7 @@ requires nbdinfo --version
 tmp=$(make_tmp)
 export SXM_RUN_DIR=$tmp/run
 datapath=$SXM_LIBEXECDIR/sxm/sxm-datapath
-end_run_dir() {
-	local pid
-
-	for pid in $(grep -lsxzF "$datapath" /proc/[0-9]*/cmdline | sed 's|/proc/\([0-9]*\)/.*|\1|'); do
-		grep -qsxzF "SXM_RUN_DIR=$1" "/proc/$pid/environ" && kill -9 "$pid"
-	done
-}
-at_exit end_run_dir "$SXM_RUN_DIR"
+at_exit end_datapaths "$SXM_RUN_DIR"
 image=$tmp/image
 truncate -s 64M "$image"
 

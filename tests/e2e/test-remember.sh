@@ -9,20 +9,12 @@ requires nbdkit --version
 tmp=$(make_tmp)
 export SXM_RUN_DIR=$tmp/run SXM_STATE_DIR=$tmp/state
 datapath=$SXM_LIBEXECDIR/sxm/sxm-datapath
-end_all() {
-	local pid
-
-	for pid in $(grep -lsxzF "$datapath" /proc/[0-9]*/cmdline | sed 's|/proc/\([0-9]*\)/.*|\1|'); do
-		grep -qsxzF "SXM_RUN_DIR=$SXM_RUN_DIR" "/proc/$pid/environ" && kill -9 "$pid"
-		:
-	done
-}
 kill_far() {
 	[ -z "$far" ] || kill -9 "$far"
 	far=
 }
 far=
-at_exit end_all
+at_exit end_datapaths "$SXM_RUN_DIR"
 at_exit kill_far
 MiB=1048576
 size=$((256 * MiB))
@@ -201,7 +193,7 @@ rebooted() {
 	say "the host is rebooted while it is remembered"
 	begin
 	lose
-	end_all
+	end_datapaths "$SXM_RUN_DIR"
 	rm -rf "$SXM_RUN_DIR"
 	"$datapath" --id a --path "$tmp/a" --keep
 	socket_a=$(get socket attach '{"domain":"4"}')

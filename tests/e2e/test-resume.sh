@@ -7,14 +7,7 @@ requires qemu-io --version
 tmp=$(make_tmp)
 export SXM_RUN_DIR=$tmp/run
 datapath=$SXM_LIBEXECDIR/sxm/sxm-datapath
-end_all() {
-	local pid
-
-	for pid in $(grep -lsxzF "$datapath" /proc/[0-9]*/cmdline | sed 's|/proc/\([0-9]*\)/.*|\1|'); do
-		grep -qsxzF "SXM_RUN_DIR=$SXM_RUN_DIR" "/proc/$pid/environ" && kill -9 "$pid"
-	done
-}
-at_exit end_all
+at_exit end_datapaths "$SXM_RUN_DIR"
 MiB=1048576
 size=$((256 * MiB))
 
