@@ -6,7 +6,8 @@
  *      -> the URI is printed -> until Ctrl-C, --stop, or with --detach until --stop -> flushed, let go of
  *
  * Two who serve one image at the same time are kept apart by SXM_RUN_DIR/<id>.serve, locked until it is served.
- * Killed, it leaves the image served: the next one says so, and --stop ends it.
+ * Killed, it ends as after Ctrl-C, by a process that outlives it (survivor). Should both be killed the image is left served: the
+ * next one says so, and --stop ends it.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -227,14 +227,19 @@ int datapath_import_activate(struct smapi_call *call, char **result, struct fail
 }
 
 /* A full SR starts guests all the same; for that a new content_id needs no room. */
-static void note_writer(const char *path, bool *is_read_only)
+static int note_writer(const char *path, bool *is_read_only, struct failure *f)
 {
 	struct error e;
+	int r = volume_note_writer(path, is_read_only, &e);
 
-	if (volume_note_writer(path, is_read_only, &e) == -1)
+	if (r)
 		log_error("%s has no new content_id: %s", path, e.text);
 	if (*is_read_only)
 		log_info("%s is read-only, and is served so", path);
+	if (r == 0 || (r == 1 && !ownership_applies(path)))
+		return 0;
+	return failure_set(f, FAILURE_VDI_UNAVAILABLE, e.err, "%s is not activated, as its content_id cannot be changed, and by "
+			   "that it would be taken for what it was before: %s", path, e.text);
 }
 
 /* On an SR that hosts share another host does not see that it is attached here (volume_is_doubted()), and may take it for unused
@@ -243,12 +248,13 @@ static int activate(struct smapi_call *call, bool is_read_only, char **result, s
 {
 	CLEANUP_FREE char *path = datapath_image(call->args.uri, f);
 	CLEANUP_FREE char *ok = NULL;
+	struct failure why;
 
-	if (path && !is_read_only)
-		note_writer(path, &is_read_only);
-	ok = path ? ask_started(call, "activate", is_read_only, f) : NULL;
+	if (!path || (!is_read_only && note_writer(path, &is_read_only, f) == -1))
+		return -1;
+	ok = ask_started(call, "activate", is_read_only, f);
 	if (ok && !is_read_only && ownership_applies(path))
-		note_writer(path, &is_read_only);
+		note_writer(path, &is_read_only, &why);
 	return ok ? smapi_unit(result, f) : -1;
 }
 

@@ -6,7 +6,8 @@ libplugins_la_SOURCES = \
 	plugins/device-owner.c plugins/device-owner.h plugins/failure.c plugins/failure.h plugins/joint.c plugins/joint.h plugins/hold.c plugins/hold.h \
 	plugins/image.c plugins/image.h plugins/image-clone.c plugins/image-qcow2.c plugins/image-raw.c plugins/lock.c \
 	plugins/lock.h plugins/merge.c plugins/merge.h plugins/meta.c plugins/meta.h plugins/mount.c plugins/mount.h \
-	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/owner-file.c \
+	plugins/mount-table.c plugins/mount-table.h plugins/nfs-options.c plugins/nfs-options.h plugins/doubt.c plugins/doubt.h \
+	plugins/owner-file.c \
 	plugins/owner-file.h plugins/ownership.c \
 	plugins/ownership.h plugins/plugin.c plugins/probe.c plugins/probe.h plugins/process.c plugins/process.h \
 	plugins/qemu-img.c plugins/qemu-img.h plugins/records.c plugins/records.h plugins/side.c plugins/side.h \

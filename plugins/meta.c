@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/chain.h"
+#include "plugins/doubt.h"
 #include "plugins/joint.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
@@ -137,11 +138,22 @@ char *meta_volume_path(const char *dir, const char *key)
 	return join(dir, key, ".json");
 }
 
+/* Whoever writes the record from here on makes it so. */
+static int correct(const char *dir, const char *key, struct meta_volume *m, struct error *e)
+{
+	CLEANUP_FREE char *content_id = doubt_content_id(dir, key);
+
+	if (!content_id || jsonspec_map_set(&m->keys, "content_id", content_id) == 0)
+		return 0;
+	meta_volume_clear(m);
+	return out_of_memory(e);
+}
+
 int meta_volume_read(const char *dir, const char *key, struct meta_volume *m, struct error *e)
 {
 	CLEANUP_FREE char *path = meta_volume_path(dir, key);
 
-	return read_record(path, &volume_spec, m, e);
+	return read_record(path, &volume_spec, m, e) == 0 ? correct(dir, key, m, e) : -1;
 }
 
 int meta_volume_write(const char *dir, const char *key, const struct meta_volume *m, struct error *e)
@@ -162,7 +174,10 @@ int meta_volume_rewrite(const char *dir, const char *key, const struct meta_volu
 		meta_volume_clear(&old);
 	else if (why.err == EBADMSG && link(path, damaged) == -1 && errno != EEXIST)
 		return error_errno(e, errno, "keep the damaged record of volume %s", key);
-	return write_record(path, &volume_spec, m, lock, e);
+	if (write_record(path, &volume_spec, m, lock, e) == -1)
+		return -1;
+	doubt_settle(dir, key);
+	return 0;
 }
 
 int meta_volume_guess(const char *key, const char *format, struct meta_volume *m)

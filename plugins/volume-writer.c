@@ -9,8 +9,10 @@
  * old one would be a wrong base that nobody notices. What is overwritten has its room, and as many bytes as before: whoever reads
  * it meanwhile, or after a power loss, has the old one, the new one or some of each, which is neither's. A record that is damaged
  * has its digits changed likewise: `sxm fsck` takes them over.
- * Can fail: a medium that does not work. Then the guest is started all the same, and this host at least does not believe the old
- * one until there is a new one: SXM_STATE_DIR/doubted/ID.
+ * Can fail: a medium that does not work, a content_id that is too short to be changed. Then SXM_STATE_DIR/doubted/ID has the new
+ * one (doubt.h), and on this host whoever asks hears that; the guest is started all the same. Not where hosts share the SR, as to
+ * the others it would have the old one: who takes a copy there, or looks for what is alike, would take the wrong base. What is
+ * carried to another host while it is doubted has the old one there; nothing here can help that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,10 +25,10 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "plugins/datapath.h"
+#include "plugins/doubt.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
 #include "plugins/uri.h"
-#include "plugins/vdi-id.h"
 #include "plugins/volume.h"
 
 #define RECORD_MAX_BYTES (1u << 20)
@@ -176,38 +178,17 @@ static int note_writer(const char *image, bool *is_read_only, struct error *e)
 
 /* --- in doubt */
 
-/* image: canonical. */
-static char *doubt_path(const char *image, const char *suffix)
-{
-	char id[VDI_ID_MAX], *path;
-
-	vdi_id_of_path(image, id);
-	return asprintf(&path, "%s/doubted%s%s", proc_state_dir(), suffix, *suffix ? id : "") < 0 ? NULL : path;
-}
-
-static int doubt(const char *image, struct error *e)
-{
-	CLEANUP_FREE char *dir = doubt_path(image, "");
-	CLEANUP_FREE char *path = doubt_path(image, "/");
-
-	if (!dir || !path)
-		return error_set(e, ENOMEM, "out of memory");
-	if (proc_make_dir(proc_state_dir(), e) == -1 || proc_make_dir(dir, e) == -1)
-		return -1;
-	return proc_replace_file(path, "", 0, 0600, e);
-}
-
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e)
 {
-	CLEANUP_FREE char *path = doubt_path(image, "/");
-	int r = note_writer(image, is_read_only, e);
+	char content_id[VOLUME_UUID_TEXT];
 	struct error why;
 
-	if (r == -1 && doubt(image, &why) == -1)
-		error_prefix(e, "%s; and", why.text);
-	else if (r == 0 && path)
-		unlink(path);
-	return r;
+	if (note_writer(image, is_read_only, e) == 0) {
+		doubt_end(image);
+		return 0;
+	}
+	volume_make_uuid(content_id);
+	return doubt_begin(image, content_id, &why) == 0 ? 1 : error_prefix(e, "%s; and", why.text);
 }
 
 /* Whoever is about to write has it attached, and only then gives it a new content_id; it is active a while later:
@@ -220,7 +201,6 @@ bool volume_is_doubted(const char *dir, const char *key, const struct meta_volum
 	CLEANUP_FREE char *image = image_path(&i);
 	struct error e;
 	CLEANUP_FREE char *canonical = image ? uri_canonical(image, &e) : NULL;
-	CLEANUP_FREE char *path = canonical ? doubt_path(canonical, "/") : NULL;
 
-	return !path || access(path, F_OK) == 0 || (m->read_write && datapath_may_get_writer(canonical));
+	return !canonical || doubt_is_there(canonical) || (m->read_write && datapath_may_get_writer(canonical));
 }

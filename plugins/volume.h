@@ -47,7 +47,8 @@ int volume_renew(struct meta_volume *m);
 const struct image_ops *volume_format(const struct sr *sr, bool is_sharable);
 
 /* The image is about to be written to: a new content_id, durable, for which no room is needed. is_read_only: set where nobody may
- * write to the volume. -1 + e: it has none, and volume_is_doubted() until it gets one. */
+ * write to the volume. + e where it has none in its record: 1, this host knows one, and volume_is_doubted() until it gets one;
+ * -1, not even that. */
 int volume_note_writer(const char *image, bool *is_read_only, struct error *e);
 /* m: its record. As far as this host knows its content may be another than when it got its content_id, or become another under
  * that id: so that one names nothing. */

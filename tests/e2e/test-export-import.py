@@ -79,25 +79,47 @@ def write(sr, key, *commands):
 
 
 def unnoted(sr):
-    """Of a medium that takes nothing it cannot be said that a volume is written to; then this host does not say what its content is."""
+    """Of a medium that takes nothing it cannot be said that a volume is written to; then this host does not say what its content is, nor
+    that it is what it was. Where other hosts would take it for that it is not activated."""
     key = here.make_volume(sr, MIB)["key"]
     write(sr, key, "write -P 1 0 64k")
     base = here.call("Volume.clone", sr=sr, key=key)["key"]
     directory = f"{work}/{os.path.basename(sr)}"
     uri = here.call("Volume.stat", sr=sr, key=base)["uri"][0]
     export("--base", base, f"{directory}/{key}")
-    here.call("Datapath.attach", uri=uri, domain="1")
-    crash = [os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash"), "-f", "-u", directory, "1"]
-    done = subprocess.run([*crash, os.path.join(here.root, "datapath/sxm/Datapath.activate"), "--json"], env=TRACED, capture_output=True,
-                          input=json.dumps({"dbg": "", "uri": uri, "domain": "1"}).encode(), timeout=60)
-    assert done.returncode == 0, done
-    for verb in ("deactivate", "detach"):
-        here.call("Datapath." + verb, uri=uri, domain="1")
-    assert "no content_id" in export("--base", base, f"{directory}/{key}", status=1)[1]
-    write(sr, base)
-    export("--base", base, f"{directory}/{key}")
+
+    def activate(uri, directory, status):
+        here.call("Datapath.attach", uri=uri, domain="1")
+        crash = [os.path.join(os.environ["SXM_BUILDDIR"], "tests/lib/crash"), "-f", "-u", directory, "1"]
+        done = subprocess.run([*crash, os.path.join(here.root, "datapath/sxm/Datapath.activate"), "--json"], env=TRACED, capture_output=True,
+                              input=json.dumps({"dbg": "", "uri": uri, "domain": "1"}).encode(), timeout=60)
+        assert done.returncode == status, done
+        for verb in ("deactivate", "detach"):
+            here.call("Datapath." + verb, uri=uri, domain="1")
+        return done.stdout.decode()
+
+    def content_id():
+        return here.call("Volume.stat", sr=sr, key=base)["keys"]["content_id"]
+
+    for settle in (lambda: write(sr, base), lambda: here.call("Volume.set_name", sr=sr, key=base, new_name="settled")):
+        was = content_id()
+        activate(uri, directory, 0)
+        doubted = content_id()
+        with open(f"{directory}/{base}.json") as f:
+            assert was in f.read() and doubted != was
+        assert "no content_id" in export("--base", base, f"{directory}/{key}", status=1)[1]
+        settle()
+        export("--base", base, f"{directory}/{key}")
+        with open(f"{directory}/{base}.json") as f:
+            assert content_id() in f.read() and content_id() != was
     for gone_key in (key, base):
         here.call("Volume.destroy", sr=sr, key=gone_key)
+    os.mkdir(f"{work}/shared")
+    shared = here.make_sr(uri=f"file://{work}/shared", shared="true", uuid="0a0b0c0d-1111-2222-3333-444455550011")
+    v = here.make_volume(shared, MIB)
+    assert "content_id cannot be changed" in activate(v["uri"][0], f"{work}/shared", 1)
+    write(shared, v["key"])
+    here.call("Volume.destroy", sr=shared, key=v["key"])
 
 
 def not_durable(name):
