@@ -156,7 +156,18 @@ static bool is_kept(const struct journey *j, size_t i)
 	return *journey_disk(j, i)->key && !journey_disk(j, i)->stays;
 }
 
-/* What is to be the only one was handed over whole, and is there still: the far host says so. */
+/* What is to be the only one was handed over whole, and is there still: the far host says so. It may have handed it on,
+ *
+ *      here: given --> there: given --> a third host: eligible, or owned
+ *
+ * Then what it has is whole, too, and newer than what is here, and it lets go of that only when the third one says the same. But
+ * not when it has done so: what is known there of that goes with its source, and who has the disk now could be anybody.
+ */
+static bool has_it(const struct plan_volume *v)
+{
+	return strcmp(v->owner, "owned") == 0 || strcmp(v->owner, "eligible") == 0 || strcmp(v->owner, "given") == 0;
+}
+
 static int find_there(struct journey *j, size_t i, struct error *e)
 {
 	const struct journey_disk *d = journey_disk(j, i);
@@ -165,9 +176,12 @@ static int find_there(struct journey *j, size_t i, struct error *e)
 	struct plan_volume v;
 	int r = 0;
 
+	if (!ok && e->err == ENOENT)
+		return error_prefix(e, "if it was moved on from there, and released: only the host that it went to knows that "
+				    "it has it; look there, and then --force; else");
 	if (!ok || jsonspec_decode(&plan_volume_spec, ok, strlen(ok), &v, e) == -1)
 		return -1;
-	if (strcmp(v.owner, "owned") != 0 && strcmp(v.owner, "eligible") != 0)
+	if (!has_it(&v))
 		r = error_set(e, EPERM, "%s: the disk is not that host's, it is %s there", j->r.host, v.owner);
 	else if (v.size_bytes < d->size_bytes)
 		r = error_set(e, EPERM, "%s: the disk has %" PRId64 " bytes there, and had %" PRId64 " here", j->r.host,

@@ -398,6 +398,34 @@ def a_source_is_kept_until_the_other_host_has_the_disk(a, b):
     m.end()
 
 
+def what_was_moved_on_is_released_all_the_same(a, b):
+    """A, B, C: B has handed on what it got, and has it still as it was then; once that is released nobody there can say who has it."""
+    c = Side("c")
+    moves = [filled(a, b, 4 * MiB) for _ in range(2)]
+    for m in moves:
+        m.run(m.command("--no-verify", "--quiet", m.disks[0].uri, f"b:{b.sr_dir}"))
+        a.call("Datapath.detach", uri=m.disks[0].uri, domain="1")
+        m.first = m.record()
+        far = m.first["disks"][0]["far_uri"]
+        write_some(b, far, "write -P 1 0 64k")
+        on = m.on = Move.__new__(Move)
+        on.a, on.b, on.disks = b, c, []
+        on.run(on.command("--no-verify", "--quiet", far, f"c:{c.sr_dir}"))
+        b.call("Datapath.detach", uri=far, domain="1")
+        on.first = on.record()
+        on.verify(c, on.first["disks"][0]["far_uri"], m.disks[0])
+    given, gone = moves
+    given.run(given.command("--release", given.first["id"]))
+    assert given.disks[0].key not in a.keys()
+    for m in moves:
+        m.on.run(m.on.command("--release", m.on.first["id"]))
+    out = gone.run(gone.command("--release", gone.first["id"]), expect=1)
+    assert "moved on" in out and "--force" in out and gone.disks[0].key in a.keys(), out
+    gone.run(gone.command("--release", gone.first["id"], "--force"))
+    assert not a.keys() and not b.keys() and len(c.keys()) == 2
+    c.end()
+
+
 def handed_over_otherwise(a, b):
     """The guest is shut down while its move waits for its moment, which hands the disk over; and the command is gone."""
     m = Move(a, b, size=8 * MiB)
@@ -955,6 +983,7 @@ def main():
     case(the_way_back_knows_of_no_write_before_its_log)
     case(a_source_that_was_taken_by_force_is_no_kept_one)
     case(a_source_is_kept_until_the_other_host_has_the_disk)
+    case(what_was_moved_on_is_released_all_the_same)
     case(the_rate_is_bounded_and_may_change)
     case(it_is_done_by_a_moment_and_takes_no_more_than_that_needs)
     case(over_ssh, "ssh")
