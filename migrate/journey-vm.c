@@ -111,6 +111,14 @@ static char *disks_args(const struct journey *j)
 	return question_new(raw, "qmp", j->r.vm_there, NULL);
 }
 
+/* -1. That a disk's process is not there does not say that a VM is lost. */
+static int not_of_a_qemu(struct error *e)
+{
+	if (e->err == ESRCH || e->err == ENODATA || e->err == ESTALE || e->err == ECONNRESET)
+		e->err = EIO;
+	return -1;
+}
+
 static int plug_there(struct effort *f, struct error *e)
 {
 	struct journey *j = f->j;
@@ -120,7 +128,7 @@ static int plug_there(struct effort *f, struct error *e)
 	if (!args)
 		return error_set(e, ENOMEM, "out of memory");
 	f->seen.is_plugged = ok;
-	return ok ? 0 : -1;
+	return ok ? 0 : not_of_a_qemu(e);
 }
 
 /* --- the one here */
@@ -158,7 +166,7 @@ static int end_here(struct effort *f, struct error *e)
 {
 	for (size_t i = 0; i < f->j->r.disks.count; i++)
 		if (qemu_cut_off(&f->here, journey_disk(f->j, i)->id, e) == -1)
-			return e->err == ESRCH ? 0 : -1;
+			return e->err == ESRCH || e->err == ECONNRESET ? 0 : -1;
 	return qemu_end(&f->here, e);
 }
 
@@ -225,7 +233,7 @@ static int ask_disks(struct effort *f, struct error *e)
 	int r = journey_vm_claim_disks(f->j, e);
 
 	if (r == -1)
-		return -1;
+		return not_of_a_qemu(e);
 	f->seen.are_disks_known = true;
 	f->seen.are_disks_its = r == 1;
 	return 0;
@@ -258,6 +266,7 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 {
 	struct effort f = { .j = j, .goal = goal, .until_ms = max_ms ? journey_now_ms() + max_ms : 0 };
 	struct vm_verdict v = { .does = VM_WAIT };
+	bool is_seen;
 	enum vm_do last;
 	int r;
 
@@ -270,6 +279,7 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 		f.seen.is_begun = j->r.is_paused;
 		f.seen.was_running = j->r.vm_ran;
 		r = qemu_see(&f.here, &f.seen.here, &f.state, e);
+		is_seen = r == 0;
 		if (!j->tunnel)
 			qmp_fini(&f.here);
 		if (r == 0) {
@@ -279,6 +289,8 @@ static int drive(struct journey *j, enum vm_goal goal, int max_ms, bool is_sent,
 		}
 		if (r == 0)
 			r = v.does == VM_DONE || check_time(&f, e) == 0 ? act(&f, v, e) : -1;
+		if (r == -1 && e->err == ECONNRESET && goal == VM_GOAL_STAY && is_seen)
+			r = wait_here(&f, e); /* it may have ended just then: it is looked for */
 		if (v.does != VM_ASK_THERE)
 			f.seen.there.is_known = false;
 		if (v.does != VM_ASK_DISKS && v.does != VM_ASK_THERE && v.does != VM_END_THERE)

@@ -21,6 +21,7 @@
 #define NO_LIMIT_BYTES_S (INT64_C(1) << 40)
 #define STREAM_NAME "sxm-memory"
 #define NBD_RECONNECT_S 60
+#define HANGUPS_MAX 3u
 
 /* --- looking */
 
@@ -87,6 +88,8 @@ int qemu_see(struct qmp *q, struct vm_side *side, struct qemu_state *s, struct e
 {
 	int r = qemu_look(q, s, e);
 
+	for (unsigned i = 0; r == -1 && e->err == ECONNRESET && i < HANGUPS_MAX; i++)
+		r = qemu_look(q, s, e);
 	*side = (struct vm_side) { .is_known = true };
 	if (r == -1) {
 		side->is_gone = e->err == ESRCH;
@@ -328,7 +331,7 @@ int qemu_run(struct qmp *q, struct error *e)
 int qemu_end(struct qmp *q, struct error *e)
 {
 	if (tell(q, "quit", NULL, e) == -1)
-		return e->err == ESRCH ? 0 : -1;
+		return e->err == ESRCH || e->err == ECONNRESET ? 0 : -1;
 	return qmp_await_end(q, QEMU_WAIT_MS, e);
 }
 

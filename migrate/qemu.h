@@ -22,7 +22,8 @@ struct qemu_state {
 extern const struct jsonspec qemu_state_spec;
 /* s is the caller's to clear. */
 int qemu_look(struct qmp *q, struct qemu_state *s, struct error *e);
-/* What becomes of it: is_gone where there is no QEMU; not -1 then. *s is zero then. */
+/* What becomes of it: is_gone where there is no QEMU; not -1 then. *s is zero then. One that hangs up is asked again: it is gone
+ * only when nobody is there. */
 int qemu_see(struct qmp *q, struct vm_side *side, struct qemu_state *s, struct error *e);
 
 /* A device that has a disk. */

@@ -96,9 +96,9 @@ static int wait_for(const struct qmp *q, short what, int64_t until_ms, struct er
 	}
 }
 
-static int say_gone(struct error *e)
+static int say_lost(struct error *e)
 {
-	return error_set(e, ESRCH, "it has ended, or hung up");
+	return error_set(e, ECONNRESET, "it has ended, or hung up");
 }
 
 /* The first byte takes the descriptor with it. passed -1: none. */
@@ -131,7 +131,7 @@ static int send_all(const struct qmp *q, const char *from, size_t left, int pass
 		if (n < 0 && e->err)
 			return -1;
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
-			return errno == EPIPE || errno == ECONNRESET ? say_gone(e) : error_errno(e, errno, "send to it");
+			return errno == EPIPE || errno == ECONNRESET ? say_lost(e) : error_errno(e, errno, "send to it");
 		if (n > 0) {
 			from += n;
 			left -= (size_t)n;
@@ -158,7 +158,7 @@ static int read_some(struct qmp *q, int64_t until_ms, struct error *e)
 		return -1;
 	n = recv(q->fd, q->buffer + q->used, q->room - q->used, MSG_DONTWAIT);
 	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
-		return say_gone(e);
+		return say_lost(e);
 	q->used += n > 0 ? (size_t)n : 0;
 	return 0;
 }
@@ -312,5 +312,5 @@ int qmp_await_end(struct qmp *q, unsigned wait_ms, struct error *e)
 		jsonspec_clear(&message_spec, &m);
 	if (q->fd >= 0)
 		lose(q, e);
-	return e->err == ESRCH ? 0 : -1;
+	return e->err == ECONNRESET ? 0 : -1;
 }

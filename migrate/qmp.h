@@ -26,8 +26,8 @@ void qmp_init(struct qmp *q, const char *path);
 /* The next question connects anew. */
 void qmp_fini(struct qmp *q);
 
-/* What the command returns, as JSON text, heap. args: a JSON object; NULL: none. NULL + e: ESRCH, there is no QEMU, or it ended;
- * EREMOTEIO, it refused; ETIMEDOUT, EPROTO. */
+/* What the command returns, as JSON text, heap. args: a JSON object; NULL: none. NULL + e: ESRCH, there is no QEMU;
+ * ECONNRESET, it ended or hung up: which of the two, whoever asks again hears; EREMOTEIO, it refused; ETIMEDOUT, EPROTO. */
 char *qmp_ask(struct qmp *q, const char *command, const char *args, unsigned wait_ms, struct error *e);
 /* The descriptor is that QEMU's, too, as `name`, until the connection ends or a command has used it. -1 + e. */
 int qmp_pass(struct qmp *q, const char *name, int fd, unsigned wait_ms, struct error *e);

@@ -133,7 +133,7 @@ class Sick:
                 client.sendall(b" " * 65536)
             if self.how == "rubbish":
                 client.sendall(b"\xff{]}\n" * 10)
-            while client.recv(4096):
+            while self.how != "hung up" and client.recv(4096):
                 pass
         except OSError:
             pass
@@ -317,6 +317,7 @@ if os.environ.get("SXM_LONG"):
               ("here dies", a_qemu_here_dies, "still"), ("here dies, decided", a_qemu_here_dies_after_the_decision),
               ("there dies, decided", a_qemu_there_dies_with_the_vm), ("no QMP", what_is_no_qmp_is_refused),
               ("QMP silent here", qmp_is_sick_here, "migrate-continue", "silent"),
+              ("QMP hangs up here", qmp_is_sick_here, "migrate-continue", "hung up"),
               ("QMP silent there", qmp_is_sick_there, "migrate-incoming", "silent"),
               ("guest shuts down", the_guest_shuts_down, False), ("guest shuts down, and is kept", the_guest_shuts_down, True),
               ("taken back in doubt", all_are_taken_back_by_force_in_doubt),

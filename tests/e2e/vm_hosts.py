@@ -294,7 +294,8 @@ class Move:
         until_true("the QEMU here is ended", self.vm.is_over, LONG_S)
         self.waiting.goes_on()
         before, after = self.vm.rounds(), self.waiting.rounds()
-        assert before and (has_rebooted or after[0][0] == before[-1][0] and after[0][1] > before[-1][1]), (before[-1], after[0])
+        assert before and (has_rebooted or after[0][0] == before[-1][0] and after[0][1] > before[-1][1]), \
+            f"{before[-1]}, {after[0]}\n{self.vm.said()[-600:]}\n---\n{self.waiting.said()[-3000:]}"
         for uri in self.uris:
             self.here.call("Datapath.detach", uri=uri, domain="7")
         self.owned("given")

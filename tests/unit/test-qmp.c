@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,10 +195,39 @@ static void what_is_no_qemu(void **state UNUSED)
 
 static void one_that_dies_at_any_place(void **state UNUSED)
 {
-	assert_ends(&(struct script) { NULL, { NULL } }, ESRCH, LONG_MS);
-	assert_ends(&(struct script) { GREETING, { NULL } }, ESRCH, LONG_MS);
-	assert_ends(&(struct script) { GREETING, { AGREED } }, ESRCH, LONG_MS);
-	assert_ends(&(struct script) { GREETING, { AGREED, "{\"id\":2,\"ret" } }, ESRCH, LONG_MS);
+	assert_ends(&(struct script) { NULL, { NULL } }, ECONNRESET, LONG_MS);
+	assert_ends(&(struct script) { GREETING, { NULL } }, ECONNRESET, LONG_MS);
+	assert_ends(&(struct script) { GREETING, { AGREED } }, ECONNRESET, LONG_MS);
+	assert_ends(&(struct script) { GREETING, { AGREED, "{\"id\":2,\"ret" } }, ECONNRESET, LONG_MS);
+}
+
+/* The difference between a VM that stands still and none. */
+static void one_that_hangs_up_is_not_gone(void **state UNUSED)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int server = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct qemu_state s;
+	struct vm_side side;
+	struct error e;
+	struct qmp q;
+	pid_t pid;
+
+	begin(&q, &(struct script) { GREETING, { AGREED } });
+	assert_int_equal(qemu_see(&q, &side, &s, &e), 0);
+	assert_true(side.is_gone);
+	end(&q);
+	strcpy(addr.sun_path, path);
+	assert_int_equal(bind(server, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(server, 1), 0);
+	pid = fork();
+	while (pid == 0)
+		close(accept(server, NULL, NULL));
+	close(server);
+	qmp_init(&q, path);
+	assert_int_equal(qemu_see(&q, &side, &s, &e), -1);
+	assert_false(side.is_gone);
+	kill(pid, SIGKILL);
+	end(&q);
 }
 
 static void one_that_says_nothing(void **state UNUSED)
@@ -245,7 +275,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_answer_is_found_between_events), cmocka_unit_test(a_refusal_leaves_the_connection),
 		cmocka_unit_test(a_descriptor_goes_with_its_command), cmocka_unit_test(what_is_no_qemu),
-		cmocka_unit_test(one_that_dies_at_any_place), cmocka_unit_test(one_that_says_nothing),
+		cmocka_unit_test(one_that_dies_at_any_place), cmocka_unit_test(one_that_hangs_up_is_not_gone),
+		cmocka_unit_test(one_that_says_nothing),
 		cmocka_unit_test(a_line_without_end), cmocka_unit_test(the_disk_of_an_export_is_found),
 	};
 
