@@ -133,7 +133,17 @@ static int plug_there(struct effort *f, struct error *e)
 
 /* --- the one here */
 
-/* The channel is QEMU's then, and it alone ends it. */
+/* QEMU writes the last of it without answering anybody meanwhile: where nothing takes it any more, only we can end that. */
+static void end_memory(struct journey *j)
+{
+	if (j->memory <= 0)
+		return;
+	shutdown(j->memory, SHUT_RDWR);
+	close(j->memory);
+	j->memory = 0;
+}
+
+/* The channel is QEMU's then, and we have it, too. */
 static int send_memory(struct effort *f, struct error *e)
 {
 	struct journey *j = f->j;
@@ -155,8 +165,10 @@ static int send_memory(struct effort *f, struct error *e)
 	if (peer_stream(channel, "vm.receive", args, RECEIVE_WAIT_MS, NULL, e) == -1)
 		return error_prefix(e, "%s", j->r.host);
 	r = qemu_send(&f->here, channel, (uint64_t)j->r.bandwidth_bytes_s, e);
+	end_memory(j);
+	j->memory = take_fd(&channel);
 	if (r == -1)
-		shutdown(channel, SHUT_RDWR);
+		end_memory(j);
 	f->seen.is_sent = true;
 	return r;
 }
@@ -313,13 +325,21 @@ int journey_vm_send(struct journey *j, struct error *e)
 
 int journey_vm_finish(struct journey *j, struct error *e)
 {
-	return drive(j, VM_GOAL_WHOLE, STILL_MAX_MS, true, e);
+	int r = drive(j, VM_GOAL_WHOLE, STILL_MAX_MS, true, e);
+
+	if (r == 0)
+		end_memory(j);
+	return r;
 }
 
 int journey_vm_stay(struct journey *j, struct error *e)
 {
-	int r = drive(j, VM_GOAL_STAY, STAY_MAX_MS, false, e);
+	struct error why;
+	int r;
 
+	if (j->memory > 0 && journey_vm_claim_disks(j, &why) == 1) /* it goes on by itself then */
+		end_memory(j);
+	r = drive(j, VM_GOAL_STAY, STAY_MAX_MS, false, e);
 	if (r == -1 && e->err != ESRCH && e->err != ESTALE)
 		return error_prefix(e, "the VM may stand still here");
 	if (r == -1)

@@ -163,6 +163,9 @@ void journey_close(struct journey *j)
 	carrier_free(take_ptr(&j->local));
 	view_clear(&j->view);
 	jsonspec_clear(&journey_record_spec, &j->r);
+	if (j->memory > 0)
+		close(j->memory);
+	j->memory = 0;
 	if (j->lock >= 0)
 		close(j->lock);
 	j->lock = -1;

@@ -130,6 +130,7 @@ struct journey {
 	struct move_view view;
 	char limit[24];          /* as the disks were told last */
 	struct deadline deadline;
+	int memory;              /* owned: the way of a VM's memory that we began; its QEMU has it, too. 0: none */
 };
 
 enum journey_outcome {

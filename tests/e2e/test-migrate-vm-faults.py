@@ -87,7 +87,8 @@ def the_link_is_cut(m, place):
     subprocess.run(["ip", "-n", m.there.space, "link", "set", "veth", "down"], check=True)
     p.send_signal(signal.SIGCONT)
     m.vm.goes_on()
-    m.end(p, expect=3)
+    out = m.end(p, expect=3)
+    assert "its guests go on here" in out, out
     m.vm.goes_on()
     subprocess.run(["ip", "-n", m.there.space, "link", "set", "veth", "up"], check=True)
     m.waiting.kill()
