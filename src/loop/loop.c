@@ -4,7 +4,8 @@
  *
  *      uv_run: timers -> prepare ----------------------------> poll -> callbacks -> timers ...
  *                           |  tasks, hooks, until quiet         ^
- *                           |  spin: pollers, tasks, hooks ------'
+ *                           |  spin: pollers, tasks, hooks      |
+ *                           |  pollers hear that it sleeps -----'
  *
  * libuv runs the prepare handle right before it sleeps: all of a turn's work is settled there.  If a hook deferred more work
  * the turn goes on; only when nothing is left may the loop sleep.
@@ -122,6 +123,13 @@ static bool ask_pollers(struct loop *l)
 	return is_found;
 }
 
+static void tell_pollers(struct loop *l)
+{
+	for (struct loop_poller *p = TAILQ_FIRST(&l->pollers); p; p = TAILQ_NEXT(p, link))
+		if (p->sleep)
+			p->sleep(p);
+}
+
 /* Asks until SPIN_NS passed without an answer. Found work is done at once and starts the time anew, but now and then the
  * loop must see its other descriptors and timers. */
 static void spin(struct loop *l)
@@ -169,6 +177,7 @@ static void on_prepare(uv_prepare_t *prepare)
 	settle(l);
 	if (should_spin(l))
 		spin(l);
+	tell_pollers(l);
 }
 
 struct loop *loop_new(void)

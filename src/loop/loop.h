@@ -63,9 +63,11 @@ struct loop_hook {
 void loop_hook_add(struct loop *l, struct loop_hook *h);
 void loop_hook_remove(struct loop *l, struct loop_hook *h);
 
-/* --- pollers: asked while the loop spins; true = found work (and did it). Must not block, must be cheap. */
+/* --- pollers: asked while the loop spins; true = found work (and did it). Must not block, must be cheap.
+ * sleep, which may be NULL: nobody asks any more; from now on a descriptor or a timer has to wake the loop. */
 struct loop_poller {
 	bool (*poll)(struct loop_poller *p);
+	void (*sleep)(struct loop_poller *p);
 	TAILQ_ENTRY(loop_poller) link;
 };
 void loop_poller_add(struct loop *l, struct loop_poller *p);

@@ -10,7 +10,8 @@
  *      before sleep: one copy for all reads that ended in this turn, then one ring_publish, and one event if it is wanted
  *
  * A sweep takes so many requests and no more; the loop's other work comes before the next one, and the channel is unmasked when
- * the sweep is over.  A guest that writes rubbish waits a millisecond after so much of it.
+ * the sweep is over.  The guest is asked for an event only when the loop is about to sleep.
+ * A guest that writes rubbish waits a millisecond after so much of it.
  *
  * Can fail, for the request alone: what was judged, a copy (the page is not granted, the guest is gone), the disk.
  * Can wait: for a buffer.  A request that ended with ESHUTDOWN is not answered: a guest that goes on elsewhere asks again there,
@@ -327,8 +328,6 @@ static bool sweep(struct lane *l)
 	l->bad = 0;
 	while (taken < SWEEP_MAX && l->bad < BAD_MAX && !l->is_stopping && TAILQ_EMPTY(&l->waiting)) {
 		entry = ring_take(&l->ring);
-		if (entry == RING_NONE && ring_arm(&l->ring))
-			continue;
 		if (entry < 0)
 			break;
 		start(l, entry);
@@ -354,6 +353,15 @@ static bool poll_ring(struct loop_poller *p)
 	struct lane *l = container_of(p, struct lane, poller);
 
 	return l->bad < BAD_MAX && TAILQ_EMPTY(&l->waiting) && ring_has_more(&l->ring) && sweep(l);
+}
+
+/* Until now the guest was not to notify us: an event costs it more than a request. */
+static void arm(struct loop_poller *p)
+{
+	struct lane *l = container_of(p, struct lane, poller);
+
+	if (l->bad < BAD_MAX && TAILQ_EMPTY(&l->waiting) && ring_arm(&l->ring))
+		loop_timer_set(l->again, 0);
 }
 
 static void on_event(void *arg, int events UNUSED)
@@ -460,6 +468,7 @@ struct lane *lane_new(const struct lane_spec *spec, struct error *e)
 	l->waiter.on_room = on_room;
 	l->hook.run = settle;
 	l->poller.poll = poll_ring;
+	l->poller.sleep = arm;
 	l->task.run = on_task;
 	l->done_task.run = announce_end;
 	if (fill(l, e) == -1) {
