@@ -256,8 +256,9 @@ int world_watch(struct world *w, const char *name)
 struct xen {
 	struct world world;
 	int events, store;
+	int front;             /* the guest's end of the channel, to be told of an event */
 	void *ring;
-	uint32_t pages, channel;
+	uint32_t pages;
 };
 
 static struct xen *open_xen(uint16_t domain UNUSED, struct error *e)
@@ -271,7 +272,7 @@ static struct xen *open_xen(uint16_t domain UNUSED, struct error *e)
 		return NULL;
 	}
 	world_open(&x->world, dir);
-	x->store = x->events = -1;
+	x->store = x->events = x->front = -1;
 	return x;
 }
 
@@ -319,7 +320,9 @@ static void *connect_xen(struct xen *x, const struct xenbus_ring *ring, struct e
 	close(fd);
 	x->events = open_fifo(&x->world, name, O_RDWR);
 	insist(x->events >= 0, name);
-	x->channel = ring->channel;
+	snprintf(name, sizeof(name), "%u.front", ring->channel);
+	x->front = open_fifo(&x->world, name, O_RDWR);
+	insist(x->front >= 0, name);
 	__atomic_add_fetch(&x->world.shared->mapped, 1, __ATOMIC_SEQ_CST);
 	return x->ring;
 }
@@ -328,7 +331,8 @@ static void disconnect_xen(struct xen *x)
 {
 	insist(x->ring != NULL, "disconnected twice");
 	close(x->events);
-	x->events = -1;
+	close(x->front);
+	x->events = x->front = -1;
 	munmap(x->ring, x->pages * 4096ul);
 	x->ring = NULL;
 	__atomic_sub_fetch(&x->world.shared->mapped, 1, __ATOMIC_SEQ_CST);
@@ -354,10 +358,8 @@ static void copy_xen(struct xen *x, bool is_to_guest, struct xen_copy *copy, uns
 
 static void notify_xen(struct xen *x)
 {
-	char name[32];
-
-	snprintf(name, sizeof(name), "%u.front", x->channel);
-	poke(&x->world, name);
+	if (write(x->front, "", 1) < 0)
+		insist(errno == EAGAIN, "an event");
 }
 
 static int events_fd(struct xen *x)
