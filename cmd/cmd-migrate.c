@@ -222,6 +222,9 @@ static int tell(const struct migrate_options *o)
 	status = journey_is_over(&r) ? error_set(&e, EALREADY, "move %s is over", o->id)
 		 : o->action == MIGRATE_GO ? journey_tell_go(o->id, &e) : journey_tell_bandwidth(o->id, o->bandwidth_bytes_s, &e);
 	jsonspec_clear(&journey_record_spec, &r);
+	if (status == 0 && !journey_is_driven(o->id))
+		fprintf(stderr, "sxm migrate: nobody drives move %s just now; this is heeded when it goes on: "
+				"sxm migrate --resume %s\n", o->id, o->id);
 	return status == 0 ? 0 : fail(&e);
 }
 
@@ -241,6 +244,8 @@ static int each(const struct migrate_options *o, const struct journey_watch *wat
 
 	if (journey_list(&ids, &e) == -1)
 		return fail(&e);
+	if (!ids.count && !only_expired && !o->is_json)
+		printf("no move is on record on this host\n");
 	for (size_t i = 0; i < ids.count; i++) {
 		struct migrate_options one = *o;
 		struct journey_record r;

@@ -36,7 +36,9 @@ static void say_waiting(struct moves_row *m, int64_t now_ms)
 {
 	char at[COLUMNS_TIME_MAX];
 
-	if (strcmp(m->r.switchover, "manual") == 0)
+	if (!m->is_driven)
+		say(m->state, "it was in sync");
+	else if (strcmp(m->r.switchover, "manual") == 0)
 		say(m->state, "in sync, waits for `sxm migrate --go %s`", m->r.id);
 	else if (strcmp(m->r.switchover, "at") == 0)
 		say(m->state, "in sync, waits until %s", columns_clock(m->r.at_s * 1000, now_ms, at));

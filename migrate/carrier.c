@@ -32,7 +32,8 @@ struct carrier *carrier_open(const struct carrier_spec *spec, struct error *e)
 		if (is_meant(kinds[i], spec))
 			return kinds[i]->open(spec, e);
 	if (spec->kind)
-		error_set(e, EPROTONOSUPPORT, "there is no way to a host called %s here", spec->kind);
+		error_set(e, EPROTONOSUPPORT, "there is no carrier %.40s here: there is %s", spec->kind,
+			  ARRAY_LEN(kinds) > 2 ? "ssh (the program) and ssh2 (libssh2)" : "ssh (the program)");
 	else
 		error_set(e, EPROTONOSUPPORT, "there is no ssh here, and this sxm was built without libssh2");
 	return NULL;

@@ -286,9 +286,10 @@ def interrupted(a, b):
     out = p.communicate(timeout=30)[0]
     assert p.returncode == 3 and "--resume" in out, (p.returncode, out)
     seen = status(a, m.id(), expect=1)
-    assert "nobody drives it" in seen and f"sxm migrate --resume {m.id()}" in seen and "it stopped: " in seen, seen
+    assert "--go" not in seen and "nobody drives it" in seen and f"sxm migrate --resume {m.id()}" in seen and "it stopped: " in seen, seen
     (seen,) = json.loads(status(a, "--json", m.id(), expect=1))["moves"]
     assert seen["id"] == m.id() and not seen["driven"] and seen["disks"][0]["uri"] == m.disks[0].uri and "--abort" in seen["next"], seen
+    assert "nobody drives" in m.run(m.command("--change", m.id(), "--bandwidth", "0"))
     watch = Terminal([SXM, "status", "--watch", m.id()], 24, 60, env={**a.env, "TERM": "xterm", "LANG": "C"})
     watch.until("it is shown", lambda t: m.id() in t[0] and any(f"sxm migrate --abort {m.id()}" in line for line in t))
     watch.type("\x03")
@@ -935,6 +936,9 @@ def what_is_refused_leaves_nothing(a, b):
     assert plan["possible"] and plan["steps"] and plan["rate_bytes_s"] > 0, plan
     out = m.run([SXM, "migrate", "--via", "false", d.uri, f"b:{b.sr_dir}"], expect=1)
     assert "relay" in out, out
+    out = m.run([SXM, "migrate", "--carrier", "pigeon", d.uri, f"b:{b.sr_dir}"], expect=1)
+    assert "no carrier pigeon" in out and "there is " in out, out
+    assert m.run(m.command("--list")) == "no move is on record on this host\n"
     assert not m.far_keys()
     assert not [n for n in os.listdir(os.path.join(a.dir, "state", "journeys")) if n.endswith(".json")]
     d.deactivate()
