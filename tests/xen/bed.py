@@ -167,7 +167,7 @@ class Host:
             raise Failed(f"{self.name}: {bad}")
 
     def logs(self):
-        return self.try_sh("tail -n 40 /var/log/verbs; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
+        return self.try_sh("tail -n 20 /var/log/verbs /var/log/broker; tail -n 40 /run/sxm/*.log; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
                            "xenstore-ls /local/domain/0/backend 2>/dev/null; dmesg | tail -n 15", 30)[1]
 
     def end(self):
@@ -248,12 +248,12 @@ on_crash="preserve"
     def find(self):
         self.domid = int(self.host.sh(f"xl domid {self.name}"))
 
-    def plug(self, device="xvda", kind="qdisk", mode="w"):
+    def plug(self, device="xvda", kind="qdisk", mode="w", **more):
         """What a toolstack writes in xenstore. `state` comes last: a guest that looks before all of it is there, and its own, gives up."""
         number, d = DEVICES[device], self.domid
         front, back = f"/local/domain/{d}/device/vbd/{number}", f"/local/domain/0/backend/{kind}/{d}/{number}"
         of_back = {"frontend": front, "frontend-id": d, "online": 1, "removable": 0, "bootable": 1, "dev": device, "type": kind, "mode": mode,
-                   "device-type": "disk"}
+                   "device-type": "disk", **more}
         of_front = {"backend": back, "backend-id": 0, "virtual-device": number, "device-type": "disk"}
         for path, keys, permissions in ((back, of_back, f"n0 r{d}"), (front, of_front, f"n{d} r0")):
             self.host.sh(f"xenstore-write {path} '' " + " ".join(f"{path}/{k} {v}" for k, v in keys.items()) +

@@ -32,7 +32,7 @@ PROGRAMS = ("bash", "sha256sum", "cmp", "mkfs.ext4", "e2fsck", "stat", "flock", 
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "crc32c_generic", "ext4", "xen-privcmd", "xen-evtchn", "xen-gntdev",
                 "xen-gntalloc", "xenfs", "xen-blkback", "loop")
 GUEST_MODULES = ("xen-blkfront", "xen-evtchn", "xen-gntalloc", "xenfs", "crc32c_generic", "ext4")
-GUEST_PROGRAMS = ("worker",)
+GUEST_PROGRAMS = ("worker", "hostile")
 
 
 class Missing(Exception):
@@ -239,6 +239,8 @@ def make():
     for program in ("qemu-system-x86_64", "busybox", "mkfs.ext4", "dpkg-deb"):
         if not shutil.which(program):
             raise Missing(f"no {program}")
+    if not os.path.exists(os.path.join(BUILD, "tests/xen/hostile")):
+        raise Missing("this build has no Xen libraries, or `make check TESTS=` was not run")
     global lock
     lock = open(os.path.join(BUILD, "xen.lock"), "w")
     fcntl.flock(lock, fcntl.LOCK_EX)

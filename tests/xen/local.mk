@@ -7,5 +7,12 @@ tests_xen_worker_SOURCES = tests/xen/worker.c
 tests_xen_worker_CFLAGS = $(WARN_CFLAGS)
 tests_xen_worker_LDFLAGS =
 EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest \
-	tests/xen/test-xen-life.py tests/xen/test-xen-migrate.py tests/xen/test-xen-smoke.py \
+	tests/xen/test-xen-hostile.py tests/xen/test-xen-life.py tests/xen/test-xen-migrate.py tests/xen/test-xen-smoke.py \
 	tests/xen/test-xen-unplug.py
+if HAVE_XEN
+check_PROGRAMS += tests/xen/hostile
+tests_xen_hostile_SOURCES = tests/xen/hostile.c tests/lib/blk-front.c tests/lib/blk-front.h
+tests_xen_hostile_CFLAGS = $(WARN_CFLAGS) $(XEN_CFLAGS) -D__XEN_INTERFACE_VERSION__=__XEN_LATEST_INTERFACE_VERSION__
+tests_xen_hostile_LDFLAGS =
+tests_xen_hostile_LDADD = $(XEN_LIBS)
+endif
