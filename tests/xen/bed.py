@@ -27,7 +27,14 @@ XEN = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning dom0_mem
 DOM0 = "console=hvc0 quiet nomodeset mitigations=off"
 LIBEXEC = "/usr/local/libexec"
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def end_at_once(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the hosts have to be ended, too
+    sys.exit(143)
+
+
+signal.signal(signal.SIGTERM, end_at_once)
 started = time.monotonic()
 
 
