@@ -7,20 +7,24 @@
  *      SXM_STATE_DIR/groups              a decision that not every disk has followed
  *      SXM_RUN_DIR/journeys/ID/key       the key of a move that is over, or has not been heard of for long
  *      SXM_STATE_DIR/unfinished          a file that a copy was to fill, which was killed
+ *      SXM_RUN_DIR/xenbus/KIND.lock      nobody has it: sxm-xenbus does not run any more; or it never did, and a Xen guest waits
  *      /var/run/nbdproxy/export/MIR*     a socket of xapi's relay that nobody listens at: xapi was restarted during a move
  *
  * Whether somebody listens is read in /proc/net/unix: a relay takes one connection, and to try it would be that one.
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/backend-kind.h"
 #include "base/cleanup.h"
 #include "base/decision.h"
 #include "base/log.h"
@@ -410,6 +414,106 @@ static void check_proxy(struct doctor_view *v, const char *name)
 		doctor_done(v->d, remove_socket(path, &e), &e);
 }
 
+/* --- the broker of Xen guests' disks: while one is at work it has the lock of its kind */
+
+#define BROKER_DIR "xenbus"
+
+struct guest {
+	char *domain, *backend;
+	bool is_active;
+};
+static const struct jsonspec_field guest_fields[] = {
+	{ .name = "domain", .type = JS_STRING, .offset = offsetof(struct guest, domain) },
+	{ .name = "active", .type = JS_BOOL, .offset = offsetof(struct guest, is_active), .is_optional = true },
+	{ .name = "backend", .type = JS_STRING, .offset = offsetof(struct guest, backend), .is_optional = true },
+	{ .name = NULL },
+};
+static const struct jsonspec guest_spec = { "domain", sizeof(struct guest), guest_fields };
+struct guests {
+	struct jsonspec_records domains;
+};
+static const struct jsonspec_field guests_fields[] = {
+	{ .name = "domains", .type = JS_RECORDS, .offset = offsetof(struct guests, domains), .is_optional = true,
+	  .sub = &guest_spec },
+	{ .name = NULL },
+};
+static const struct jsonspec guests_spec = { "domains", sizeof(struct guests), guests_fields };
+
+/* A guest has the disk active, and nobody has told its process which device that is. */
+static void search_waiting(const char *id, void *arg)
+{
+	bool *is_waiting = arg;
+	CLEANUP_FREE char *path = NULL;
+	const struct guest *g;
+	struct guests guests;
+
+	if (asprintf(&path, "%s/%s/domains.json", proc_run_dir(), id) < 0) {
+		path = NULL;
+		return;
+	}
+	if (!doctor_read(path, &guests_spec, &guests))
+		return;
+	g = guests.domains.item;
+	for (size_t i = 0; i < guests.domains.count; i++)
+		*is_waiting |= g[i].is_active && !g[i].backend && doctor_is_guest(g[i].domain);
+	jsonspec_clear(&guests_spec, &guests);
+}
+
+static bool is_xen_host(void)
+{
+	const char *dir = getenv("SXM_PROC_XEN"); /* for tests */
+	CLEANUP_FREE char *path = NULL;
+
+	return asprintf(&path, "%s/capabilities", dir && *dir ? dir : "/proc/xen") >= 0 && access(path, F_OK) == 0;
+}
+
+/* 1, 0; -1: none was there since the host was booted. */
+static int is_broker_up(const char *kind)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_CLOSE int fd = -1;
+
+	if (asprintf(&path, "%s/" BROKER_DIR "/%s.lock", proc_run_dir(), kind) < 0)
+		path = NULL;
+	if (path)
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -1 : flock(fd, LOCK_SH | LOCK_NB) == -1;
+}
+
+static void say_broker_down(struct doctor_view *v, const char *kind, bool is_waiting)
+{
+	struct error what;
+
+	if (is_waiting)
+		error_set(&what, ESRCH, "sxm-xenbus does not run (for backends of kind %s), and a guest has a disk active which "
+			  "its process serves over NBD alone", kind);
+	else
+		error_set(&what, ESRCH, "sxm-xenbus ran (for backends of kind %s), and does not any more", kind);
+	doctor_found(v->d, &(struct doctor_finding) {
+		.kind = "broker-down", .subject = "sxm-xenbus", .what = what.text,
+		.why = "Xen guests' disks that are served go on, but none that comes is, and what a guest that is gone had stays",
+		.advice = "start it (systemctl enable --now sxm-xenbus)" });
+}
+
+static void check_broker(struct doctor_view *v, const char *kind)
+{
+	if (is_broker_up(kind) == 0)
+		say_broker_down(v, kind, false);
+}
+
+static void check_brokers(struct doctor_view *v)
+{
+	char kind[BACKEND_KIND_MAX];
+	bool is_waiting = false;
+
+	each_in(proc_run_dir(), BROKER_DIR, ".lock", check_broker, v);
+	backend_kind(kind);
+	if (is_xen_host() && is_broker_up(kind) == -1)
+		process_each(search_waiting, &is_waiting);
+	if (is_waiting)
+		say_broker_down(v, kind, true);
+}
+
 /* --- files that are not whole */
 
 static void check_unfinished(struct doctor_view *v, const char *record)
@@ -441,4 +545,5 @@ void doctor_check_host(struct doctor_view *v)
 	each_in(proc_run_dir(), "journeys", "", check_key, v);
 	each_in(proc_state_dir(), UNFINISHED_DIR, RECORD_SUFFIX, check_unfinished, v);
 	each_name(proxy_dir(), "", check_proxy, v);
+	check_brokers(v);
 }
