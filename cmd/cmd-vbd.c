@@ -23,7 +23,7 @@
 #include "cmd/plug.h"
 #include "cmd/say.h"
 #include "cmd/served.h"
-#include "plugins/backend-kind.h"
+#include "base/backend-kind.h"
 #include "plugins/process.h"
 
 enum status { DONE = 0, NOT_DONE = 1, USAGE = 2 };

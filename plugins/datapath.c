@@ -22,7 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "overlay/overlay-file.h"
-#include "plugins/backend-kind.h"
+#include "base/backend-kind.h"
 #include "plugins/image.h"
 #include "plugins/owner-file.h"
 #include "plugins/ownership.h"

@@ -17,7 +17,6 @@ libplugins_la_SOURCES = \
 	plugins/uri.h plugins/tree.c plugins/tree.h plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h \
 	plugins/volume.c plugins/volume-cbt.c plugins/volume-clone.c plugins/volume-compare.c plugins/volume-compose.c \
 	plugins/volume-writer.c plugins/volume.h
-libplugins_la_SOURCES += plugins/backend-kind.c plugins/backend-kind.h
 libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h plugins/fsck-salvage.c plugins/fsck-volume.c \
 	plugins/fsck-chain.c
 libplugins_la_SOURCES += plugins/doctor.c plugins/doctor.h plugins/doctor-private.h plugins/doctor-host.c plugins/doctor-process.c \

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/backend-kind.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
@@ -22,7 +23,7 @@
 #include "config.h"
 
 #define POOL_THREADS "2" /* one question to the store at a time */
-#define KIND "qdisk"
+#define VERBS "xapi-storage-script/datapath/sxm"
 
 struct options {
 	const char *kind, *verbs; /* borrowed from argv */
@@ -59,7 +60,7 @@ static void on_child(void *arg)
 	driver_reap(p->driver);
 }
 
-/* Beside this program, where nobody says otherwise. NULL: no memory. */
+/* Where they are installed, from this program's directory on. NULL: no memory. */
 static char *find_verbs(void)
 {
 	char path[1024];
@@ -67,10 +68,10 @@ static char *find_verbs(void)
 	char *slash, *found;
 
 	if (n < 0)
-		return strdup("sxm-smapi");
+		n = 0;
 	path[n] = '\0';
 	slash = strrchr(path, '/');
-	return asprintf(&found, "%.*s/sxm-smapi", slash ? (int)(slash - path) : 0, path) < 0 ? NULL : found;
+	return asprintf(&found, "%.*s/../" VERBS, slash ? (int)(slash - path) : 0, path) < 0 ? NULL : found;
 }
 
 static int serve(struct program *p, const struct options *o, const char *verbs, struct error *e)
@@ -92,12 +93,12 @@ static int serve(struct program *p, const struct options *o, const char *verbs, 
 
 static void usage(FILE *out)
 {
-	fprintf(out, "usage: sxm-xenbus [--kind KIND] [--order auto|wait|eager] [--verbs PROGRAM]\n"
+	fprintf(out, "usage: sxm-xenbus [--kind KIND] [--order auto|wait|eager] [--verbs DIRECTORY]\n"
 		     "Tells each disk's process which device of a Xen guest it is to serve.\n"
-		     "  --kind KIND      of the backends, in xenstore: backend/KIND (default " KIND ")\n"
+		     "  --kind KIND      of the backends, in xenstore: backend/KIND (default: what this host has, or qdisk)\n"
 		     "  --order ORDER    wait: for the hotplug script, as xenopsd wants it; eager: as libxl does;\n"
 		     "                   auto: by who made the device (default)\n"
-		     "  --verbs PROGRAM  what is run for devices of xl's (default: sxm-smapi, beside this program)\n"
+		     "  --verbs DIRECTORY  of the datapath verbs, for devices of xl's (default: ../" VERBS ")\n"
 		     "  --help, --version\n"
 		     "See sxm-xenbus(8).\n");
 }
@@ -148,14 +149,16 @@ static int parse(int argc, char **argv, struct options *o)
 int main(int argc, char **argv)
 {
 	CLEANUP_FREE char *verbs = NULL;
-	struct options o = { .kind = KIND };
+	char kind[BACKEND_KIND_MAX];
+	struct options o = { .kind = kind };
 	struct program p = { 0 };
 	struct error e = { 0 };
 	int status = 0;
 
+	log_init("sxm-xenbus");
+	backend_kind(kind);
 	if (parse(argc, argv, &o) == -1)
 		return 2;
-	log_init("sxm-xenbus");
 	umask(077);
 	signal(SIGPIPE, SIG_IGN);
 	setenv("UV_THREADPOOL_SIZE", POOL_THREADS, 1);

@@ -5,7 +5,7 @@
  * Whoever serves a guest's device, and who else thinks that it should, goes by the kind: so it is the host's to say, and not the
  * volume's. xenopsd knows vbd, vbd3, qdisk and 9pfs, and no other.
  */
-#include "plugins/backend-kind.h"
+#include "base/backend-kind.h"
 
 #include <stdio.h>
 #include <stdlib.h>

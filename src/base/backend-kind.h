@@ -4,8 +4,8 @@
  *
  *      SXM_RUN_DIR/backend-kind, else SXM_STATE_DIR/backend-kind      made, changed and removed by whoever likes
  */
-#ifndef SXM_PLUGINS_BACKEND_KIND_H
-#define SXM_PLUGINS_BACKEND_KIND_H
+#ifndef SXM_BASE_BACKEND_KIND_H
+#define SXM_BASE_BACKEND_KIND_H
 
 #include "base/compiler.h"
 

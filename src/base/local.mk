@@ -1,5 +1,6 @@
 noinst_LTLIBRARIES += libbase.la libjson.la
 libbase_la_SOURCES = \
+	src/base/backend-kind.c src/base/backend-kind.h \
 	src/base/beside.c src/base/beside.h \
 	src/base/bitmap.c src/base/bitmap.h \
 	src/base/bytes.c src/base/bytes.h \

@@ -152,12 +152,11 @@ static const char *verb_of(const struct driver_errand *r)
 static void begin_step(struct driver_errand *r)
 {
 	const struct broker_action *a = &r->action;
-	char verb[64], domain[8];
+	char domain[8];
 	struct error e = { 0 };
 
-	snprintf(verb, sizeof(verb), "datapath/sxm/%s", verb_of(r));
 	snprintf(domain, sizeof(domain), "%u", a->key.domain);
-	if (!running_new(r->driver->spec.verbs, verb, a->name, domain, on_verb, r, &e))
+	if (!running_new(r->driver->spec.verbs, verb_of(r), a->name, domain, on_verb, r, &e))
 		finish(r, &e);
 }
 

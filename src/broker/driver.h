@@ -15,7 +15,7 @@ struct driver_spec {
 	struct loop *loop;        /* borrowed */
 	const char *kind;         /* copied: of the backends */
 	const char *run_dir;      /* borrowed: SXM_RUN_DIR */
-	const char *verbs;        /* borrowed: the program that is every verb */
+	const char *verbs;        /* borrowed: the directory of the datapath verbs */
 	enum broker_order order;
 	void (*on_ready)(void *arg); /* the store was reached, for the first time */
 	void (*on_stopped)(void *arg);

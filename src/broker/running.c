@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -61,14 +62,15 @@ static int spawn(struct running *r, char **argv, int out)
 	return err;
 }
 
-struct running *running_new(const char *program, const char *verb, const char *uri, const char *domain, running_done_fn *done,
+struct running *running_new(const char *directory, const char *verb, const char *uri, const char *domain, running_done_fn *done,
 			    void *arg, struct error *e)
 {
-	char *argv[] = { (char *)(uintptr_t)program, (char *)(uintptr_t)verb, (char *)(uintptr_t)"sxm-xenbus",
-			 (char *)(uintptr_t)uri, (char *)(uintptr_t)domain, NULL };
+	char file[PATH_MAX];
+	char *argv[] = { file, (char *)(uintptr_t)"sxm-xenbus", (char *)(uintptr_t)uri, (char *)(uintptr_t)domain, NULL };
 	struct running *r = calloc(1, sizeof(*r));
 	int out[2] = { -1, -1 }, err = ENOMEM;
 
+	snprintf(file, sizeof(file), "%s/%s", directory, verb);
 	if (r && pipe2(out, O_CLOEXEC) == 0) {
 		fcntl(out[0], F_SETFL, O_NONBLOCK);
 		err = spawn(r, argv, out[1]);
@@ -78,7 +80,7 @@ struct running *running_new(const char *program, const char *verb, const char *u
 		if (out[0] >= 0)
 			close(out[0]);
 		free(r);
-		error_errno(e, err, "run %s", program);
+		error_errno(e, err, "run %s", file);
 		return NULL;
 	}
 	r->fd = out[0];

@@ -13,9 +13,9 @@ struct running;
 /* output: what it wrote to its standard output, as much as is understood. e->err: 0: it succeeded. */
 typedef void running_done_fn(void *arg, const char *output, const struct error *e);
 
-/* PROGRAM VERB sxm-xenbus URI DOMAIN. done() comes from running_reap(), once; running is gone then. NULL + e:
+/* DIRECTORY/VERB sxm-xenbus URI DOMAIN. done() comes from running_reap(), once; running is gone then. NULL + e:
  * it was not started. */
-struct running *running_new(const char *program, const char *verb, const char *uri, const char *domain, running_done_fn *done,
+struct running *running_new(const char *directory, const char *verb, const char *uri, const char *domain, running_done_fn *done,
 			    void *arg, struct error *e);
 /* A child has ended: SIGCHLD. */
 void running_reap(void);

@@ -199,9 +199,26 @@ static int settle(struct store *s, const struct facts_root *r, struct broker_key
 	return err == EINTR ? EAGAIN : err;
 }
 
+static bool get_key(struct store *s, const char *path, char *out, size_t room)
+{
+	unsigned bytes = 0;
+	CLEANUP_FREE char *value = xs_read(s->xs, XBT_NULL, path, &bytes);
+
+	if (!value || bytes >= room)
+		return false;
+	memcpy(out, value, bytes);
+	out[bytes] = '\0';
+	return true;
+}
+
+static int put_key(struct store *s, const char *path, const char *value, struct error *e)
+{
+	return xs_write(s->xs, XBT_NULL, path, value, (unsigned)strlen(value)) ? 0 : error_errno(e, errno, "write %s", path);
+}
+
 static const struct store_ops ops = {
 	.open = open_store, .close = close_store, .fd = store_fd, .event = next_event, .numbers = read_numbers,
-	.read = read_device, .is_alive = is_alive, .settle = settle,
+	.read = read_device, .is_alive = is_alive, .settle = settle, .get = get_key, .put = put_key,
 };
 
 const struct store_ops *store_ops(void)

@@ -32,6 +32,10 @@ struct store_ops {
 	/* As a backend does whose guest is gone: state 6, hotplug-status removed; but only where facts say of what is there at
 	 * that moment that it is to be done. Blocks. An errno: EAGAIN: they do not. */
 	int (*settle)(struct store *s, const struct facts_root *r, struct broker_key key);
+
+	/* One key, for xl's device model. Both block. False: it is not there, or longer. */
+	bool (*get)(struct store *s, const char *path, char *value, size_t bytes);
+	int (*put)(struct store *s, const char *path, const char *value, struct error *e);
 };
 
 /* NULL: this build knows no Xen. */

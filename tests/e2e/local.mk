@@ -32,7 +32,8 @@ E2E_TESTS = \
 	tests/e2e/test-xen-attach.sh \
 	tests/e2e/test-xen-broker.sh \
 	tests/e2e/test-xen-guest.sh \
-	tests/e2e/test-xen-move.sh
+	tests/e2e/test-xen-move.sh \
+	tests/e2e/test-xen-xl.sh
 TESTS += $(E2E_TESTS)
 EXTRA_DIST += $(E2E_TESTS) tests/e2e/netns.sh tests/e2e/systemd.sh tests/e2e/reboots.sh tests/e2e/mirror-try.sh
 # Takes minutes: ./check.sh --long.

@@ -69,7 +69,7 @@ say "what is named by another guest's device is not served to it"
 "$guest" 9 51712 plug w "nbd:unix:$SXM_RUN_DIR/../a/nbd-00000000:exportname=a"
 plug d 7
 until_true 10 serves d 7
-serves_not a 8 && serves_not a 9 || die "served to whom it does not belong"
+{ serves_not a 8 && serves_not a 9; } || die "served to whom it does not belong"
 grep -q "8/51712: a is to serve it, later" "$SXM_FAKE_XEN/broker" || die "the broker thinks that it is served"
 
 say "the broker is killed, and what changed meanwhile is seen by the next one"

@@ -14,7 +14,7 @@
 #include "broker/store.h"
 #include "tests/lib/fake-xen.h"
 
-#define NAME "store.broker"
+
 
 struct store {
 	struct world world; /* the pool thread's */
@@ -28,6 +28,7 @@ static struct store *open_store(struct facts_root *r, struct error *e)
 {
 	struct store *s = calloc(1, sizeof(*s));
 	const char *dir = getenv("SXM_FAKE_XEN"), *how = getenv("SXM_FAKE_STORE");
+	char name[32];
 
 	if (!s || !dir) {
 		error_set(e, ENODEV, "SXM_FAKE_XEN is not set");
@@ -36,7 +37,8 @@ static struct store *open_store(struct facts_root *r, struct error *e)
 	}
 	world_open(&s->world, dir);
 	world_open(&s->watch, dir);
-	s->fd = world_watch(&s->watch, NAME);
+	snprintf(name, sizeof(name), "store.broker.%d", (int)getpid());
+	s->fd = world_watch(&s->watch, name);
 	s->is_twice = how && strcmp(how, "twice") == 0;
 	s->told = s->watch.shared->changes;
 	s->is_first = true; /* a watch that is made is told of at once */
@@ -184,9 +186,20 @@ static int settle(struct store *s, const struct facts_root *r, struct broker_key
 	return must ? 0 : EAGAIN;
 }
 
+static bool get_key(struct store *s, const char *path, char *value, size_t bytes)
+{
+	return world_get(&s->world, path, value, bytes);
+}
+
+static int put_key(struct store *s, const char *path, const char *value, struct error *e UNUSED)
+{
+	world_put(&s->world, path, value);
+	return 0;
+}
+
 static const struct store_ops ops = {
 	.open = open_store, .close = close_store, .fd = store_fd, .event = next_event, .numbers = read_numbers,
-	.read = read_device, .is_alive = is_alive, .settle = settle,
+	.read = read_device, .is_alive = is_alive, .settle = settle, .get = get_key, .put = put_key,
 };
 
 const struct store_ops *store_ops(void)

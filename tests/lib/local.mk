@@ -21,6 +21,9 @@ tests_lib_xen_guest_LDADD = libvbd.la
 check_PROGRAMS += tests/lib/xen-xenbus
 tests_lib_xen_xenbus_SOURCES = src/main-xenbus.c tests/lib/fake-store.c tests/lib/fake-xen.c tests/lib/fake-xen.h
 tests_lib_xen_xenbus_LDADD = libbroker.la libvbd.la
+check_PROGRAMS += tests/lib/xen-xl-dm
+tests_lib_xen_xl_dm_SOURCES = src/main-xl-dm.c tests/lib/fake-store.c tests/lib/fake-xen.c tests/lib/fake-xen.h
+tests_lib_xen_xl_dm_LDADD = libbroker.la libvbd.la
 # One mirror alone, with a guest in the same process: what the tests of the mirror run.
 check_PROGRAMS += tests/lib/mirror-try
 tests_lib_mirror_try_SOURCES = tests/lib/mirror-try.c

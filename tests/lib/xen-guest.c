@@ -400,9 +400,9 @@ static void storm(unsigned seconds)
 
 static const char *directory(const char **key)
 {
-	const char *dir = **key == 'B' ? back : front_dir;
+	const char *dir = **key == 'B' ? back : **key == 'F' ? front_dir : "";
 
-	*key += 2;
+	*key += *dir ? 2 : 1;
 	return dir;
 }
 

@@ -27,7 +27,7 @@ allowed() {
 	src/vbd/*)             echo vbd block loop base ;;
 	src/broker/broker*|src/broker/facts*) echo broker base ;;
 	src/broker/*)          echo broker loop base ;;
-	src/main-xenbus.c)     echo broker loop base ;;
+	src/main-xenbus.c|src/main-xl-dm.c) echo broker loop base ;;
 	mirror/*)              echo mirror block loop base ;;
 	src/vdi/*)             echo vdi disk cbt overlay nbdsrv vbd mirror block loop base ;;
 	src/control/client.*)  echo control base ;;
