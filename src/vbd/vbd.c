@@ -446,7 +446,7 @@ int vbd_check(const char *backend, struct error *e)
 	struct xenbus_names names;
 
 	if (!xen_ops())
-		return error_set(e, ENOTSUP, "this sxm was built without Xen's libraries (libxenstore, libxengnttab, "
+		return error_set(e, EOPNOTSUPP, "this sxm was built without Xen's libraries (libxenstore, libxengnttab, "
 				 "libxenevtchn)");
 	return xenbus_parse_backend(&names, backend, e);
 }

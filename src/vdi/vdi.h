@@ -69,7 +69,7 @@ void vdi_detach(struct vdi *v, const char *domain, vdi_done_fn *done, void *arg)
 void vdi_listen(struct vdi *v, const char *domain, const char *host, uint16_t port, const struct nbdsrv_tls *tls, uint16_t *bound,
 		vdi_done_fn *done, void *arg);
 /* The domain, which has it active, is a Xen guest: its device, whose backend's directory in xenstore this is, is served over its
- * ring until it is deactivated. is_eager: at once, not when a hotplug script is through. ENOTSUP: this build knows no Xen. */
+ * ring until it is deactivated. is_eager: at once, not when a hotplug script is through. EOPNOTSUPP: this build knows no Xen. */
 void vdi_device(struct vdi *v, const char *domain, const char *backend, bool is_eager, vdi_done_fn *done, void *arg);
 /* ... and not any more: nothing of that device is touched when that was done. Success, too, where it is not served. */
 void vdi_device_drop(struct vdi *v, const char *domain, const char *backend, vdi_done_fn *done, void *arg);
