@@ -89,7 +89,7 @@ for _ in 1 2; do
 done
 
 say "a storm about one guest's device, and a process that is stopped, keep nobody else waiting"
-start "$guest" 8 51712 storm 60 >"$SXM_FAKE_XEN/storm"
+start "$guest" 8 51712 storm 600 >"$SXM_FAKE_XEN/storm"
 storm=$started
 stopped=$(control --get pid "$SXM_RUN_DIR/b/control" hello)
 params_d=$(params d 7)

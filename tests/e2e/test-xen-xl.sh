@@ -22,7 +22,7 @@ truncate -s 16M "$images/disk.raw" "$images/other.raw"
 guest="$SXM_BUILDDIR/tests/lib/xen-guest"
 begin_broker() { start "$bin/sxm-xenbus" 2>>"$SXM_FAKE_XEN/broker"; broker=$started; }
 at_exit cat "$SXM_FAKE_XEN/broker"
-broker_is_up() { ! flock -n -s "$SXM_RUN_DIR/xenbus/qdisk.lock" true; }
+broker_is_up() { [ -e "$SXM_RUN_DIR/xenbus/qdisk.lock" ] && ! flock -n -s "$SXM_RUN_DIR/xenbus/qdisk.lock" true; }
 # libxl_create DOMID URI: the keys that libxl writes.
 libxl_create() { "$guest" "$1" 51712 put "/libxl/$1/device/vbd/51712" "" && "$guest" "$1" 51712 plug w "aio:$2"; }
 libxl_destroy() {

@@ -370,8 +370,10 @@ static void rubbish(unsigned seconds)
 }
 
 /* As if the guest could write to the backend's side, too: the toolstack's keys are changed, and go, and are huge. */
+/* With a moment between two, in which others get at the world's lock, too: whoever takes it again at once starves them. */
 static void storm(unsigned seconds)
 {
+	const struct timespec moment = { .tv_nsec = 50000 };
 	static const char *const keys[] = { "state", "online", "params", "hotplug-status", "frontend", "mode", "rubbish", "" };
 	uint64_t begun_ns = now_ns(), end_ns = begun_ns + seconds * NS_PER_S;
 	unsigned long changes = 0;
@@ -392,6 +394,7 @@ static void storm(unsigned seconds)
 		else if (*key || rand() % 20 == 0)
 			world_put(&world, path, *key && rand() % 9 ? "1" : NULL);
 		changes++;
+		nanosleep(&moment, NULL);
 	}
 	printf("%lu changes, %.0f a second\n", changes, (double)changes * 1e9 / (double)(now_ns() - begun_ns));
 }
