@@ -253,6 +253,26 @@ def test_the_key_of_a_move_that_is_over_goes():
     host.end()
 
 
+def test_a_broker_of_xen_guests_is_missed():
+    host = Sick()
+    lock = host.write(f"{host.env['SXM_RUN_DIR']}/xenbus/qdisk.lock", "")
+    with open(lock, encoding="utf-8") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        assert host.kinds() == [], "it runs"
+    status, found = host.findings("--fix")
+    assert status == LEFT and [f["kind"] for f in found] == ["broker-down"] and "not any more" in found[0]["what"], found
+    os.unlink(lock)
+    host.start("5")
+    assert host.kinds("--alive", "5") == [], "this is no Xen host"
+    host.env["SXM_PROC_XEN"] = os.path.dirname(host.write(f"{host.dir}/xen/capabilities", "control_d\n"))
+    status, found = host.findings("--alive", "5")
+    assert status == LEFT and [f["kind"] for f in found] == ["broker-down"] and "over NBD alone" in found[0]["what"], found
+    for verb in ("Datapath.deactivate", "Datapath.detach"):
+        host.call(verb, uri=host.uri, domain="5")
+    assert host.kinds() == [], "no guest waits"
+    host.end()
+
+
 for name, test in list(globals().items()):
     if name.startswith("test_"):
         say(name[5:].replace("_", " "))
