@@ -272,13 +272,25 @@ static int reach(struct disk_nbd_reach *r, struct error *e)
 	return -1;
 }
 
+/* One that was taken up while it was dying (a kill takes a moment) is no more: what it held is lost, as if it had been
+ * found dead. */
+static int run_server(struct disk_nbd_reach *r, struct error *e)
+{
+	bool may_be_lost = r->is_taken_up && !r->is_read_only;
+	int outcome = disk_qcow2_run(r->server, r->was_lost || may_be_lost, &r->is_cancelled, e);
+
+	if (outcome == 1)
+		r->was_lost |= may_be_lost;
+	return outcome;
+}
+
 int disk_nbd_reach(struct disk_nbd_reach *r, struct error *e)
 {
 	bool is_worth_another;
 
 	assert(!r->nbd && e);
 	do {
-		if (r->server && disk_qcow2_run(r->server, r->was_lost, &r->is_cancelled, e) == -1)
+		if (r->server && run_server(r, e) == -1)
 			return -1;
 		if (reach(r, e) == 0)
 			return 0;
@@ -311,13 +323,14 @@ static void fill_in(struct disk_file *f, const struct disk_nbd_facts *facts)
 static int connect_it(struct disk_file *f, unsigned patience_ms, struct error *e)
 {
 	struct disk_nbd *n = f->nbd;
-	struct disk_nbd_reach r = { .uri = n->uri, .server = n->server, .was_lost = n->was_lost,
+	struct disk_nbd_reach r = { .uri = n->uri, .server = n->server, .was_lost = n->was_lost, .is_taken_up = n->is_taken_up,
 				    .is_read_only = n->is_read_only, .patience_ms = patience_ms };
 
 	if (disk_nbd_reach(&r, e) == -1)
 		return -1;
 	n->nbd = r.nbd;
 	n->facts = r.facts;
+	n->was_lost = r.was_lost;
 	if (!n->facts.can_flush && !f->is_read_only)
 		log_warn("%s offers no flush: what it acknowledged is taken for durable", n->uri);
 	fill_in(f, &n->facts);

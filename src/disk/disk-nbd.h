@@ -51,7 +51,8 @@ struct disk_nbd_reach {
 	/* what is wanted; not touched while disk_nbd_reach() runs */
 	const char *uri;          /* borrowed */
 	struct disk_qcow2 *server; /* borrowed; NULL: nothing is to be started */
-	bool was_lost;            /* to be said of what is started */
+	bool was_lost;            /* to be said of what is started; also out: an earlier process' server died meanwhile */
+	bool is_taken_up;         /* `server` ran, just now, and may hold what was written through it and not flushed */
 	bool is_read_only;
 	unsigned patience_ms;     /* how long a socket that is not there or refuses is tried again */
 	/* from any thread: give up soon */

@@ -326,7 +326,9 @@ int disk_qcow2_run(struct disk_qcow2 *s, bool was_lost, atomic_bool *is_cancelle
 		return error_set(e, ECANCELED, "given up");
 	is_there = disk_server_load(s->run_dir, &found) && disk_server_is_alive(&found);
 	disk_server_clear(&found);
-	return is_there ? 0 : start(s, was_lost, e);
+	if (is_there)
+		return 0;
+	return start(s, was_lost, e) == 0 ? 1 : -1;
 }
 
 int disk_qcow2_served(struct disk_qcow2 *s, struct error *e)

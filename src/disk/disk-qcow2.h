@@ -30,7 +30,8 @@ int disk_qcow2_open(struct disk_file *f, const struct disk_spec *spec, struct er
 /* One that lives on its own, over the same description. NULL: out of memory or descriptors. From the loop: does not block. */
 struct disk_qcow2 *disk_qcow2_copy(const struct disk_qcow2 *s);
 void disk_qcow2_free(struct disk_qcow2 *s); /* NULL allowed; the server stays. Does not block. */
-/* Sees that a server runs. was_lost: what an earlier one had acknowledged may be gone: is kept on record. -1 + e: ECANCELED. */
+/* Sees that a server runs: 1, one was started; 0: it does already. was_lost: what an earlier one had acknowledged may be gone: is
+ * kept on record. -1 + e: ECANCELED. */
 int disk_qcow2_run(struct disk_qcow2 *s, bool was_lost, atomic_bool *is_cancelled, struct error *e);
 /* Its export was reached: from now on its death may lose something. */
 int disk_qcow2_served(struct disk_qcow2 *s, struct error *e);

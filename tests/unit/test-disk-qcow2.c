@@ -30,6 +30,9 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "disk-rig.h"
+#include "disk/disk-file.h"
+#include "disk/disk-nbd.h"
+#include "disk/disk-qcow2.h"
 #include "tests/lib/fake-nbd.h"
 
 #define SERVER "/qemu-nbd"
@@ -265,9 +268,51 @@ static void one_that_died_may_have(void **state)
 	stop(&w);
 }
 
+/* What is open of the image, once more: as if the opener had got to its server, or found that it lives, no sooner. */
+static struct disk_file *open_again(struct disk_file *f, const struct disk_spec *spec, bool is_taken_up)
+{
+	struct disk_file *next = calloc(1, sizeof(*next));
+	struct error e = { 0 };
+
+	assert_non_null(next);
+	next->path = strdup(f->path);
+	next->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+	next->tail_fd = -1;
+	assert_int_equal(disk_nbd_open_server(next, spec, disk_qcow2_copy(f->nbd->server), false, is_taken_up, &e), 0);
+	return next;
+}
+
+/* It was killed with the first datapath; the next found it while it was dying, and took it up. */
+static void one_that_dies_when_it_has_been_taken_up_may_have(void **state)
+{
+	struct disk_file *f, *next;
+	struct world w;
+
+	(void)state;
+	start(&w, "open");
+	hear_byte(&w, 'o');
+	kill(w.datapath, SIGKILL);
+	end_process(w.datapath);
+	f = open_disk(w.rig.path);
+	assert_non_null(f);
+	for (int is_taken_up = 1; is_taken_up >= 0; is_taken_up--) {
+		kill(w.server, SIGKILL);
+		end_process(w.server);
+		remove_socket(&w);
+		next = open_again(f, &(struct disk_spec){ .path = w.rig.path, .run_dir = w.dir, .lock_wait_ms = 10000 }, is_taken_up);
+		assert_int_equal(next->nbd->was_lost, is_taken_up);
+		hear(&w, &w.server, sizeof(w.server));
+		disk_file_close(next);
+	}
+	disk_file_close(f);
+	assert_int_equal(flush_of_the_next(&w), 0); /* its own, which nobody has written through */
+	stop(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_that_dies_when_it_has_been_taken_up_may_have),
 		cmocka_unit_test(a_server_that_was_told_to_end_has_lost_nothing),
 		cmocka_unit_test(one_that_died_may_have),
 	};
