@@ -184,7 +184,7 @@ static int check_way(struct journey *j, struct error *e)
 	return -1;
 }
 
-/* 1: all are complete. */
+/* 1: all are complete, and have a link: the switchover is asked for over it. */
 static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, struct error *e)
 {
 	bool is_due = journey_now_ms() - *tried_ms >= RESUME_EVERY_MS; /* for all that need it */
@@ -214,7 +214,7 @@ static int look_at_all(struct journey *j, int64_t *good_ms, int64_t *tried_ms, s
 				 j->watch->patience_s,
 				 j->view.why);
 	}
-	return complete == j->r.disks.count;
+	return complete == j->r.disks.count && good == complete;
 }
 
 /* Often at the beginning, and towards its end: who waits for it is not to wait for us. */
