@@ -5,7 +5,8 @@
  *      question -> counted: dies the driver here? -> a function of the table, on the shared world -> answer
  *
  * What a disk does is told in a few lines: no bytes go anywhere; `version` is what a guest wrote last, and the far disk has it when
- * the source is given. A mirror is linked as long as somebody listens at the journey's socket for that disk.
+ * the source is given. A mirror is linked as long as somebody listens at the journey's socket for that disk, or not before it was
+ * looked at so often (link_takes); who asks for the handover meanwhile is refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -131,7 +132,20 @@ static const char *state_of(const struct hosts_disk *d)
 	return d->here == HERE_OWNED ? "owned" : d->here == HERE_OFFERED ? "offered" : "given";
 }
 
-static char *status(const struct hosts_disk *d, const char *id)
+static void look(struct hosts_disk *d)
+{
+	pid_t to = is_linked(d) ? hosts->driver : 0;
+
+	d->looks = to && to == d->linked_to ? d->looks + 1 : 1;
+	d->linked_to = to;
+}
+
+static bool is_up(const struct hosts_disk *d)
+{
+	return is_linked(d) && (!hosts->link_takes || (d->linked_to == hosts->driver && d->looks > hosts->link_takes));
+}
+
+static char *status(struct hosts_disk *d, const char *id)
 {
 	CLEANUP_FREE char *operation = NULL;
 	const char *lost = d->is_lost ? "true" : "false";
@@ -140,8 +154,9 @@ static char *status(const struct hosts_disk *d, const char *id)
 	if (d->has_mirror && asprintf(&operation, "{\"id\":\"op\",\"remote\":\"nbd+unix:///x?socket=/journeys/%s/disk-%td\",\"copy\":false,"
 				      "\"why\":\"\",\"failed\":%s,\"complete\":true,\"remembered\":%s,\"linked\":%s,\"sync\":false,"
 				      "\"lagging\":false,\"ended\":false,\"given\":false,\"lag_bytes\":0,\"dirty_bytes\":0}", id,
-				      d - hosts->disk, lost, lost, is_linked(d) ? "true" : "false") < 0)
+				      d - hosts->disk, lost, lost, is_up(d) ? "true" : "false") < 0)
 		abort();
+	look(d);
 	if (asprintf(&text, "{\"owner\":{\"state\":\"%s\",\"group\":\"%s\"},\"domains\":[%s%s%s],\"operations\":[%s]}", state_of(d),
 		     d->group, *d->writer ? "{\"domain\":\"" : "", d->writer,
 		     *d->writer ? "\",\"active\":true,\"read_only\":false}" : "", operation ? operation : "") < 0)
@@ -151,7 +166,7 @@ static char *status(const struct hosts_disk *d, const char *id)
 
 static int prepare(struct hosts_disk *d, const struct args *a, struct error *e)
 {
-	if (!d->has_mirror || d->is_lost || !is_linked(d) || d->here != HERE_OWNED || strcmp(d->writer, a->domain) != 0)
+	if (!d->has_mirror || d->is_lost || !is_up(d) || d->here != HERE_OWNED || strcmp(d->writer, a->domain) != 0)
 		return refuse(e, ENOTCONN, "the far side does not answer now");
 	d->here = HERE_OFFERED;
 	d->epoch++;

@@ -24,6 +24,8 @@ struct hosts_disk {
 	uint64_t epoch, version; /* version: of the guest's last write */
 	char group[64], writer[32], kept[64];
 	bool has_mirror, is_lost; /* lost: its link went, and it is remembered */
+	pid_t linked_to;          /* the driver whose socket its link goes over */
+	unsigned looks;           /* at it, since that is there */
 	enum far there;
 	uint64_t far_epoch, far_version;
 	bool is_named, is_undone, is_receiver_there;
@@ -36,6 +38,7 @@ struct hosts {
 	unsigned questions, dies_at; /* 0: never */
 	bool dies_after;             /* it is done, and not answered */
 	bool has_died;
+	unsigned link_takes;         /* so many looks */
 };
 
 extern struct hosts *hosts; /* shared */

@@ -276,6 +276,28 @@ static void it_ends_though_both_are_somebody_s(void **state UNUSED)
 	play_all(STARTS_AND_TAKES_BACK);
 }
 
+/* Complete, and the driver is another: the links to the far side are just being made anew. */
+static void a_switchover_waits_for_the_links(void **state UNUSED)
+{
+	bool is_far_enough = true;
+	unsigned waited = 0;
+
+	for (unsigned n = 1; is_far_enough; n += stride()) {
+		hosts_reset();
+		write_record();
+		hosts->dies_at = n;
+		drive(RESUME);
+		is_far_enough = hosts->has_died && step_now() < JOURNEY_SWITCHING;
+		if (is_far_enough && hosts->disk[0].has_mirror && hosts->disk[1].has_mirror) {
+			hosts->link_takes = 12;
+			assert_int_equal(drive(RESUME), JOURNEY_OK);
+			waited++;
+		}
+		journey_forget(ID);
+	}
+	assert_true(waited > 1);
+}
+
 static int tell_failed(void **state UNUSED)
 {
 	if (playing[0])
@@ -307,6 +329,7 @@ static int end(void **state UNUSED)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_switchover_waits_for_the_links),
 		cmocka_unit_test_teardown(it_ends_wherever_its_driver_dies, tell_failed),
 		cmocka_unit_test_teardown(it_ends_though_a_guest_was_shut_down, tell_failed),
 		cmocka_unit_test_teardown(it_ends_though_a_disk_was_taken_back, tell_failed),
