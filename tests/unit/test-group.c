@@ -11,6 +11,7 @@
 #include "base/decision.h"
 #include "base/proc.h"
 #include "tests/unit/source-rig.h"
+#include "vdi/vdi-private.h"
 
 #define LONG_MS 60000u
 
@@ -232,17 +233,23 @@ static void a_digest_that_differs_ends_the_mirror_and_raises(void **state)
 	assert_int_equal(rig_deactivate("3"), 0);
 }
 
+/* It was asked early; the disk is offered now, and waits for the answer before it asks anything else. */
+static void prepare_and_wait_for_the_answer(struct answer *a)
+{
+	mirror_one_of_group();
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, a);
+	UNTIL(is_owner("offered", "2") && rig_vdi->op->after_early);
+}
+
 /* When the first is asked, guests' writes are still on their way. */
 static void an_early_answer_that_is_not_about_all_of_it_is_asked_for_again(void **state)
 {
 	struct answer a = { 0 };
 
 	(void)state;
-	mirror_one_of_group();
-	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
+	prepare_and_wait_for_the_answer(&a);
 	fake.digest = (struct digest){ .count = 7 };
-	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
-	UNTIL(is_owner("offered", "2"));
 	assert_true(fake_is_asked(REMOTE_ASK_PREPARE));
 	fake_say();
 	UNTIL(strstr(fake.trace, "finish prepare"));
@@ -258,10 +265,7 @@ static void an_early_answer_of_another_link_is_none(void **state)
 	struct answer a = { 0 };
 
 	(void)state;
-	mirror_one_of_group();
-	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
-	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
-	UNTIL(is_owner("offered", "2"));
+	prepare_and_wait_for_the_answer(&a);
 	fake.status.links_lost++;
 	fake_say();
 	UNTIL(strstr(fake.trace, "finish prepare"));
@@ -275,10 +279,7 @@ static void of_a_far_side_that_was_started_anew_meanwhile_nothing_is_asked(void 
 	struct answer a = { 0 };
 
 	(void)state;
-	mirror_one_of_group();
-	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
-	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
-	UNTIL(is_owner("offered", "2"));
+	prepare_and_wait_for_the_answer(&a);
 	fake.status.links_lost++;
 	fake.status.has_lost = true;
 	fake_say();
