@@ -54,7 +54,7 @@ vbd attach "$image" 5 xvdb
 until_true 20 grep -q 'to go' "$SXM_FAKE_XEN/out"
 vbd detach --force 5 xvdb
 is_empty
-kill -9 "$started"
+stop "$started" # it may have ended: it has no disk any more
 until_true 10 is_idle
 
 say "a guest that is no more: its disk is found, and let go of"
