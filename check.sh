@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Runs every test: ./check.sh, as root (without root the end-to-end tests skip themselves). Some 22 minutes on two cores.
+# Runs every test: ./check.sh, as root (without root the end-to-end tests skip themselves). Some 24 minutes on two cores.
 #
 #       1. what is missing is installed          4. the same build with ASan and UBSan, its tests, brief
 #       2. build-check/: build, warnings are errors   5. make distcheck: the tarball builds, installs, uninstalls
