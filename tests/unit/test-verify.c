@@ -91,8 +91,11 @@ static const struct layer_ops top_ops = { .name = "top", .submit = submit, .clos
 
 static void on_alarm(void *arg)
 {
-	(void)arg;
-	fail_msg("nothing happened for 10 s");
+	struct world *w = arg;
+
+	verify_status(w->v, &w->s);
+	fail_msg("nothing happened for 10 s: state %d, %s; %u reads here, %u requests in flight", (int)w->s.state, w->s.why.text, w->reads,
+		 w->top.in_flight);
 }
 
 static void on_change(void *arg)
