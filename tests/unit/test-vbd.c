@@ -174,6 +174,17 @@ static unsigned count_descriptors(void)
 	return count;
 }
 
+/* A pool thread may be reading a key just now, here and when it was counted before: who leaks has ever more. */
+static void wait_descriptors(unsigned most)
+{
+	for (unsigned i = 0; i < 4000; i++) {
+		if (count_descriptors() <= most)
+			return;
+		turn(1);
+	}
+	fail_msg("%u descriptors are open, there were %u", count_descriptors(), most);
+}
+
 /* A page, a channel, a whole ring: whatever fails, what succeeded before it is undone, and nothing of it is kept. */
 static void xsa_371_a_ring_that_could_not_be_connected_leaves_nothing(void **state)
 {
@@ -192,7 +203,7 @@ static void xsa_371_a_ring_that_could_not_be_connected_leaves_nothing(void **sta
 		wait_state("6");
 		assert_int_equal(world.shared->mapped, 0);
 	}
-	assert_int_equal(count_descriptors(), descriptors);
+	wait_descriptors(descriptors);
 	key(FRONT "/state", "1");
 	connect_guest();
 }
@@ -219,8 +230,9 @@ static void cve_2010_3699_a_guest_that_never_closes_is_let_go_of(void **state)
 		key(BACK, NULL);
 		turn(5);
 		if (i)
-			assert_int_equal(count_descriptors(), descriptors);
-		descriptors = count_descriptors();
+			wait_descriptors(descriptors);
+		else
+			descriptors = count_descriptors();
 	}
 }
 
