@@ -224,6 +224,43 @@ static void a_volume_is_activated_served_let_go_of_and_deactivated(void **s)
 	expect_rest();
 }
 
+/* Which process has it was not written down: it is asked for, before anybody is told to let go of it. */
+static void a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest(void **s)
+{
+	struct broker_action a;
+
+	(void)s;
+	broker_recall_taken(b, first, "sxm:///v");
+	broker_recall_told(b, first, "v-1", now_ms);
+	read_as(first, facts_of("sxm:///v"));
+	assert_int_equal(next(BROKER_ASK).what, BROKER_NOTHING);
+	a = next(BROKER_VERB);
+	assert_int_equal(a.what, BROKER_TAKE);
+	broker_taken(b, first, 0, "v-1", now_ms);
+	a = next(BROKER_ASK);
+	assert_int_equal(a.what, BROKER_SERVE);
+	assert_true(a.is_again);
+	broker_ended(b, first, 0, now_ms);
+	expect_rest();
+}
+
+/* The pause after a failure is long, and what was read before it is old: nobody is told of a device that is gone meanwhile. */
+static void what_failed_is_read_again_before_it_is_tried_again(void **s)
+{
+	const struct broker_facts gone = { .is_there = false };
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_SERVE, first, "a", ECONNRESET);
+	expect_rest();
+	now_ms += wait_ms;
+	assert_int_equal(next(BROKER_ASK).what, BROKER_NOTHING);
+	read_as(first, gone);
+	expect_ask(BROKER_DROP, first, "a", 0); /* it may have heard */
+	expect_rest();
+}
+
 static void a_device_whose_guest_is_gone_is_closed_in_its_process_stead(void **s)
 {
 	struct broker_facts f = facts_of("a");
@@ -287,6 +324,8 @@ int main(void)
 		TEST(what_fails_is_tried_less_and_less_often_and_at_once_when_something_happens),
 		TEST(whoever_has_it_lets_go_before_another_is_told), TEST(what_others_tell_a_process_is_let_alone),
 		TEST(a_volume_is_activated_served_let_go_of_and_deactivated),
+		TEST(a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest),
+		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
 		TEST(ten_thousand_devices_each_have_their_turn),
 	};
