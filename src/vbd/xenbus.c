@@ -84,8 +84,8 @@ static struct xenbus_action close_for_missing(const struct view *w)
 {
 	bool has_hotplug = !w->is_front_there && w->value[XENBUS_B_HOTPLUG].is_there;
 
-	if (w->back == XENBUS_INITIALISING && w->is_online)
-		return nothing(); /* it is being made */
+	if (!w->value[XENBUS_B_STATE].is_there || (w->back == XENBUS_INITIALISING && w->is_online))
+		return nothing(); /* it is being made; not all toolstacks write all of it at once */
 	if (w->back == XENBUS_CLOSED && !has_hotplug)
 		return nothing();
 	return say(w, XENBUS_CLOSED, has_hotplug ? XENBUS_FORGET_HOTPLUG : 0);

@@ -69,6 +69,25 @@ static void a_directory_that_is_being_made_is_waited_for(void **s)
 	assert_int_equal(state(XENBUS_B_STATE), 2);
 }
 
+/* A toolstack that writes a key after the other, its state and the frontend last. */
+static void a_device_that_is_not_all_there_yet_is_let_alone(void **s)
+{
+	(void)s;
+	begin(true);
+	put(XENBUS_B_FRONTEND, names.frontend);
+	put_number(XENBUS_B_FRONTEND_ID, names.domain);
+	changed();
+	settle();
+	put(XENBUS_B_ONLINE, "1");
+	changed();
+	settle();
+	assert_int_equal(writes, 0);
+	plug();
+	settle();
+	assert_int_equal(state(XENBUS_B_STATE), 2);
+	assert_int_equal(writes, 1);
+}
+
 static void a_guest_reboots(void **s)
 {
 	(void)s;
@@ -353,6 +372,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_offered_before_the_hotplug_script_is_through),
 		cmocka_unit_test(nothing_is_written_before_there_is_a_directory_or_after),
 		cmocka_unit_test(a_directory_that_is_being_made_is_waited_for),
+		cmocka_unit_test(a_device_that_is_not_all_there_yet_is_let_alone),
 		cmocka_unit_test(a_guest_reboots),
 		cmocka_unit_test(a_frontend_begins_anew_under_a_ring_that_is_connected),
 		cmocka_unit_test(a_frontend_resumes_in_place_with_a_new_ring),
