@@ -353,18 +353,24 @@ static void listen_on_tcp(struct fake_nbd *f)
 	snprintf(f->uri, sizeof(f->uri), "nbd://127.0.0.1:%u", ntohs(at.sin_port));
 }
 
+static void listen_on_unix(struct fake_nbd *f)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+
+	strcpy(at.sun_path, f->socket);
+	f->own->listener = listen_at((struct sockaddr *)&at, sizeof(at));
+}
+
 static void *run_listener(void *arg)
 {
 	struct fake_nbd *f = arg;
 	struct fake_nbd_private *own = f->own;
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	struct pollfd wait[2] = { { .fd = own->stop[0], .events = POLLIN }, { .events = POLLIN } };
 
 	if (own->delay_ms && poll(wait, 1, (int)own->delay_ms) != 0)
 		return NULL;
-	strcpy(at.sun_path, f->socket);
 	if (own->listener < 0)
-		own->listener = listen_at((struct sockaddr *)&at, sizeof(at));
+		listen_on_unix(f);
 	wait[1].fd = own->listener;
 	while (poll(wait, 2, -1) > 0 && !wait[0].revents && own->conns < CONNS_MAX) {
 		struct fake_conn *c = &own->conn[own->conns];
@@ -395,8 +401,11 @@ void fake_nbd_start(struct fake_nbd *f, const struct fake_nbd_plan *plan, unsign
 	own->delay_ms = delay_ms;
 	snprintf(f->socket, sizeof(f->socket), "%s/s", own->dir);
 	snprintf(f->uri, sizeof(f->uri), "nbd+unix:///?socket=%s", f->socket);
+	/* Who connects at once need not wait until the thread has its turn. */
 	if (plan->is_tcp)
 		listen_on_tcp(f);
+	else if (!delay_ms)
+		listen_on_unix(f);
 	f->disk = calloc(1, plan->size_bytes + 1);
 	if (!f->disk || pthread_create(&own->thread, NULL, run_listener, f) != 0)
 		abort();

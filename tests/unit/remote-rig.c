@@ -12,8 +12,10 @@ void rig_check(struct world *w)
 
 static void on_alarm(void *arg)
 {
-	(void)arg;
-	fail_msg("nothing happened for 10 s");
+	const struct world *w = arg;
+
+	fail_msg("nothing happened for 60 s: %u ups, %u failures (%s), %u downs, %u closes, %u operations done; waited for %u",
+		 w->ups, w->failures, w->why.text, w->downs, w->closes, w->done, w->wanted);
 }
 
 void rig_await(struct world *w, unsigned *what, unsigned wanted)
@@ -21,7 +23,7 @@ void rig_await(struct world *w, unsigned *what, unsigned wanted)
 	w->awaited = what;
 	w->wanted = wanted;
 	if (*what < wanted) {
-		loop_timer_set(w->alarm, 10000);
+		loop_timer_set(w->alarm, 60000);
 		loop_run(w->loop);
 		loop_timer_clear(w->alarm);
 	}
@@ -81,7 +83,7 @@ struct remote_spec rig_spec(struct world *w)
 {
 	return (struct remote_spec){
 		.loop = w->loop, .uri = w->far.uri, .min_size_bytes = SIZE,
-		.connect_wait_ms = 1000, .handshake_ms = 1000, .dead_ms = DEAD_MS,
+		.connect_wait_ms = PATIENT_MS, .handshake_ms = PATIENT_MS, .dead_ms = PATIENT_MS,
 		.on_up = on_up, .on_failed = on_failed, .on_down = on_down, .arg = w,
 	};
 }
@@ -130,6 +132,9 @@ int rig_teardown(void **state)
 {
 	struct world *w = *state;
 
+	/* A test that failed has left its link, and what it said is shown only after this. */
+	if (w->remote && !w->closes)
+		rig_hang_up(w, false);
 	if (w->far.own)
 		fake_nbd_stop(&w->far);
 	loop_timer_free(w->alarm);

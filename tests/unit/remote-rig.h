@@ -18,7 +18,8 @@
 #include "tests/lib/fake-nbd.h"
 
 #define SIZE (UINT64_C(4) << 20)
-#define DEAD_MS 200
+#define DEAD_MS 200       /* where a far side that hangs is to be found dead */
+#define PATIENT_MS 30000  /* where it is not: what its threads have for their work on a machine that is busy */
 
 /* Everything that may happen to a link, and a test that waits for it. */
 struct world {

@@ -100,12 +100,15 @@ static const struct layer_ops disk_ops = { .name = "test", .submit = disk_submit
 
 static void on_alarm(void *arg UNUSED)
 {
-	fail_msg("nothing happened for 10 s");
+	struct mirror_status s;
+
+	mirror_status(w.mirror, &s);
+	fail_msg("nothing happened for 60 s: state %d, %s", (int)s.core.state, s.why.text);
 }
 
 static void await(bool (*is_so)(void))
 {
-	loop_timer_set(w.alarm, 10000);
+	loop_timer_set(w.alarm, 60000);
 	while (!is_so())
 		loop_run(w.loop);
 	loop_timer_clear(w.alarm);
