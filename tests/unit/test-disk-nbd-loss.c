@@ -41,7 +41,7 @@ static void what_was_not_flushed_when_the_server_went_fails_the_next_flushes(voi
 	assert_int_equal(rig_do(&w.rig, REQ_WRITE, 0, 4096, 1), 0);
 	assert_int_equal(rig_do(&w.rig, REQ_FLUSH, 0, 0, 0), EIO); /* whoever asks */
 	layer_close(w.rig.disk);
-	rig_open(&w.rig, &(struct disk_spec){ .path = w.rig.path, .lock_wait_ms = 2000 }, NULL);
+	rig_open(&w.rig, &(struct disk_spec){ .path = w.rig.path, .lock_wait_ms = 30000 }, NULL);
 	assert_int_equal(rig_do(&w.rig, REQ_FLUSH, 0, 0, 0), 0);
 	stop(&w);
 }
@@ -86,5 +86,5 @@ int main(void)
 		WORLD_TEST(a_server_that_keeps_its_writes_may_go),
 	};
 
-	return world_run(tests, ARRAY_LEN(tests), "20000");
+	return world_run(tests, ARRAY_LEN(tests), "60000");
 }
