@@ -285,7 +285,7 @@ static void a_retired_region_is_soon_unmarked_on_the_medium(void **state)
 	persist_vouch(rig.p);
 	rig_mark(&rig, 5, 2);
 	persist_retire(rig.p, 5);
-	for (uint64_t end = loop_now_ns() + 10 * NS_PER_S; plug.syncs < 2 && loop_now_ns() < end;)
+	for (uint64_t end = loop_now_ns() + 60 * NS_PER_S; plug.syncs < 2 && loop_now_ns() < end;)
 		rig_turn(&rig);
 	assert_int_equal(plug.syncs, 2);
 	rig_close(&rig, PERSIST_KEEP);

@@ -68,7 +68,7 @@ static char *text_of(const char *path)
 
 static void wait_state(const char *wanted)
 {
-	for (unsigned i = 0; i < 4000; i++) {
+	for (unsigned i = 0; i < 60000; i++) {
 		char *now = text_of(BACK "/state");
 
 		if (now && strcmp(now, wanted) == 0)
@@ -177,7 +177,7 @@ static unsigned count_descriptors(void)
 /* A pool thread may be reading a key just now, here and when it was counted before: who leaks has ever more. */
 static void wait_descriptors(unsigned most)
 {
-	for (unsigned i = 0; i < 4000; i++) {
+	for (unsigned i = 0; i < 60000; i++) {
 		if (count_descriptors() <= most)
 			return;
 		turn(1);
@@ -222,7 +222,7 @@ static void cve_2010_3699_a_guest_that_never_closes_is_let_go_of(void **state)
 			key(BACK "/state", "6");
 		else
 			key(FRONT, NULL);
-		for (unsigned n = 0; n < 4000 && world.shared->mapped; n++)
+		for (unsigned n = 0; n < 60000 && world.shared->mapped; n++)
 			turn(1);
 		assert_int_equal(world.shared->mapped, 0);
 		key(FRONT, NULL);

@@ -45,13 +45,13 @@ void rig_answer(void *arg, const struct error *e)
 static void on_deadline(void *arg)
 {
 	(void)arg;
-	fail_msg("no answer within 20 s; trace: %s", fake.trace);
+	fail_msg("no answer within 60 s; trace: %s", fake.trace);
 }
 
 /* Runs the loop until everyone of these has been rig_answered. */
 static void wait_for(const struct answer *a)
 {
-	loop_timer_set(deadline, 20000);
+	loop_timer_set(deadline, 60000);
 	while (!a->count)
 		loop_run(loop);
 	loop_timer_clear(deadline);
@@ -73,7 +73,7 @@ void rig_turn(void)
 
 void rig_arm(void)
 {
-	loop_timer_set(deadline, 20000);
+	loop_timer_set(deadline, 60000);
 }
 
 void rig_disarm(void)
