@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ void world_open(struct world *w, const char *dir)
 {
 	char path[128];
 
+	signal(SIGPIPE, SIG_IGN); /* whom poke() wakes may be gone between its two calls */
 	memset(w, 0, sizeof(*w));
 	snprintf(w->dir, sizeof(w->dir), "%s", dir);
 	snprintf(path, sizeof(path), "%s/world", dir);
