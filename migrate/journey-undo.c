@@ -42,11 +42,13 @@ static int end_operation(struct journey *j, size_t i, const char *operation, str
 int journey_undo_here(struct journey *j, size_t i, struct error *e)
 {
 	const struct journey_disk *d = journey_disk(j, i);
+	const char *operation;
 	struct journey_look l;
 
 	if (journey_look(j, i, &l, e) == -1)
 		return -1;
-	if (*l.operation && end_operation(j, i, l.operation, e) == -1)
+	operation = *l.operation ? l.operation : d->operation; /* one that ended with its process is still owed for */
+	if (*operation && end_operation(j, i, operation, e) == -1)
 		return -1;
 	if (!d->is_ours)
 		return 0;

@@ -65,6 +65,7 @@ static const struct jsonspec_field record_fields[] = {
 	{ .name = "copy", .type = JS_BOOL, .offset = offsetof(struct domains_record, is_copy), .is_optional = true },
 	{ .name = "told", .type = JS_BOOL, .offset = offsetof(struct domains_record, is_told), .is_optional = true },
 	{ .name = "owed", .type = JS_STRING, .offset = offsetof(struct domains_record, owed), .is_optional = true },
+	{ .name = "owed_by", .type = JS_STRING, .offset = offsetof(struct domains_record, owed_by), .is_optional = true },
 	{ .name = "owed_since", .type = JS_INT64, .offset = offsetof(struct domains_record, owed_since), .is_optional = true },
 	{ .name = NULL },
 };

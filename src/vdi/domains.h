@@ -39,6 +39,7 @@ struct domains_record {
 	char *operation_domain; /* owned */
 	bool is_copy, is_told;  /* told: complete was, or may have been, answered for it */
 	char *owed;             /* owned; what the next deactivation of a writing guest must say, NULL: nothing */
+	char *owed_by;          /* owned; the operation of which that is */
 	int64_t owed_since;     /* unix time */
 };
 

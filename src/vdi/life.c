@@ -301,6 +301,7 @@ static int take_up(struct vdi *v, const struct domains_record *r, struct error *
 	if (r->owed && *r->owed) {
 		v->owed = strdup(r->owed);
 		v->owed_since = r->owed_since;
+		snprintf(v->owed_by, sizeof(v->owed_by), "%s", r->owed_by ? r->owed_by : "");
 	}
 	return 0;
 }

@@ -286,6 +286,7 @@ void operation_owe(struct vdi *v, const struct operation *op)
 	if (asprintf(&text, "the mirror %s had been complete and has failed since: %s", op->id, op->why.text) == -1)
 		return;
 	v->owed = text;
+	snprintf(v->owed_by, sizeof(v->owed_by), "%s", op->id);
 	v->owed_since = (int64_t)time(NULL);
 }
 
@@ -303,6 +304,49 @@ void operation_suspend(struct vdi *v, step_fn *next)
 	mirror_keep_debt(v->op->mirror);
 	v->job->given_up = next;
 	wait_aborted(v, aborted);
+}
+
+/* --- forgiven: who cancels or destroys an operation knows that it is off; no deactivation has to tell him */
+
+static void forget_owed(struct vdi *v, const char *id)
+{
+	if (!v->owed || strcmp(v->owed_by, id) != 0)
+		return;
+	log_info("%s was given up: what was owed is settled (%s)", id, v->owed);
+	free(take_ptr(&v->owed));
+}
+
+static void forgiven_saved(struct vdi *v)
+{
+	step_fn *next = take_ptr(&v->job->forgiven);
+
+	if (v->step.err)
+		log_error("%s", v->step.text);
+	next(v);
+}
+
+static void forgiven(struct vdi *v)
+{
+	stack_save(v, forgiven_saved);
+}
+
+static void open_to_forgive(struct vdi *v)
+{
+	if (v->step.err) /* the image may be gone */
+		forgiven(v);
+	else
+		source_settle(v, v->job->id, forgiven);
+}
+
+/* What has ended. The disk's record is of the one that lives, if there is one: that is settled by its own end. */
+static void forgive(struct vdi *v, step_fn *next)
+{
+	v->job->forgiven = next;
+	forget_owed(v, v->job->id);
+	if (v->op)
+		forgiven(v);
+	else
+		stack_open(v, true, open_to_forgive);
 }
 
 /* --- JOB_REMOVE */
@@ -327,17 +371,29 @@ static void remove_failed(struct vdi *v)
 	operation_give_up(v, &why, removed);
 }
 
+/* Whether it failed a moment before it was cancelled, or after that, makes no difference to what is owed. */
+static void remove_past(struct vdi *v)
+{
+	const struct operation *past = record_by_number(v, v->job->number);
+
+	if (*v->job->id && past && past->is_ended && past->is_failed && !past->is_copy)
+		forgive(v, removed);
+	else
+		job_end(v);
+}
+
 void operation_remove(struct vdi *v)
 {
 	struct operation *op = v->op;
 
 	if (!op || op->number != v->job->number || op->is_given) { /* a barrier was faster */
-		job_end(v);
+		remove_past(v);
 		return;
 	}
 	if (!op->is_copy && !op->is_failed)
 		op->is_cancelled = true; /* it may have been complete when that was asked for, and asked back since */
 	if (op->is_cancelled && !op->is_copy) {
+		forget_owed(v, op->id); /* it may be one that has failed and is remembered */
 		source_settle(v, op->id, remove_failed);
 		return;
 	}
@@ -388,6 +444,7 @@ void vdi_cancel(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)
 		return;
 	}
 	j->number = op->number;
+	snprintf(j->id, sizeof(j->id), "%s", id);
 	if (op->is_ended || op->is_complete)
 		return;
 	op->is_cancelled = op->is_removing = true;
@@ -423,14 +480,6 @@ static void drop_journal(struct vdi *v)
 	stack_work(v, forget_journal, drop);
 }
 
-static void settle_dropped(struct vdi *v)
-{
-	if (v->step.err) /* the image may be gone */
-		drop_journal(v);
-	else
-		source_settle(v, v->job->id, drop_journal);
-}
-
 void operation_drop(struct vdi *v)
 {
 	struct operation *op = record_find(v, v->job->id);
@@ -439,10 +488,7 @@ void operation_drop(struct vdi *v)
 		record_free(v, op);
 	if (strcmp(v->remains.id, v->job->id) == 0)
 		v->remains.is_there = false;
-	if (v->op)
-		drop(v); /* one that lives is settled by its own end */
-	else
-		stack_open(v, true, settle_dropped);
+	forgive(v, v->op ? drop : drop_journal);
 }
 
 void vdi_forget(struct vdi *v, const char *id, vdi_done_fn *done, void *arg)

@@ -563,7 +563,8 @@ static char *encode(const struct vdi *v)
 {
 	CLEANUP_FREE struct domains_entry *entry = calloc(v->domain_count + 1, sizeof(*entry));
 	CLEANUP_FREE struct domains_listener *listener = calloc(v->domain_count + 1, sizeof(*listener) * DOMAINS_LISTEN_MAX);
-	struct domains_record r = { .owed = v->owed, .owed_since = v->owed_since };
+	struct domains_record r = { .owed = v->owed, .owed_by = v->owed ? (char *)(uintptr_t)v->owed_by : NULL,
+				    .owed_since = v->owed_since };
 	struct domain *d;
 
 	if (!entry || !listener)

@@ -230,7 +230,7 @@ struct job {
 	char recalled[COMMIT_MIRROR_MAX]; /* TAKE: ""; or the mirror whose source owns the disk in that epoch */
 	uint64_t recalled_epoch;
 	uint64_t number;       /* REMOVE, SETTLE: the operation */
-	char id[64];           /* FORGET */
+	char id[64];           /* FORGET; REMOVE that was asked for */
 	struct domain *d;      /* of a running job */
 	uint64_t started_ns;
 	struct error error;    /* the answer; err 0: good */
@@ -238,7 +238,7 @@ struct job {
 	step_fn *revived;
 	bool was_revived;      /* ACTIVATE: it was looked for one */
 	char *journal;         /* owned: to be removed */
-	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved, *logged, *swapped;
+	step_fn *handed_over, *taken_out, *given_up, *owned, *left, *committed, *saved, *forgiven, *logged, *swapped;
 	struct commit_verdict verdict;
 	struct commit_record record; /* to be durable: stack_own()'s */
 	struct domain *cut;    /* whose server is being shut down */
@@ -354,6 +354,7 @@ struct vdi {
 	struct verification *verification; /* the living one; in verifications too */
 	TAILQ_HEAD(, verification) verifications; /* owned; oldest first */
 	char *owed;                /* owned: the sentence the next last deactivation raises */
+	char owed_by[64];          /* ... of this operation */
 	int64_t owed_since;
 
 	struct job_list jobs;

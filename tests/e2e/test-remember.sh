@@ -224,6 +224,7 @@ what_ends_it() {
 	kill_far
 	until_true 10 has_failed
 	a mirror.cancel "{\"id\":\"$op\"}" >/dev/null
+	[ -z "$(get owed status)" ] || die "it was cancelled, and is owed for"
 	must_fail resume 2>/dev/null
 	[ ! -e "$tmp/a.mirror" ] || die "its journal was left behind"
 	slowly

@@ -63,7 +63,8 @@ static void what_was_written_is_found_again(void **state)
 		.domains = { 2, entry },
 		.operation = (char *)(uintptr_t)"a.1",
 		.operation_domain = (char *)(uintptr_t)"3",
-		.is_told = true, .owed = (char *)(uintptr_t)"a \"sentence\"", .owed_since = 1700000000,
+		.is_told = true, .owed = (char *)(uintptr_t)"a \"sentence\"",
+		.owed_by = (char *)(uintptr_t)"a.0", .owed_since = 1700000000,
 	};
 	struct error e = { 0 };
 	const struct domains_entry *d;
@@ -82,6 +83,7 @@ static void what_was_written_is_found_again(void **state)
 	assert_string_equal(r.operation, "a.1");
 	assert_true(r.is_told && !r.is_copy);
 	assert_string_equal(r.owed, "a \"sentence\"");
+	assert_string_equal(r.owed_by, "a.0");
 	assert_int_equal(r.owed_since, 1700000000);
 	domains_clear(&r);
 }

@@ -22,6 +22,7 @@ static void mirror(char id[64], const char *domain)
 {
 	struct answer a = { 0 };
 
+	fake.status.started_ns = 0; /* an earlier one's */
 	mirror_args(&a, id, domain, false);
 	UNTIL(fake.status.started_ns);
 	fake_change(CORE_SYNCING, true, false);
@@ -102,15 +103,82 @@ static void a_mirror_dead_after_complete_raises_once(void **state)
 }
 
 /* Complete, and failed since. */
-static void owe(const char *domain)
+static void owe_by(const char *domain, char id[64])
 {
-	char id[64];
-
 	assert_int_equal(rig_activate(domain, false), 0);
 	mirror(id, domain);
 	sync_and_tell(id);
 	fake_fail("the link is gone");
 	UNTIL(stat_of(id).is_ended);
+}
+
+static void owe(const char *domain)
+{
+	char id[64];
+
+	owe_by(domain, id);
+}
+
+typedef void give_up_fn(struct vdi *v, const char *id, vdi_done_fn *done, void *arg);
+
+static int give_up(give_up_fn *how, const char *id)
+{
+	struct answer a = { 0 };
+
+	how(rig_vdi, id, rig_answer, &a);
+	return rig_answered(&a);
+}
+
+static void who_gives_up_one_that_failed_is_not_told_again(void **state)
+{
+	give_up_fn *const how[] = { vdi_forget, vdi_cancel };
+	char id[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(how); i++) {
+		owe_by("3", id);
+		UNTIL(rig_is_on_file("had been complete"));
+		assert_true(rig_is_owned("\"told\":true"));
+		assert_int_equal(give_up(how[i], id), 0);
+		assert_false(rig_is_on_file("had been complete") || rig_is_owned("\"told\":true"));
+		assert_int_equal(rig_deactivate("3"), 0);
+	}
+	owe_by("3", id);
+	rig_stop();
+	rig_begin();
+	assert_int_equal(give_up(vdi_forget, id), 0); /* the next process knows whose debt it is */
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void one_that_is_given_up_settles_no_others_debt(void **state)
+{
+	char first[64], id[64];
+
+	(void)state;
+	owe_by("3", first);
+	mirror(id, "3");
+	fake_fail("this one, too");
+	UNTIL(stat_of(id).is_ended);
+	assert_int_equal(give_up(vdi_cancel, id), 0);
+	assert_int_equal(give_up(vdi_forget, id), 0);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
+}
+
+static void one_is_given_up_while_the_next_runs(void **state)
+{
+	char first[64], id[64];
+
+	(void)state;
+	owe_by("3", first);
+	mirror(id, "3");
+	assert_int_equal(give_up(vdi_forget, first), 0);
+	assert_false(rig_is_on_file("had been complete"));
+	sync_and_tell(id);
+	fake_fail("this one, too");
+	UNTIL(stat_of(id).is_ended);
+	assert_int_equal(rig_deactivate("3"), EIO);
+	assert_int_equal(rig_deactivate("3"), 0);
 }
 
 static void a_new_guest_settles_what_was_owed(void **state)
@@ -247,6 +315,22 @@ static void a_lost_link_is_remembered_and_resumed(void **state)
 	UNTIL(!fake.mirror); /* nobody is left whose writes are to be recorded */
 	assert_int_equal(rig_activate("3", false), 0);
 	assert_int_equal(resume("nbd://elsewhere", again), ENOENT);
+}
+
+static void a_remembered_one_that_is_given_up_owes_nothing(void **state)
+{
+	give_up_fn *const how[] = { vdi_forget, vdi_cancel };
+	char id[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(how); i++) {
+		assert_int_equal(rig_activate("3", false), 0);
+		mirror(id, "3");
+		sync_and_tell(id);
+		lose(id);
+		assert_int_equal(give_up(how[i], id), 0);
+		assert_int_equal(rig_deactivate("3"), 0);
+	}
 }
 
 /* Of its last link nobody knows what is still on its way there. */
@@ -485,6 +569,10 @@ int main(void)
 		RIG_TEST(a_mirror_dead_after_complete_raises_once),
 		RIG_TEST(a_mirror_goes_on_in_the_next_process),
 		RIG_TEST(a_mirror_to_a_foreign_far_side_is_failed_and_remembered_by_the_next_process),
+		RIG_TEST(who_gives_up_one_that_failed_is_not_told_again),
+		RIG_TEST(one_that_is_given_up_settles_no_others_debt),
+		RIG_TEST(one_is_given_up_while_the_next_runs),
+		RIG_TEST(a_remembered_one_that_is_given_up_owes_nothing),
 		RIG_TEST(a_new_guest_settles_what_was_owed),
 		RIG_TEST(a_second_guest_settles_nothing_while_the_first_writes),
 		RIG_TEST(a_guest_that_does_not_start_settles_nothing),
