@@ -53,6 +53,13 @@ static int fail(const struct error *e)
 
 /* --- what became of it */
 
+static const char *guests_here(const struct journey *j)
+{
+	if (journey_has_vm(j) && journey_vm_is_gone(j))
+		return "its disks stay here, where the VM's QEMU has ended";
+	return "its guests go on here";
+}
+
 static void say_resumable(const struct journey *j, bool is_switching, const struct error *e)
 {
 	const char *id = j->r.id;
@@ -66,8 +73,8 @@ static void say_resumable(const struct journey *j, bool is_switching, const stru
 		fprintf(stderr, "sxm migrate: move %s has stopped: %s\n", id, e->text);
 	else
 		fprintf(stderr, "sxm migrate: move %s has stopped: %s\n"
-				"  its guests go on here, and nothing is lost. To go on: sxm migrate --resume %s\n"
-				"  to give it up: sxm migrate --abort %s\n", id, e->text, id, id);
+				"  %s, and nothing is lost. To go on: sxm migrate --resume %s\n"
+				"  to give it up: sxm migrate --abort %s\n", id, e->text, guests_here(j), id, id);
 }
 
 static int say_outcome(const struct migrate_options *o, const struct journey *j, enum journey_outcome outcome,
@@ -81,13 +88,13 @@ static int say_outcome(const struct migrate_options *o, const struct journey *j,
 		return outcome == JOURNEY_OK ? 0 : fail(e);
 	}
 	if (outcome == JOURNEY_LEFT && journey_step_of(&j->r) == JOURNEY_ABORTED) {
-		fprintf(stderr, "sxm migrate: move %s: given up%s but: %s\n", id,
-			j->r.is_vm_lost ? "," : "; its guests go on here,", e->text);
+		fprintf(stderr, "sxm migrate: move %s: given up%s%s, but: %s\n", id, j->r.is_vm_lost ? "" : "; ",
+			j->r.is_vm_lost ? "" : guests_here(j), e->text);
 		return (int)outcome;
 	}
 	if (o->action == MIGRATE_ABORT && outcome == JOURNEY_UNDONE) {
 		if (!o->is_json)
-			printf("move %s: undone; its guests go on here\n", id);
+			printf("move %s: undone; %s\n", id, guests_here(j));
 		return 0;
 	}
 	switch (outcome) {

@@ -44,6 +44,20 @@ bool journey_has_vm(const struct journey *j)
 	return j->r.vm_here && *j->r.vm_here;
 }
 
+bool journey_vm_is_gone(const struct journey *j)
+{
+	struct qemu_state state;
+	struct vm_side here;
+	struct error e;
+	struct qmp q;
+
+	qmp_init(&q, j->r.vm_here);
+	if (qemu_see(&q, &here, &state, &e) == 0)
+		jsonspec_clear(&qemu_state_spec, &state);
+	qmp_fini(&q);
+	return here.is_gone;
+}
+
 /* --- the one there */
 
 /* is_patient: for as long as the host may be away. */

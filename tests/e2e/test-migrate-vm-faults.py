@@ -15,7 +15,8 @@ from vm_hosts import LONG_S, Qemu, SXM, play, until_true
 
 def give_up(m):
     """The VM runs here, as if nothing had been."""
-    m.run(m.command("--abort", m.record()["id"]))
+    out = m.run(m.command("--abort", m.record()["id"]))
+    assert "its guests go on here" in out, out
     m.stays()
     m.owned("owned")
 
@@ -65,9 +66,10 @@ def a_qemu_here_dies(m, place):
     p = m.start_memory() if place == "memory" else m.start_until(place, m.new())
     m.vm.kill()
     out = m.end(p, expect=3)
-    assert "here has ended" in out, out
+    assert "here has ended" in out and "go on here" not in out, out
     nothing_is_there(m)
-    m.run(m.command("--abort", m.record()["id"]))
+    out = m.run(m.command("--abort", m.record()["id"]))
+    assert "where the VM's QEMU has ended" in out and "go on here" not in out, out
     m.owned("owned")
     return boot_here(m)
 
