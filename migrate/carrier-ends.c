@@ -129,22 +129,32 @@ int carrier_ends_why(struct carrier_ends *x, int stream, const char *name, struc
 
 /* --- lines from over there */
 
-static void show_line(struct carrier_lines *l)
+void carrier_lines_show(struct carrier_lines *l)
+{
+	if (l->is_held)
+		dprintf(STDERR_FILENO, "%s: %s\n", l->name, l->last);
+	l->is_held = false;
+}
+
+static void take_line(struct carrier_lines *l)
 {
 	l->line[l->used] = '\0';
 	l->used = 0;
 	printable_make(l->line, '?');
 	if (!*l->line)
 		return;
-	dprintf(STDERR_FILENO, "%s: %s\n", l->name, l->line);
+	carrier_lines_show(l);
 	memcpy(l->last, l->line, sizeof(l->last));
+	l->is_held = true;
+	if (!l->will_hold)
+		carrier_lines_show(l);
 }
 
 void carrier_lines_add(struct carrier_lines *l, const char *text, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i++) {
 		if (text[i] == '\n')
-			show_line(l);
+			take_line(l);
 		else if (l->used < sizeof(l->line) - 1 && text[i] != '\r')
 			l->line[l->used++] = text[i];
 	}
@@ -153,7 +163,7 @@ void carrier_lines_add(struct carrier_lines *l, const char *text, size_t bytes)
 void carrier_lines_end(struct carrier_lines *l)
 {
 	if (l->used)
-		show_line(l);
+		take_line(l);
 }
 
 /* --- a child's descriptors */

@@ -50,9 +50,12 @@ struct carrier_lines {
 	char line[CARRIER_LINE_MAX];
 	size_t used;
 	char last[CARRIER_LINE_MAX];
+	bool will_hold; /* the last one is not shown before another comes, or carrier_lines_show(): it may be in a sentence */
+	bool is_held;
 };
 void carrier_lines_add(struct carrier_lines *l, const char *text, size_t bytes);
 void carrier_lines_end(struct carrier_lines *l); /* what has no newline is a line, too */
+void carrier_lines_show(struct carrier_lines *l); /* what is held */
 
 /* For a child that goes on without exec: standard input and output become /dev/null, and all but standard error and `keep` is
  * closed; so it holds nobody's lock, and no other channel's end. */

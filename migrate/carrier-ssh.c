@@ -41,6 +41,7 @@
 #define SOCKET_MAX 80u /* ssh makes it under a longer name first, which must fit into 107 bytes */
 #define LOST 255       /* ssh's own failures */
 #define POLL_MS 20
+#define QUIET_MS 300 /* ssh waits for a person, or for the network: what it said is shown */
 
 struct ssh_carrier {
 	struct carrier carrier;
@@ -134,20 +135,22 @@ static void become_ssh(const struct args *a, int report)
 	_exit(LOST);
 }
 
-/* The master keeps standard error open, perhaps: its end is not waited for, but the process's that went into the background. */
+/* The master keeps standard error open, perhaps: its end is not waited for, but the process's that went into the background. The
+ * line with which it ends is held: who says that it failed says it. */
 static int wait_for(pid_t pid, int from, struct carrier_lines *lines)
 {
 	struct pollfd p = { .fd = from, .events = POLLIN };
 	int status = LOST;
 	bool is_over = false;
 
-	while (!is_over) {
+	for (int quiet_ms = 0; !is_over; quiet_ms += POLL_MS) {
 		char buffer[1024];
 		ssize_t n;
 
 		is_over = waitpid(pid, &status, WNOHANG) != 0;
 		while (poll(&p, 1, is_over ? 0 : POLL_MS) > 0) {
 			n = read(from, buffer, sizeof(buffer));
+			quiet_ms = 0;
 			if (n > 0) {
 				carrier_lines_add(lines, buffer, (size_t)n);
 				continue;
@@ -157,6 +160,8 @@ static int wait_for(pid_t pid, int from, struct carrier_lines *lines)
 				waitpid(pid, &status, 0);
 			is_over = true;
 		}
+		if (quiet_ms >= QUIET_MS)
+			carrier_lines_show(lines);
 	}
 	carrier_lines_end(lines);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : LOST;
@@ -203,7 +208,7 @@ static int say_refused(const struct ssh_carrier *s, const char *line, struct err
 
 static int start_master(struct ssh_carrier *s, bool is_silent, struct error *e)
 {
-	struct carrier_lines lines = { .name = "ssh" };
+	struct carrier_lines lines = { .name = "ssh", .will_hold = true };
 	struct args a;
 	int status;
 
@@ -217,7 +222,10 @@ static int start_master(struct ssh_carrier *s, bool is_silent, struct error *e)
 	status = run_ssh(&a, &lines, e);
 	if (status == -1)
 		return -1;
-	return status == 0 && is_ssh_alive(&s->carrier) ? 0 : say_refused(s, lines.last, e);
+	if (status || !is_ssh_alive(&s->carrier))
+		return say_refused(s, lines.last, e);
+	carrier_lines_show(&lines);
+	return 0;
 }
 
 static void stop_master(struct ssh_carrier *s)

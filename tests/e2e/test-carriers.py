@@ -127,6 +127,8 @@ def test_a_key_that_is_not_authorized(kind, far):
     err = refused(kind, far.write_client_config(key=stranger), "EACCES")
     if kind == "ssh2":
         assert "it wants publickey" in err and stranger in err, err
+    else:
+        assert err.count("Permission denied") == 1, err  # ssh's sentence, in ours
 
 
 def test_the_agents_keys_are_tried(kind, far):
