@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """`sxm migrate --qemu-qmp`: a real VM moves whole, with its two disks, between two hosts, and back, while it writes files to both and checks
-their sums. Whoever drives the move dies in the middle: it runs in one place, and it never goes back in time. test-migrate-vm-faults.py has
-what else may go wrong."""
+their sums. Whoever drives the move dies in the middle: it runs in one place, and it never goes back in time; its memory is there what it was
+here, page by page. test-migrate-vm-faults.py has what else may go wrong."""
 import os
 
 from vm_hosts import MiB, Qemu, SIZES, play
@@ -31,6 +31,12 @@ def what_is_refused_harms_nobody(m):
     m.vm.goes_on()
 
 
+def memory_is_the_same(m):
+    """Both stand still."""
+    older = [n for n, (here, there) in enumerate(zip(m.vm.pages(), m.waiting.pages())) if here != there]
+    assert not older, f"{len(older)} pages are there what they were before: {older[:20]}"
+
+
 def killed_and_aborted(m, place):
     m.run_until(place, m.new())
     m.run(m.command("--abort", m.record()["id"]))
@@ -41,6 +47,8 @@ def killed_and_aborted(m, place):
 def killed_and_resumed(m, place):
     """Before the decision: the VM goes on, and wants another QEMU there. After it: it is there."""
     m.run_until(place, m.new())
+    if place == "decided":
+        memory_is_the_same(m)
     record = m.record()
     if place not in ("decided", "committed", "moved"):
         out = m.run(m.command("--resume", record["id"]), expect=3)
