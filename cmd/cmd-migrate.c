@@ -156,7 +156,7 @@ static int begin(const struct migrate_options *o, struct journey *j, struct erro
 
 	if (all < 0 || journey_plan(j, o->sources, o->is_plan, &p, e) == -1)
 		return fail(e);
-	if (p.is_possible && journey_has_vm(j) && journey_vm_check(j, e) == -1) {
+	if (p.is_possible && journey_has_vm(j) && journey_vm_check(j, &p.warnings, e) == -1) {
 		plan_clear(&p);
 		return fail(e);
 	}

@@ -423,7 +423,24 @@ static int check_there(struct journey *j, struct vm_look *l, struct error *e)
 	return -1;
 }
 
-int journey_vm_check(struct journey *j, struct error *e)
+static int check_memory(struct qmp *q, struct jsonspec_list *warnings, struct error *e)
+{
+	CLEANUP_FREE char *text = NULL;
+	char version[QEMU_VERSION_MAX];
+	int r = qemu_loses_memory(q, version, e);
+
+	if (r != 1)
+		return r;
+	if (asprintf(&text, "the VM is emulated (no KVM) by QEMU %s, which may send memory without what the guest wrote to it "
+		     "last, so that the guest crashes there or goes on with wrong data: use QEMU 9.0 or newer, or give the VM "
+		     "memory whose size is no multiple of 256 KiB", version) < 0) {
+		text = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	return jsonspec_list_add(warnings, text) == 0 ? 0 : error_set(e, ENOMEM, "out of memory");
+}
+
+int journey_vm_check(struct journey *j, struct jsonspec_list *warnings, struct error *e)
 {
 	struct jsonspec_records here = { 0 };
 	struct vm_look there;
@@ -440,6 +457,8 @@ int journey_vm_check(struct journey *j, struct error *e)
 		r = check_disk(j, i, &here, &there, e);
 	if (r == 0)
 		r = check_others(j, &here, e);
+	if (r == 0)
+		r = check_memory(&q, warnings, e);
 	qemu_clear_disks(&here);
 	jsonspec_clear(&vm_look_spec, &there);
 	qmp_fini(&q);

@@ -14,8 +14,9 @@
 bool journey_has_vm(const struct journey *j);
 /* There is no QEMU here any more; false where that is not known. */
 bool journey_vm_is_gone(const struct journey *j);
-/* Before it is on record: both QEMUs are there, and each disk is a device's, here and there. -1 + e: not. */
-int journey_vm_check(struct journey *j, struct error *e);
+/* Before it is on record: both QEMUs are there, and each disk is a device's, here and there. -1 + e: not. warnings: what a person
+ * should know is added. */
+int journey_vm_check(struct journey *j, struct jsonspec_list *warnings, struct error *e);
 /* Until the VM stands still here. -1 + e: it does not; journey_vm_stay() is next. */
 int journey_vm_send(struct journey *j, struct error *e);
 /* Until it is there, whole, and stands still. */

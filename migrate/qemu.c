@@ -3,6 +3,7 @@
  * qemu - see qemu.h
  *
  *      query-status, query-migrate -> struct qemu_state        query-block -> struct qemu_disk
+ *      query-kvm, query-version, query-memdev -> whether what it sends is all that was written
  *      getfd + migrate, migrate-incoming of that descriptor    no QEMU listens anywhere, and none needs to reach a path
  *      blockdev-add of the export + qom-set of the device's "drive"    whatever stood in for the disk is replaced
  *
@@ -22,6 +23,8 @@
 #define STREAM_NAME "sxm-memory"
 #define NBD_RECONNECT_S 60
 #define HANGUPS_MAX 3u
+#define LOST_UNTIL_MAJOR 9
+#define LOST_UNIT_BYTES (64 * 4096) /* 64 pages are a word of its bitmap */
 
 /* --- looking */
 
@@ -64,6 +67,22 @@ static int ask_record(struct qmp *q, const char *command, const struct jsonspec 
 	if (!text)
 		return -1;
 	return jsonspec_decode(spec, text, strlen(text), record, e) == 0 ? 0 : error_prefix(e, "the QEMU at %s", q->path);
+}
+
+/* What returns a list. record: its records are "all". */
+static int ask_all(struct qmp *q, const char *command, const char *args, const struct jsonspec *spec, void *record,
+		   struct error *e)
+{
+	CLEANUP_FREE char *text = qmp_ask(q, command, args, QEMU_WAIT_MS, e);
+	CLEANUP_FREE char *all = NULL;
+
+	if (!text)
+		return -1;
+	if (asprintf(&all, "{\"all\":%s}", text) < 0) {
+		all = NULL;
+		return error_set(e, ENOMEM, "out of memory");
+	}
+	return jsonspec_decode(spec, all, strlen(all), record, e) == 0 ? 0 : error_prefix(e, "the QEMU at %s", q->path);
 }
 
 int qemu_look(struct qmp *q, struct qemu_state *s, struct error *e)
@@ -169,20 +188,12 @@ static int take_disks(struct blocks *b, struct jsonspec_records *disks, struct e
 
 int qemu_disks(struct qmp *q, struct jsonspec_records *disks, struct error *e)
 {
-	CLEANUP_FREE char *text = qmp_ask(q, "query-block", NULL, QEMU_WAIT_MS, e);
-	CLEANUP_FREE char *all = NULL;
 	struct blocks b;
 	int r;
 
 	*disks = (struct jsonspec_records) { 0 };
-	if (!text)
+	if (ask_all(q, "query-block", NULL, &blocks_spec, &b, e) == -1)
 		return -1;
-	if (asprintf(&all, "{\"all\":%s}", text) < 0) {
-		all = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	if (jsonspec_decode(&blocks_spec, all, strlen(all), &b, e) == -1)
-		return error_prefix(e, "the QEMU at %s", q->path);
 	r = take_disks(&b, disks, e);
 	jsonspec_clear(&blocks_spec, &b);
 	return r;
@@ -238,20 +249,6 @@ static const struct jsonspec_field nodes_fields[] = {
 };
 static const struct jsonspec nodes_spec = { "query-named-block-nodes", sizeof(struct nodes), nodes_fields };
 
-static int list_nodes(struct qmp *q, struct nodes *n, struct error *e)
-{
-	CLEANUP_FREE char *text = qmp_ask(q, "query-named-block-nodes", "{\"flat\":true}", QEMU_WAIT_MS, e);
-	CLEANUP_FREE char *all = NULL;
-
-	if (!text)
-		return -1;
-	if (asprintf(&all, "{\"all\":%s}", text) < 0) {
-		all = NULL;
-		return error_set(e, ENOMEM, "out of memory");
-	}
-	return jsonspec_decode(&nodes_spec, all, strlen(all), n, e);
-}
-
 static int yank(struct qmp *q, const char *name, struct error *e)
 {
 	CLEANUP_FREE char *instance = question_new(NULL, "type", "block-node", "node-name", name, NULL);
@@ -272,7 +269,7 @@ int qemu_cut_off(struct qmp *q, const char *export, struct error *e)
 	struct nodes n;
 	int r;
 
-	if (list_nodes(q, &n, e) == -1)
+	if (ask_all(q, "query-named-block-nodes", "{\"flat\":true}", &nodes_spec, &n, e) == -1)
 		return e->err == EREMOTEIO ? 0 : -1;
 	node = n.all.item;
 	r = 0;
@@ -281,6 +278,78 @@ int qemu_cut_off(struct qmp *q, const char *export, struct error *e)
 			r = yank(q, node[i].name, e);
 	jsonspec_clear(&nodes_spec, &n);
 	return r;
+}
+
+/* --- memory */
+
+struct kvm {
+	bool is_enabled;
+};
+static const struct jsonspec_field kvm_fields[] = { { "enabled", JS_BOOL, offsetof(struct kvm, is_enabled) }, { NULL } };
+static const struct jsonspec kvm_spec = { "query-kvm", sizeof(struct kvm), kvm_fields };
+
+struct number {
+	int64_t major, minor, micro;
+};
+static const struct jsonspec_field number_fields[] = {
+	{ "major", JS_INT64, offsetof(struct number, major) }, { "minor", JS_INT64, offsetof(struct number, minor) },
+	{ "micro", JS_INT64, offsetof(struct number, micro) }, { NULL },
+};
+static const struct jsonspec number_spec = { "number", sizeof(struct number), number_fields };
+struct version {
+	struct number qemu;
+};
+static const struct jsonspec_field version_fields[] = {
+	{ "qemu", JS_RECORD, offsetof(struct version, qemu), .sub = &number_spec }, { NULL },
+};
+static const struct jsonspec version_spec = { "query-version", sizeof(struct version), version_fields };
+
+struct memdev {
+	int64_t size_bytes;
+};
+static const struct jsonspec_field memdev_fields[] = { { "size", JS_INT64, offsetof(struct memdev, size_bytes) }, { NULL } };
+static const struct jsonspec memdev_spec = { "memdev", sizeof(struct memdev), memdev_fields };
+struct memdevs {
+	struct jsonspec_records all;
+};
+static const struct jsonspec_field memdevs_fields[] = {
+	{ "all", JS_RECORDS, offsetof(struct memdevs, all), .sub = &memdev_spec }, { NULL },
+};
+static const struct jsonspec memdevs_spec = { "query-memdev", sizeof(struct memdevs), memdevs_fields };
+
+/* -1 + e; 1: some of its memory is of such a size. */
+static int has_words(struct qmp *q, struct error *e)
+{
+	const struct memdev *m;
+	struct memdevs all;
+	int r = 0;
+
+	if (ask_all(q, "query-memdev", NULL, &memdevs_spec, &all, e) == -1)
+		return -1;
+	m = all.all.item;
+	for (size_t i = 0; i < all.all.count; i++)
+		r |= m[i].size_bytes % LOST_UNIT_BYTES == 0;
+	jsonspec_clear(&memdevs_spec, &all);
+	return r;
+}
+
+int qemu_loses_memory(struct qmp *q, char version[static QEMU_VERSION_MAX], struct error *e)
+{
+	struct version v;
+	struct kvm kvm;
+	int r = ask_record(q, "query-kvm", &kvm_spec, &kvm, e);
+
+	if (r == 0 && kvm.is_enabled)
+		return 0;
+	if (r == 0)
+		r = ask_record(q, "query-version", &version_spec, &v, e);
+	if (r == 0 && v.qemu.major >= LOST_UNTIL_MAJOR)
+		return 0;
+	if (r == 0) {
+		snprintf(version, QEMU_VERSION_MAX, "%" PRId64 ".%" PRId64 ".%" PRId64, v.qemu.major, v.qemu.minor, v.qemu.micro);
+		r = has_words(q, e);
+	}
+	return r == -1 && e->err == EREMOTEIO ? 0 : r;
 }
 
 /* --- doing */

@@ -14,6 +14,7 @@
 #define QEMU_WAIT_MS 10000u
 /* A name that QEMU takes for a node: at most so many bytes with the NUL. */
 #define QEMU_NODE_MAX 32
+#define QEMU_VERSION_MAX 64
 
 struct qemu_state {
 	char *status, *memory, *why; /* owned; as QEMU has them; memory "": none ever. why: of a failure */
@@ -40,6 +41,8 @@ void qemu_clear_disks(struct jsonspec_records *disks);
 const struct qemu_disk *qemu_find_export(const struct jsonspec_records *disks, const char *export);
 const struct qemu_disk *qemu_find_device(const struct jsonspec_records *disks, const char *device);
 
+/* 1: what it sends may be older than what its VM wrote (THEORY-vm, 6), and it is of that version; 0: not, or nobody knows. */
+int qemu_loses_memory(struct qmp *q, char version[static QEMU_VERSION_MAX], struct error *e);
 /* The VM's memory goes into that socket, and it stops when only what goes while it stands still is left. 0: no limit. */
 int qemu_send(struct qmp *q, int stream, uint64_t limit_bytes_s, struct error *e);
 int qemu_continue(struct qmp *q, struct error *e);

@@ -31,6 +31,20 @@ def what_is_refused_harms_nobody(m):
     m.vm.goes_on()
 
 
+def what_is_to_be_feared_is_said(m):
+    """Of QEMU itself, which may lose what the guest writes; not of the memory this VM has."""
+    waiting = Qemu.waiting(m.there)
+    plan = m.between(m.vm.qmp, waiting.qmp, "--plan")
+    out = m.run(plan)
+    assert "emulated" not in out, out
+    m.vm.ask("object-add", **{"qom-type": "memory-backend-ram", "id": "whole-words", "size": 256 << 10})
+    out = m.run(plan)
+    is_old = m.vm.ask("query-version")["qemu"]["major"] < 9
+    assert ("note: the VM is emulated" in out) == is_old, out
+    m.vm.ask("object-del", id="whole-words")
+    waiting.kill()
+
+
 def memory_is_the_same(m):
     """Both stand still."""
     older = [n for n, (here, there) in enumerate(zip(m.vm.pages(), m.waiting.pages())) if here != there]
@@ -61,10 +75,11 @@ def killed_and_resumed(m, place):
     return m.moved()
 
 
-STEPS = [("refused", what_is_refused_harms_nobody), ("whole", there_whole_and_back), ("killed still", killed_and_aborted, "still"),
+STEPS = [("refused", what_is_refused_harms_nobody), ("to be feared", what_is_to_be_feared_is_said),
+         ("whole", there_whole_and_back), ("killed still", killed_and_aborted, "still"),
          ("killed decided", killed_and_resumed, "decided")]
 if os.environ.get("SXM_LONG"):
-    STEPS[2:2] = [(f"{do.__name__} {place}", do, place) for do, places in
+    STEPS[3:3] = [(f"{do.__name__} {place}", do, place) for do, places in
                   ((killed_and_aborted, ("begun", "prepared")), (killed_and_resumed, ("still", "prepared", "committed", "moved")))
                   for place in places]
 play(STEPS)

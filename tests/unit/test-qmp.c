@@ -270,6 +270,40 @@ static void the_disk_of_an_export_is_found(void **state UNUSED)
 	end(&q);
 }
 
+static int loses(const char *kvm, const char *version, const char *memory, char text[static QEMU_VERSION_MAX])
+{
+	struct qmp q;
+	struct error e;
+	int r;
+
+	begin(&q, &(struct script) { GREETING, { AGREED, kvm, version, memory } });
+	r = qemu_loses_memory(&q, text, &e);
+	end(&q);
+	return r;
+}
+
+#define KVM(enabled) "{\"id\":2,\"return\":{\"enabled\":" enabled ",\"present\":true}}\n"
+#define VERSION(major, minor) "{\"id\":3,\"return\":{\"package\":\"\",\"qemu\":{\"micro\":1,\"minor\":" minor ",\"major\":" major "}}}\n"
+#define MEMORY(blocks) "{\"id\":4,\"return\":[" blocks "]}\n"
+#define BLOCK(id, bytes) "{\"id\":\"" id "\",\"size\":" bytes ",\"merge\":true}"
+
+/* What tests/e2e/test-vm-memory.py shows. */
+static void a_qemu_that_loses_memory_is_known(void **state UNUSED)
+{
+	char version[QEMU_VERSION_MAX];
+
+	assert_int_equal(loses(KVM("false"), VERSION("7", "2"), MEMORY(BLOCK("pc.ram", "167772160")), version), 1);
+	assert_string_equal(version, "7.2.1");
+	assert_int_equal(loses(KVM("false"), VERSION("8", "2"), MEMORY(BLOCK("n0", "8192") "," BLOCK("n1", "262144")), version), 1);
+	assert_int_equal(loses(KVM("false"), VERSION("8", "2"), MEMORY(BLOCK("pc.ram", "167780352")), version), 0);
+	assert_int_equal(loses(KVM("false"), VERSION("8", "2"), MEMORY(BLOCK("pc.ram", "131072")), version), 0);
+	assert_int_equal(loses(KVM("false"), VERSION("9", "0"), NULL, version), 0);
+	assert_int_equal(loses(KVM("true"), NULL, NULL, version), 0);
+	assert_int_equal(loses("{\"id\":2,\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"no\"}}\n", NULL, NULL, version), 0);
+	assert_int_equal(loses(KVM("false"), VERSION("\"nine\"", "0"), NULL, version), -1);
+	assert_int_equal(loses(KVM("false"), VERSION("7", "2"), NULL, version), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -278,6 +312,7 @@ int main(void)
 		cmocka_unit_test(one_that_dies_at_any_place), cmocka_unit_test(one_that_hangs_up_is_not_gone),
 		cmocka_unit_test(one_that_says_nothing),
 		cmocka_unit_test(a_line_without_end), cmocka_unit_test(the_disk_of_an_export_is_found),
+		cmocka_unit_test(a_qemu_that_loses_memory_is_known),
 	};
 
 	return cmocka_run_group_tests_name("qmp", tests, NULL, NULL);
