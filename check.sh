@@ -114,6 +114,8 @@ fi
 step "unit, simulation, lint, end to end" in_dir build-check env "${brief[@]}" make -j"$waiting" check
 step "machines to be emulated" fetch_xen
 play_xen smoke
+step "a VM moves with its disks" in_dir build-check may_skip env SXM_TEST_KERNEL="$top/build-check/xen/unpacked" \
+	./run ../tests/e2e/test-migrate-vm.py whole decided
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
 step "the tests again, brief, with ASan and UBSan" in_dir build-check-asan env "${briefer[@]}" make -j"$waiting" check

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 
 from vm_hosts import LONG_S, Qemu, SXM, play, until_true
@@ -327,6 +326,4 @@ if os.environ.get("SXM_LONG"):
               ("taken back, another runs", taken_back_and_given_to_another_guest, False),
               ("taken back, another ran", taken_back_and_given_to_another_guest, True), ("one is taken back", one_is_taken_back),
               ("link cut with memory", the_link_is_cut, "memory"), ("link cut", the_link_is_cut, "still")]
-if len(sys.argv) > 1:  # only those
-    STEPS = [s for s in STEPS if any(word in s[0] for word in sys.argv[1:])]
 play(STEPS)

@@ -349,7 +349,8 @@ def check_disk(host, uri):
 # --- one after another
 
 def play(steps):
-    """steps(VM's hosts): [(name, what is done with a Move, its arguments)]; what returns something has a VM with other disks elsewhere."""
+    """steps(VM's hosts): [(name, what is done with a Move, its arguments)]; what returns something has a VM with other disks elsewhere.
+    Words in the command line: only what has one of them in its name."""
     check_what_is_needed()
     a, b = Side("A", "10.83.0.1", "raw"), Side("B", "10.83.0.2", "qcow2")
     a.join(b)
@@ -363,7 +364,7 @@ def play(steps):
     vm, here, there = Qemu.on(a, uris), a, b
     vm.goes_on()
     say(f"booted in {time.monotonic() - began:.1f} s")
-    for name, step, *args in steps:
+    for name, step, *args in [s for s in steps if not sys.argv[1:] or any(word in s[0] for word in sys.argv[1:])]:
         began = time.monotonic()
         host, vm, uris = step(Move(here, there, uris, vm), *args) or (here, vm, uris)
         here, there = (here, there) if host is here else (there, here)
