@@ -67,9 +67,11 @@ _tmp=$(mktemp -d "${TMPDIR:-/tmp}/sxm.XXXXXX")
 at_exit rm -rf "$_tmp"
 make_tmp() { mktemp -d "$_tmp/XXX"; }
 
-# until_true SECONDS COMMAND...: asks again until it succeeds; dies when the time is over.
+# until_true SECONDS COMMAND...: asks again until it succeeds; dies when the time is over. The seconds are those of a machine that has
+# nothing else to do; this one may run other tests beside this, in programs that a sanitizer made slower.
+_patience=6
 until_true() {
-	local end=$((SECONDS + $1)) what
+	local end=$((SECONDS + _patience * $1)) what
 
 	shift
 	what=$*
@@ -184,7 +186,7 @@ wait_complete() {
 end_run_dir() {
 	local pid _tries
 
-	for _tries in 1 2 3 4 5 6 7 8 9 10; do
+	for _tries in {1..500}; do
 		pids=$(processes_of "$1")
 		[ -n "$pids" ] || return 0
 		for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
@@ -196,7 +198,7 @@ end_run_dir() {
 end_datapaths() {
 	local pids _tries
 
-	for _tries in {1..250}; do
+	for _tries in {1..1000}; do
 		pids=$(datapaths_of "$1")
 		[ -n "$pids" ] || return 0
 		# shellcheck disable=SC2086 # several

@@ -49,7 +49,7 @@ on() {
 end_host() {
 	local pid _tries
 
-	for _tries in 1 2 3 4 5 6 7 8 9 10; do
+	for _tries in {1..500}; do
 		# shellcheck disable=SC2046 # many words
 		set -- "$1" $(ip netns pids "sxm-$$-$1" 2>/dev/null)
 		[ $# -gt 1 ] || return 0

@@ -40,7 +40,7 @@ def plant_process_dead(host):
 
     def greets():
         with socket.socket(socket.AF_UNIX) as s, contextlib.suppress(OSError):
-            s.settimeout(20)
+            s.settimeout(60)
             s.connect(sock)
             return s.recv(8) == b"NBDMAGIC"
 
@@ -65,7 +65,7 @@ def plant_process_dying(host):
 
 def plant_process_idle(host):
     name = host.vdi_id()
-    subprocess.run([DATAPATH, "--id", name, "--path", host.image], env=host.env, check=True, timeout=20)
+    subprocess.run([DATAPATH, "--id", name, "--path", host.image], env=host.env, check=True, timeout=60)
     until_true("it has begun", lambda: os.path.isdir(f"{host.state}/operations"))
     return lambda: not host.processes()
 

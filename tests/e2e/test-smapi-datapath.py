@@ -38,7 +38,7 @@ def is_served(backend):
     with socket.socket(socket.AF_UNIX) as s:
         try:
             s.connect(nbd_of(backend)[0])
-            s.settimeout(5)
+            s.settimeout(60)
             return s.recv(8) == b"NBDMAGIC"
         except OSError:
             return False
@@ -83,7 +83,7 @@ def test_a_guest_keeps_its_disk_when_the_verbs_group_is_killed():
     backend = attach(uri)
     run = subprocess.Popen([os.path.join(host.root, DATAPATH, "Datapath.activate"), "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE, env=host.env, start_new_session=True)
-    out, err = run.communicate(json.dumps({"uri": uri, "domain": "1", "dbg": ""}).encode(), timeout=20)  # the pipes' ends came
+    out, err = run.communicate(json.dumps({"uri": uri, "domain": "1", "dbg": ""}).encode(), timeout=60)  # the pipes' ends came
     assert (out, err) == (b"null\n", b""), (out, err)
     try:
         os.killpg(run.pid, signal.SIGKILL)

@@ -62,7 +62,7 @@ class Pair:
 
     def __init__(self, rules, near, target):
         self.rules, self.left = rules, dict(rules.cut_after)
-        self.ends = [near, socket.create_connection(target, timeout=5)]
+        self.ends = [near, socket.create_connection(target, timeout=60)]
         rules.pairs.add(self)
         for end in self.ends:
             end.settimeout(None)

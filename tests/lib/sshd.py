@@ -100,7 +100,7 @@ SetEnv PATH={path}
         self.process = subprocess.Popen([*self.prefix, "unshare", "-m", "sh", "-c", script, "sh", SSHD, self.shadow, self.file("sshd_config"),
                                          self.pam],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log_path, "a"))
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while "Server listening" not in self.log():
             assert self.process.poll() is None and time.monotonic() < end, "sshd does not start: " + self.log()
             time.sleep(0.02)
@@ -197,7 +197,7 @@ class Terminal:
             finally:
                 os._exit(127)
 
-    def expect(self, pattern, seconds=20):
+    def expect(self, pattern, seconds=60):
         """Reads until the pattern is there; what came until then is taken away."""
         end = time.monotonic() + seconds
         while not re.search(pattern, self.text):

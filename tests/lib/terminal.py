@@ -123,7 +123,7 @@ class Terminal:
         self.at += len(whole.encode())
         return self.screen.text()
 
-    def until(self, what, condition, seconds=10):
+    def until(self, what, condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition(self.look(0.05)):
             assert time.monotonic() < end, f"waited in vain for: {what}\n" + "\n".join(self.screen.text())
@@ -132,7 +132,7 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def end(self, seconds=10):
+    def end(self, seconds=60):
         """Its exit status; all that it said is on the screen."""
         try:
             end = time.monotonic() + seconds

@@ -60,7 +60,7 @@ class Digest:
 
 
 class Link:
-    def __init__(self, address, *names, seconds=20):
+    def __init__(self, address, *names, seconds=60):
         self.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self.sock.settimeout(seconds)
         self.sock.connect(address)

@@ -197,7 +197,7 @@ def in_background(function, *args):
     threading.Thread(target=function, args=args, daemon=True, name=function.__name__).start()
 
 
-def until_true(what, condition, seconds=20):
+def until_true(what, condition, seconds=90):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
