@@ -337,7 +337,7 @@ def test_the_network_is_cut_and_nobody_says_so(kind, far):
     start = time.monotonic()
     answer = talk.ask(f"say {channel} lost")
     assert answer.startswith("ended ENOLINK: the way to far was lost: nothing has come for 3 s"), answer
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 30
     assert talk.ask(f"say {talk.open()} anew") == "anew"
     talk.end()
 
@@ -351,7 +351,7 @@ def test_a_host_that_is_reached_over_another(kind, far):
     talk = Talk(kind, config)
     assert talk.is_ready and talk.ask(f"say {talk.open()} over") == "over", talk.end()
     assert talk.end()[0] == 0
-    assert far.log().count("Accepted publickey") == accepted + 2
+    until_true("it was logged in to twice", lambda: far.log().count("Accepted publickey") == accepted + 2, otherwise=far.log)
 
 
 def test_what_cannot_be_followed_is_said(kind, far):

@@ -132,7 +132,7 @@ stopped() {
 	local p
 
 	for p in $(pgrep -f "^$sxm_handover --patience"); do
-		[[ $(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null) == T ]] && echo "$p"
+		grep -qszxF "SXM_RUN_DIR=$hosts_dir/A" "/proc/$p/environ" && [[ $(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null) == T ]] && echo "$p"
 	done
 }
 find_stopped() { [ -n "$(stopped)" ]; }
