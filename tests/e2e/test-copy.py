@@ -168,7 +168,7 @@ def bandwidth():
     with open(limit, "w") as f:
         f.write("1GiB")
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and 1 < time.monotonic() - began < 8, err
+    assert process.returncode == 0 and 1 < time.monotonic() - began < SIZE // MIB, err  # as long as it would have taken
     assert content(path("slow")) == content(path("a")) and not os.path.exists(path("slow.partial"))
     os.unlink(path("slow"))
     idle()
@@ -222,12 +222,12 @@ def cancelled(sr, keys):
     for number, to in ((signal.SIGINT, path("gone")), (signal.SIGTERM, sr)):
         process = begin(path("a"), to)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "cancelled" in err and "nothing is left" in err and not out, err
         assert not [n for n in os.listdir(work) if n.startswith("gone")] and [v["key"] for v in host.call("SR.ls", sr=sr)] == keys
     process = begin("--force", path("a"), path("d"))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "not whole" in err, err
     idle()
 

@@ -207,14 +207,14 @@ def test_a_server_that_does_not_answer_hangs_no_verb():
     stat = host.call("SR.stat", sr=sr)
     check("sr_stat", stat)
     assert stat["health"][0] == "Unreachable" and "does not answer" in stat["health"][1], stat
-    assert 5 < time.monotonic() - begun < 20, time.monotonic() - begun
+    assert 5 < time.monotonic() - begun < 60, time.monotonic() - begun
     os.close(fd)
     subprocess.run(["umount", there], check=True)
     host.call("SR.destroy", sr=host.call("SR.attach", configuration=made))
     mode("hang")
     begun = time.monotonic()
     host.refused("has not ended within", "SR.attach", configuration=made)
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 100
     nothing_is_left()
     host.runs_nothing_soon()
 

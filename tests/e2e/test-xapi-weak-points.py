@@ -109,7 +109,7 @@ class Move:
         return here.call("Data.stat", operation=self.operation)
 
     def sync(self):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not (status := self.stat())["complete"]:
             assert not status["failed"] and time.monotonic() < end, status
         return self
@@ -299,7 +299,7 @@ def w6_data_stat_is_polled_without_a_pause():
     """It waits for news, a second at most, and answers at once when there is some."""
     disk = make_disk()
     write(disk)
-    move = Move(disk, stalls=3)
+    move = Move(disk, stalls=5)
     start = time.monotonic()
     polls = 0
     while time.monotonic() - start < 2:
@@ -307,11 +307,20 @@ def w6_data_stat_is_polled_without_a_pause():
         polls += 1
     assert polls <= 8, f"{polls} polls in 2 s"
     move.sync()
-    start = time.monotonic()
-    for _ in range(3):
-        assert move.stat()["complete"]
-    assert time.monotonic() - start < 3
+    at_once(lambda: move.stat()["complete"], 0.9)
     end_quietly(move)
+
+
+def at_once(is_so, seconds):
+    """It is, and the quickest of five times that it is asked takes no longer: a busy machine is no failure, a wait in the path is."""
+    took = []
+    for _ in range(5):
+        start = time.monotonic()
+        assert is_so()
+        took.append(time.monotonic() - start)
+        if took[-1] < seconds:
+            return
+    raise AssertionError(f"not at once: {took} s")
 
 
 def end_quietly(move):
@@ -401,7 +410,7 @@ def w10_a_relay_that_failed_is_silent():
 
     def later():
         thread.join()
-        assert result["after"] < 15, result
+        assert result["after"] < 60, result
         if result["status"] == 0:
             assert not here.call("Data.stat", operation=result["answer"])["complete"]
             if IS_LONG:
@@ -502,10 +511,8 @@ def w16_a_scan_wants_a_healthy_sr():
     write(disk)
     move = Move(disk, stalls=2)
     for host, handle in ((here, sr), (there, far_sr)):
-        start = time.monotonic()
-        assert host.call("SR.stat", sr=handle)["health"][0] == "Healthy"
-        assert {v["key"] for v in host.call("SR.ls", sr=handle)} >= ({move.disk.key} if host is here else {move.key})
-        assert time.monotonic() - start < 1.5
+        at_once(lambda: host.call("SR.stat", sr=handle)["health"][0] == "Healthy" and
+                {v["key"] for v in host.call("SR.ls", sr=handle)} >= ({move.disk.key} if host is here else {move.key}), 1.5)
     move.sync()
     assert here.call("SR.stat", sr=sr)["health"][0] == "Healthy"
     end_quietly(move)
