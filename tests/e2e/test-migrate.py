@@ -937,6 +937,8 @@ def what_is_refused_leaves_nothing(a, b):
     assert plan["possible"] and plan["steps"] and plan["rate_bytes_s"] > 0, plan
     out = m.run([SXM, "migrate", "--via", "false", d.uri, f"b:{b.sr_dir}"], expect=1)
     assert "relay" in out, out
+    out = m.run([SXM, "migrate", "--via", "sh -c 'exec no-such-sxm relay'", d.uri, f"b:{b.sr_dir}"], expect=1)
+    assert "was not found; is there an sxm" in out, out
     out = m.run([SXM, "migrate", "--carrier", "pigeon", d.uri, f"b:{b.sr_dir}"], expect=1)
     assert "no carrier pigeon" in out and "there is " in out, out
     assert m.run(m.command("--list")) == "no move is on record on this host\n"
