@@ -144,7 +144,7 @@ static enum status judge(const struct wish *w, const struct seen *s)
 /* --- JSON */
 
 struct shown {
-	char *id, *path, *mirror;
+	char *id, *path, *move, *mirror;
 	bool is_receiver, is_recorded;
 	int64_t ended;
 };
@@ -152,6 +152,7 @@ struct shown {
 static const struct jsonspec_field shown_fields[] = {
 	SHOWN("disk", JS_STRING, id),
 	{ .name = "path", .type = JS_STRING, .offset = offsetof(struct shown, path), .is_optional = true },
+	{ .name = "move", .type = JS_STRING, .offset = offsetof(struct shown, move), .is_optional = true },
 	SHOWN("receives", JS_BOOL, is_receiver), SHOWN("recorded", JS_BOOL, is_recorded), SHOWN("ended", JS_INT64, ended),
 	SHOWN("mirror", JS_TEXT, mirror), { .name = NULL },
 };
@@ -169,8 +170,8 @@ static char *encode(const struct seen *s)
 	for (unsigned i = 0; i < m->view.disks && !has_failed; i++) {
 		const struct mirrors_row *r = &m->row[i];
 
-		shown[i] = (struct shown){ .id = (char *)(uintptr_t)r->id, .path = r->path, .is_receiver = r->is_receiver,
-					   .is_recorded = r->is_recorded, .ended = r->ended_s,
+		shown[i] = (struct shown){ .id = (char *)(uintptr_t)r->id, .path = r->path, .move = r->move,
+					   .is_receiver = r->is_receiver, .is_recorded = r->is_recorded, .ended = r->ended_s,
 					   .mirror = view_encode_disk(&m->view.disk[i]) };
 		has_failed = !shown[i].mirror;
 	}
@@ -208,6 +209,8 @@ static void put_place(struct columns *c, const struct mirrors *m, unsigned i, co
 	columns_to(c, 2);
 	columns_colour(c, COLUMNS_DIM);
 	columns_add(c, *d->operation ? d->operation : m->row[i].id, COLUMNS_MAX);
+	if (m->row[i].move)
+		columns_format(c, ", of move %s", m->row[i].move);
 	if (m->row[i].ended_s)
 		columns_format(c, ", ended %s ago", columns_time(ago_ms(m, i), ago));
 	if (*d->remote) {

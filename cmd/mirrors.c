@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "cmd/relay-verbs.h"
 #include "plugins/meta.h"
 #include "plugins/process.h"
 #include "plugins/records.h"
@@ -76,6 +77,7 @@ static unsigned make_row(struct mirrors *m, const char *id, const char *path)
 static void drop_row(struct mirrors *m, unsigned i)
 {
 	free(m->row[i].path);
+	free(m->row[i].move);
 	view_remove_disk(&m->view, i);
 	memmove(&m->row[i], &m->row[i + 1], (m->view.disks - i) * sizeof(m->row[0]));
 }
@@ -130,18 +132,23 @@ static bool is_received(const struct disk_seen *s)
 static void fill_row(const struct looked *l, const char *id, const struct disk_seen *s, const char *text)
 {
 	struct move_disk probe = { .is_failed = false };
+	CLEANUP_FREE char *move = NULL;
 	struct mirrors *m = l->m;
 	struct error e;
 	unsigned i;
 
-	if (view_from_status(&probe, text, operation_of(l, id), &e) == -1 || (!*probe.operation && !is_received(s)) ||
-	    !is_wanted(l, id, probe.operation, s->path))
+	if (view_from_status(&probe, text, operation_of(l, id), &e) == -1 || (!*probe.operation && !is_received(s)))
+		return;
+	move = *probe.operation || *s->path != '/' ? NULL : relay_move_of(s->path);
+	if (!is_wanted(l, id, probe.operation, s->path) && (!move || !is_wanted(l, move, "", NULL)))
 		return;
 	i = make_row(m, id, s->path);
 	if (i == m->view.disks)
 		return;
 	view_from_status(&m->view.disk[i], text, operation_of(l, id), &e);
 	m->row[i].is_receiver = !*probe.operation;
+	free(m->row[i].move);
+	m->row[i].move = take_ptr(&move);
 	if (m->row[i].is_receiver) {
 		struct move_disk *d = &m->view.disk[i];
 

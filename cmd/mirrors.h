@@ -12,6 +12,7 @@
 struct mirrors_row {
 	char id[VDI_ID_MAX];   /* of the disk */
 	char *path;            /* owned: its image; NULL: not known */
+	char *move;            /* owned: the id, on the other host, of the move that it comes by; NULL: not known, or of none */
 	bool is_receiver;      /* a mirror is received here: the far side of one */
 	bool is_recorded;      /* no process tells of it: its record does */
 	int64_t ended_s;       /* Unix time; 0: not yet, or not known */

@@ -294,6 +294,20 @@ static void split_path(const char *path, char **dir, char key[static META_KEY_MA
 	*key = '\0';
 }
 
+char *relay_move_of(const char *path)
+{
+	char key[META_KEY_MAX + 1];
+	CLEANUP_FREE char *dir = NULL;
+	char *mark = NULL, *dash;
+
+	split_path(path, &dir, key);
+	mark = dir && *key ? relay_mark_of(dir, key) : NULL;
+	dash = mark ? strrchr(mark, '-') : NULL; /* MOVE-NUMBER, of each disk */
+	if (dash)
+		*dash = '\0';
+	return mark;
+}
+
 static char *encode(struct volume_answer *a, const char *path, struct error *e)
 {
 	CLEANUP_FREE char *uri = uri_of_path("sxm", path);

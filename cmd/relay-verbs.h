@@ -55,6 +55,10 @@ char *relay_find_marked(const char *dir, const char *mark, struct error *e);
 int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e);
 /* The source that is kept, and is about to be that: whoever takes it may have been killed in the middle. As above. */
 char *relay_find_taken(const char *dir, const char *mark, struct error *e);
+/* The mark of the move that it receives, or came by; heap. NULL: of none, or not known. */
+char *relay_mark_of(const char *dir, const char *key);
+/* The move whose disk the image at path is: its id on the host that it comes from; heap. NULL likewise. */
+char *relay_move_of(const char *path);
 char *relay_image_of(const char *dir, const char *key, struct error *e);
 
 /* relay-mark.c: what is made for a move, one at a time. A descriptor; -1 + e: EPERM: it was undone. */

@@ -34,6 +34,7 @@
 #define KEY_MARK "sxm_moved"        /* of a disk that came by a move, and of the source that was kept: the move's mark */
 #define KEY_UNTIL "sxm_kept_until"  /* of the source: unix time */
 #define MARK_FORMAT "sxm migrate %s: being received"
+#define MARK_SCAN "sxm migrate %63[0-9A-Za-z._-]: being received"
 
 struct args {
 	char *sr, *key, *mark, *name, *description, *mirror, *epoch;
@@ -477,6 +478,25 @@ char *relay_find_marked(const char *dir, const char *mark, struct error *e)
 	CLEANUP_FREE char *description = describe_mark(mark);
 
 	return description ? find_described(dir, description, e) : NULL;
+}
+
+char *relay_mark_of(const char *dir, const char *key)
+{
+	char received[DECISION_GROUP_MAX + 1] = "";
+	const char *mark = received;
+	char *copy = NULL;
+	struct meta_volume m;
+	struct error e;
+	int end = 0;
+
+	if (meta_volume_read(dir, key, &m, &e) == -1)
+		return NULL;
+	if (sscanf(m.description, MARK_SCAN "%n", received, &end) != 1 || !end || m.description[end])
+		mark = jsonspec_map_get(&m.keys, KEY_UNTIL) ? NULL : jsonspec_map_get(&m.keys, KEY_MARK);
+	if (mark && decision_group_is_valid(mark))
+		copy = strdup(mark);
+	meta_volume_clear(&m);
+	return copy;
 }
 
 int relay_mark_volume(char *sr, char *key, const char *mark, struct error *e)

@@ -282,6 +282,10 @@ def interrupted(a, b):
     until_true("it is in sync", lambda: m.record()["step"] == "verified", 30)
     for seen in (status(a, m.id(), expect=4), status(a, expect=4)):
         assert f"move {m.id()}" in seen and f"sxm migrate --go {m.id()}" in seen and "--resume" not in seen and "100%" in seen, seen
+    for seen in (status(b, expect=0), status(b, m.id(), expect=0)):  # where the disk goes to
+        assert f"of move {m.id()}" in seen, seen
+    (seen,) = json.loads(status(b, "--json", m.id(), expect=0))["mirrors"]
+    assert seen["receives"] and seen["move"] == m.id(), seen
     p.send_signal(signal.SIGINT)
     out = p.communicate(timeout=60)[0]
     assert p.returncode == 3 and "--resume" in out, (p.returncode, out)
