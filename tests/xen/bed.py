@@ -28,6 +28,17 @@ DOM0 = "console=hvc0 quiet nomodeset mitigations=off"
 LIBEXEC = "/usr/local/libexec"
 
 
+def verb_line(name, /, **args):
+    """For dom0's shell: a verb, as xapi calls it."""
+    kind = "datapath/sxm" if name.startswith("Data") else "volume/org.xen.xapi.storage.filebased"
+    text = shlex.quote(json.dumps({"dbg": NAME, **args}))
+    return f"printf %s {text} | {LIBEXEC}/xapi-storage-script/{kind}/{name} --json 2>>/var/log/verbs"
+
+
+def control_line(disk, verb, /, **args):
+    text = shlex.quote(json.dumps({"id": 1, "verb": verb, "args": args}))
+    return f"/bed/wire ask /run/sxm/{disk.export}/control {text}"
+
 
 def end_at_once(*_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the hosts have to be ended, too
@@ -59,7 +70,7 @@ class Host:
         self.dir = tempfile.mkdtemp(prefix="sxm-xen.")
         self.process = None
         atexit.register(self.end)
-        image.make_disk(os.path.join(self.dir, "sr.img"), sr_bytes)
+        image.make_disk(self.path("sr.img"), sr_bytes)
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -95,7 +106,7 @@ class Host:
         """A socket of this qemu's."""
         self.wait_for_file(path, 10)
 
-    def wait_until_up(self, seconds=90):
+    def wait_until_up(self, seconds=240):
         end = time.monotonic() + seconds
         while "bed: ready" not in self.serial():
             self.check_alive(time.monotonic() < end, f"does not come up in {seconds} s")
@@ -145,9 +156,7 @@ class Host:
     # --- what sxm is asked
 
     def verb(self, name, /, **args):
-        kind = "datapath/sxm" if name.startswith("Data") else "volume/org.xen.xapi.storage.filebased"
-        text = shlex.quote(json.dumps({"dbg": NAME, **args}))
-        said = self.sh(f"printf %s {text} | {LIBEXEC}/xapi-storage-script/{kind}/{name} --json 2>>/var/log/verbs")
+        said = self.sh(verb_line(name, **args))
         return json.loads(said) if said else None
 
     def make_sr(self):
@@ -158,8 +167,7 @@ class Host:
 
     def control(self, disk, verb, /, **args):
         """Of the process of a disk (src/PROTOCOL.control)."""
-        text = shlex.quote(json.dumps({"id": 1, "verb": verb, "args": args}))
-        answer = json.loads(self.sh(f"/bed/wire ask /run/sxm/{disk.export}/control {text}"))
+        answer = json.loads(self.sh(control_line(disk, verb, **args)))
         if "error" in answer:
             raise Failed(f"{self.name}: {verb} {args}: {answer['error']}")
         return answer["ok"]
@@ -223,7 +231,10 @@ class Disk:
         return self.host.control(self, "hello")["pid"]
 
     def serve_ring(self, domain, device="xvda", kind="qdisk"):
-        self.host.control(self, "vbd", domain=str(domain), backend=f"/local/domain/0/backend/{kind}/{domain}/{DEVICES[device]}", eager=True)
+        self.host.control(self, "vbd", **self.ring(domain, device, kind))
+
+    def ring(self, domain, device="xvda", kind="qdisk"):
+        return {"domain": str(domain), "backend": f"/local/domain/0/backend/{kind}/{domain}/{DEVICES[device]}", "eager": True}
 
     def status(self, domain):
         return next(d for d in self.host.control(self, "status")["domains"] if d["domain"] == str(domain))
@@ -233,7 +244,7 @@ class Disk:
 
 
 class Guest:
-    def __init__(self, host, name, kind="pv", memory_mib=80, extra=""):
+    def __init__(self, host, name, kind="pv", memory_mib=80, extra="", more='on_crash="preserve"'):
         self.host, self.name, self.backend = host, name, {}
         self.config = f"""
 name="{name}"
@@ -243,7 +254,7 @@ ramdisk="/bed/guest.initramfs"
 extra="console=hvc0 quiet mitigations=off rdinit=/init {extra}"
 memory={memory_mib}
 vcpus=1
-on_crash="preserve"
+{more}
 """
 
     def create(self):
@@ -268,7 +279,7 @@ on_crash="preserve"
         self.backend[device] = back
         return back
 
-    def start(self, seconds=60):
+    def start(self, seconds=180):
         """Returns when its shell answers."""
         self.host.sh(f"xl unpause {self.name}")
         self.host.sh(f"/bed/in-guest {self.name} {seconds} ''", seconds + 30)
