@@ -14,13 +14,13 @@ def move(source, target, disk, guest):
     source.sh(f"(xl migrate -s '' {guest.name} 'exec /bed/wire - tcp:{target.address}:{MEMORY_PORT}' >/run/migrate.log 2>&1; "
               f"echo $? >/run/migrated) >/dev/null 2>&1 &")
     # Suspended: now, while the last of its memory goes, its disk is let go of here.
-    source.until(f"xl list {guest.domid} | grep -E -- '-s--' || [ -e /run/migrated ]", 90)
+    source.until(f"xl list {guest.domid} | grep -e ---ss- || [ -e /run/migrated ]", 200)
     bed.say("suspended")
     disk.deactivate(before)
     far.take_from(name)
     target.verb("Volume.unset", sr=target.sr, key=far.key, k=KEY)
     bed.say("the disk was handed over")
-    source.until("[ -e /run/migrated ]", 60)
+    source.until("[ -e /run/migrated ]", 200)
     assert source.sh("cat /run/migrated; rm /run/migrated") == "0", source.sh("cat /run/migrate.log")
     guest.host = target
     guest.find()
