@@ -71,6 +71,7 @@ class Host:
         self.process = None
         atexit.register(self.end)
         image.make_disk(self.path("sr.img"), sr_bytes)
+        self.sr_drive = f"file={self.path('sr.img')},format=raw,if=virtio,cache=unsafe"
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -81,7 +82,7 @@ class Host:
                    "-display", "none", "-vga", "none", "-nodefaults", "-no-reboot", "-kernel", f"{cache}/xen", "-append", XEN,
                    "-initrd", f"{cache}/vmlinux {DOM0} bed.address={self.address} ,{cache}/dom0.initramfs",
                    "-drive", f"file={cache}/root.img,format=raw,if=virtio,snapshot=on",
-                   "-drive", f"file={self.path('sr.img')},format=raw,if=virtio,cache=unsafe",
+                   "-drive", self.sr_drive,
                    "-serial", f"file:{self.path('serial')}", "-device", "virtio-serial-pci",
                    "-chardev", f"socket,id=bed,path={self.path('bed')},server=on,wait=off", "-device", "virtserialport,chardev=bed"]
         if self.link:
@@ -162,6 +163,9 @@ class Host:
     def make_sr(self):
         self.sr = self.verb("SR.create", uuid=f"8a6b29d5-93ae-4ae8-9a3a-b5a1a7a6d7c{self.number}", name="sr", description="",
                             configuration={"uri": "file:///sr", "format": "raw"})
+        return self.attach_sr()
+
+    def attach_sr(self):
         self.sr = self.verb("SR.attach", configuration={"uri": "file:///sr", "format": "raw"})
         return self.sr
 
@@ -184,6 +188,14 @@ class Host:
     def logs(self):
         return self.try_sh("tail -n 20 /var/log/verbs /var/log/broker; tail -n 40 /run/sxm/*.log; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
                            "xenstore-ls /local/domain/0/backend 2>/dev/null; dmesg | tail -n 15", 30)[1]
+
+    def cut(self):
+        """Its power. It may be booted again."""
+        self.process.kill()
+        self.process.wait()
+        self.port.close()
+        for name in ("bed", "serial"):
+            os.unlink(self.path(name))
 
     def end(self):
         if self.process and self.process.poll() is None:

@@ -32,7 +32,7 @@ PROGRAMS = ("bash", "sha256sum", "cmp", "mkfs.ext4", "e2fsck", "stat", "flock", 
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "crc32c_generic", "ext4", "xen-privcmd", "xen-evtchn", "xen-gntdev",
                 "xen-gntalloc", "xenfs", "xen-blkback", "loop")
 GUEST_MODULES = ("xen-blkfront", "xen-evtchn", "xen-gntalloc", "xenfs", "crc32c_generic", "ext4")
-GUEST_PROGRAMS = ("worker", "pulse", "hostile")
+GUEST_PROGRAMS = ("worker", "pulse", "pledge", "hostile")
 
 
 class Missing(Exception):

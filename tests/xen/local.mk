@@ -1,5 +1,5 @@
 # Two real Xen hosts, emulated (README): what runs in their machines; ./check.sh --xen plays it. Not with the sanitizers.
-check_PROGRAMS += tests/xen/wire tests/xen/worker tests/xen/pulse
+check_PROGRAMS += tests/xen/wire tests/xen/worker tests/xen/pulse tests/xen/pledge
 tests_xen_wire_SOURCES = tests/xen/wire.c
 tests_xen_wire_CFLAGS = $(WARN_CFLAGS)
 tests_xen_wire_LDFLAGS =
@@ -9,9 +9,13 @@ tests_xen_worker_LDFLAGS =
 tests_xen_pulse_SOURCES = tests/xen/pulse.c
 tests_xen_pulse_CFLAGS = $(WARN_CFLAGS)
 tests_xen_pulse_LDFLAGS =
-EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/moving.py tests/xen/bench-pause.py tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest \
-	tests/xen/test-xen-hostile.py tests/xen/test-xen-life.py tests/xen/test-xen-migrate.py tests/xen/test-xen-smoke.py \
-	tests/xen/test-xen-unplug.py
+tests_xen_pledge_SOURCES = tests/xen/pledge.c
+tests_xen_pledge_CFLAGS = $(WARN_CFLAGS)
+tests_xen_pledge_LDFLAGS =
+EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/moving.py tests/xen/bench-pause.py \
+	tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest \
+	tests/xen/test-xen-hostile.py tests/xen/test-xen-life.py tests/xen/test-xen-migrate.py \
+	tests/xen/test-xen-power.py tests/xen/test-xen-smoke.py tests/xen/test-xen-unplug.py
 if HAVE_XEN
 check_PROGRAMS += tests/xen/hostile
 tests_xen_hostile_SOURCES = tests/xen/hostile.c tests/lib/blk-front.c tests/lib/blk-front.h
