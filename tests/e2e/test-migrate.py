@@ -675,7 +675,7 @@ def the_rate_is_bounded_and_may_change(a, b):
     for d in m.disks:
         subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 5 0 16M", d.nbd], check=True, stdout=subprocess.DEVNULL)
         d.deactivate()
-    p = subprocess.Popen(m.new("--bandwidth", "2MiB", "--no-verify"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    p = subprocess.Popen(m.new("--bandwidth", "512KiB", "--no-verify"), env=a.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until_true("it mirrors", lambda: all(d["operation"] for d in m.record()["disks"]), 30)
     time.sleep(1)
     done = sum(o["copied_bytes"] for d in m.disks for o in a.control(d.key, "status")["ok"]["operations"])
