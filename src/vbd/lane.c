@@ -2,7 +2,8 @@
  *
  * lane - see lane.h
  *
- *      event, poller -> sweep: ring_take -> judge -bad----------------------------------------> answer --.
+ *      event, poller -> sweep: ring_take -> (indirect: one copy for all segments of a sweep, into the book) --failed-> answer
+ *                                        -> judge -bad----------------------------------------> answer --.
  *                                           '-> buffer? -no--> waiting, nothing more is taken            |
  *                                                '-> WRITE: one copy for all of a sweep --failed-> answer-|
  *                                                '-> layer_submit ~~~ done() -> READ: reads -> answer -----|
@@ -44,7 +45,7 @@ struct lane {
 	struct lane_spec spec;
 	struct ring ring;
 	struct slot slot[RING_ENTRIES_MAX]; /* of the book's entries */
-	struct slot_list waiting, writes, reads, parked;
+	struct slot_list incomplete, waiting, writes, reads, parked;
 	unsigned parked_count, in_flight;
 	struct xen_copy copy[COPIES_MAX];
 	struct iobuf_waiter waiter;
@@ -174,18 +175,19 @@ static void try_parked(void *arg)
 
 static unsigned add_copies(const struct slot *s, struct xen_copy *copy)
 {
-	const struct ring_request *q = request_of(s);
+	const struct ring_segment *segment = ring_segments(&s->lane->ring, entry_of(s));
+	unsigned segments = request_of(s)->segments;
 	uint8_t *memory = s->data->data;
 
-	for (unsigned i = 0; i < q->segments; i++) {
-		const struct ring_segment *g = &q->segment[i];
+	for (unsigned i = 0; i < segments; i++) {
+		const struct ring_segment *g = &segment[i];
 		uint16_t bytes = (uint16_t)((g->last - g->first + 1) * (int)RING_SECTOR_BYTES);
 
 		copy[i] = (struct xen_copy){ .gref = g->gref, .offset = (uint16_t)(g->first * RING_SECTOR_BYTES), .bytes = bytes,
 					     .memory = memory };
 		memory += bytes;
 	}
-	return q->segments;
+	return segments;
 }
 
 static bool has_failed(const struct xen_copy *copy, unsigned copies)
@@ -211,7 +213,7 @@ static void copy_some(struct lane *l, struct slot_list *list, bool is_to_guest)
 	unsigned copies = 0;
 	struct slot *s;
 
-	while ((s = TAILQ_FIRST(list)) && copies + RING_SEGMENTS_MAX <= COPIES_MAX) {
+	while ((s = TAILQ_FIRST(list)) && copies + request_of(s)->segments <= COPIES_MAX) {
 		TAILQ_REMOVE(list, s, link);
 		TAILQ_INSERT_TAIL(&batch, s, link);
 		copies += add_copies(s, &l->copy[copies]);
@@ -273,28 +275,71 @@ static bool go_with_buffer(struct slot *s)
 	return true;
 }
 
-static void start(struct lane *l, int entry)
+static void judge(struct slot *s)
 {
+	struct lane *l = s->lane;
 	const struct geometry *g = &l->spec.top->geometry;
 	const struct ring_terms terms = {
 		.size_bytes = g->size_bytes,
 		.is_read_only = l->spec.is_read_only || g->is_read_only,
 		.can_discard = l->spec.can_discard,
 	};
-	struct slot *s = &l->slot[entry];
-	enum ring_status status;
+	enum ring_status status = ring_judge(&l->ring, entry_of(s), &terms, &s->range);
 
-	s->lane = l;
-	s->data = NULL;
-	l->in_flight++;
-	l->spec.stats->in_flight++;
-	status = ring_judge(request_of(s), &terms, &s->range);
 	if (status != RING_OKAY)
 		refuse(s, status);
 	else if (request_of(s)->op != RING_READ && request_of(s)->op != RING_WRITE)
 		submit(s);
 	else if (!TAILQ_EMPTY(&l->waiting) || !go_with_buffer(s))
 		TAILQ_INSERT_TAIL(&l->waiting, s, link);
+}
+
+static void start(struct lane *l, int entry)
+{
+	struct slot *s = &l->slot[entry];
+	struct ring_rest rest;
+
+	s->lane = l;
+	s->data = NULL;
+	l->in_flight++;
+	l->spec.stats->in_flight++;
+	if (ring_misses(&l->ring, entry, &rest))
+		TAILQ_INSERT_TAIL(&l->incomplete, s, link);
+	else
+		judge(s);
+}
+
+/* One call for all of them, but for a successor who found more. */
+static void complete_some(struct lane *l)
+{
+	struct slot_list batch = TAILQ_HEAD_INITIALIZER(batch);
+	struct ring_rest rest;
+	unsigned copies = 0;
+	struct slot *s;
+
+	while (copies < COPIES_MAX && (s = TAILQ_FIRST(&l->incomplete)) && ring_misses(&l->ring, entry_of(s), &rest)) {
+		TAILQ_REMOVE(&l->incomplete, s, link);
+		TAILQ_INSERT_TAIL(&batch, s, link);
+		l->copy[copies++] = (struct xen_copy){ .gref = rest.gref, .bytes = rest.bytes, .memory = rest.memory };
+	}
+	l->spec.ops->copy(l->spec.xen, false, l->copy, copies);
+	for (copies = 0; (s = TAILQ_FIRST(&batch)); copies++) {
+		TAILQ_REMOVE(&batch, s, link);
+		if (l->copy[copies].has_failed) {
+			answer(s, RING_ERROR);
+			continue;
+		}
+		ring_complete(&l->ring, entry_of(s));
+		judge(s);
+	}
+}
+
+/* All that was started is on its way, or waits. */
+static void move_data(struct lane *l)
+{
+	while (!TAILQ_EMPTY(&l->incomplete))
+		complete_some(l);
+	copy_all(l, &l->writes, false);
 }
 
 static void go_on_waiting(struct lane *l)
@@ -335,8 +380,8 @@ static bool sweep(struct lane *l)
 	}
 	if (entry == RING_BROKEN)
 		complain_broken(l);
-	copy_all(l, &l->writes, false);
-	if (entry >= 0 && !l->is_stopping && TAILQ_EMPTY(&l->waiting))
+	move_data(l);
+	if ((entry >= 0 || l->bad >= BAD_MAX) && !l->is_stopping && TAILQ_EMPTY(&l->waiting))
 		loop_timer_set(l->again, l->bad >= BAD_MAX ? BAD_REST_MS : 0); /* it is not empty */
 	if (taken)
 		loop_expect_work(l->spec.loop);
@@ -434,7 +479,7 @@ static void begin(struct lane *l)
 		l->spec.stats->left++;
 		start(l, entry);
 	}
-	copy_all(l, &l->writes, false);
+	move_data(l);
 	ring_publish(&l->ring);
 	l->spec.ops->notify(l->spec.xen); /* whoever served it before may have died before he did */
 	sweep(l);
@@ -461,6 +506,7 @@ struct lane *lane_new(const struct lane_spec *spec, struct error *e)
 		return NULL;
 	}
 	l->spec = *spec;
+	TAILQ_INIT(&l->incomplete);
 	TAILQ_INIT(&l->waiting);
 	TAILQ_INIT(&l->writes);
 	TAILQ_INIT(&l->reads);

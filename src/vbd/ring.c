@@ -19,6 +19,9 @@
  *      entry ANSWERED, rsp_prod <= at           the response is written once more, with the same contents
  *      entry ANSWERED, at < rsp_prod            the guest has it
  *
+ * Of a request with more segments than a slot has room for, the slot says in which page of the guest's they are; they are copied
+ * into the book, and then its form says that they are there: who comes before that copies them again, nobody does so after it.
+ *
  * Can fail: req_prod beyond what the ring holds; then the ring is broken, nothing more is taken, and what was taken is answered.
  * Never happens: a shared word read twice for one decision, an index that is not masked, an assertion on what a guest wrote.
  */
@@ -35,11 +38,13 @@ enum { REQ_PROD = 0, REQ_EVENT = 4, RSP_PROD = 8, RSP_EVENT = 12 };
 /* Where the fields are, by the guest's alignment of 64 bits. */
 static const struct layout {
 	uint32_t slot_bytes, response_bytes;
-	uint32_t id, sector, segment, discard_sectors;
+	uint32_t id, sector, segment, discard_sectors, page;
 } layouts[] = {
-	[RING_X86_64] = { 112, 16, 8, 16, 24, 24 },
-	[RING_X86_32] = { 108, 12, 4, 12, 20, 20 },
+	[RING_X86_64] = { 112, 16, 8, 16, 24, 24, 28 },
+	[RING_X86_32] = { 108, 12, 4, 12, 20, 20, 24 },
 };
+#define INDIRECT_OP 1u
+#define INDIRECT_SEGMENTS 2u
 #define RESPONSE_OP 8u
 #define RESPONSE_STATUS 10u
 #define SEGMENT_BYTES 8u
@@ -85,7 +90,7 @@ static bool is_plausible(const struct ring_book *b, uint32_t entries)
 	if (b->taken - b->answered > entries)
 		return false;
 	for (unsigned i = 0; i < RING_ENTRIES_MAX; i++)
-		if (b->entry[i].stage > RING_ANSWERED)
+		if (b->entry[i].stage > RING_ANSWERED || b->entry[i].form > RING_WHOLE)
 			return false;
 	return true;
 }
@@ -191,13 +196,30 @@ static void copy_slot(const struct ring *r, uint32_t number, uint8_t *copy)
 	}
 }
 
-static void parse(const uint8_t *copy, const struct layout *l, struct ring_request *q)
+static void parse_indirect(const uint8_t *copy, const struct layout *l, struct ring_request *q)
 {
+	uint16_t segments;
+
+	memcpy(&segments, copy + INDIRECT_SEGMENTS, sizeof(segments));
+	q->op = copy[INDIRECT_OP];
+	q->segments = (uint8_t)MIN(segments, (uint16_t)UINT8_MAX);
+	memcpy(&q->segment[0].gref, copy + l->page, sizeof(q->segment[0].gref));
+}
+
+static void parse(const uint8_t *copy, const struct layout *l, struct ring_entry *e)
+{
+	struct ring_request *q = &e->request;
+
 	memset(q, 0, sizeof(*q));
 	q->op = copy[0];
 	q->segments = copy[1];
+	e->form = q->op == RING_INDIRECT ? RING_UNREAD : RING_DIRECT;
 	memcpy(&q->id, copy + l->id, sizeof(q->id));
 	memcpy(&q->sector, copy + l->sector, sizeof(q->sector));
+	if (q->op == RING_INDIRECT) {
+		parse_indirect(copy, l, q);
+		return;
+	}
 	if (q->op == RING_DISCARD) {
 		memcpy(&q->sectors, copy + l->discard_sectors, sizeof(q->sectors));
 		return;
@@ -237,20 +259,54 @@ int ring_take(struct ring *r)
 	copy_slot(r, b->taken, copy);
 	entry = r->spare[--r->spares];
 	e = &b->entry[entry];
-	parse(copy, &layouts[r->abi], &e->request);
+	parse(copy, &layouts[r->abi], e);
 	e->at = b->taken;
 	note(&e->stage, RING_TAKEN);
 	note(&b->taken, b->taken + 1);
 	return entry;
 }
 
-static bool add_segments(const struct ring_request *q, uint64_t *sectors)
+static bool is_transfer(const struct ring_request *q)
 {
-	if (q->segments < 1 || q->segments > RING_SEGMENTS_MAX)
+	return q->op == RING_READ || q->op == RING_WRITE;
+}
+
+static bool is_count(const struct ring_entry *e)
+{
+	unsigned max = e->form == RING_DIRECT ? RING_SEGMENTS_MAX : RING_INDIRECT_MAX;
+
+	return e->request.segments >= 1 && e->request.segments <= max;
+}
+
+bool ring_misses(struct ring *r, int entry, struct ring_rest *out)
+{
+	const struct ring_entry *e = &r->book->entry[entry];
+
+	if (e->form != RING_UNREAD || !is_transfer(&e->request) || !is_count(e))
+		return false;
+	*out = (struct ring_rest){
+		.gref = e->request.segment[0].gref,
+		.bytes = (uint16_t)(e->request.segments * sizeof(struct ring_segment)),
+		.memory = r->book->indirect[entry],
+	};
+	return true;
+}
+
+void ring_complete(struct ring *r, int entry)
+{
+	assert(r->book->entry[entry].form == RING_UNREAD);
+	note(&r->book->entry[entry].form, RING_WHOLE);
+}
+
+static bool add_segments(const struct ring *r, int entry, uint64_t *sectors)
+{
+	const struct ring_segment *segment = ring_segments(r, entry);
+
+	if (!is_count(&r->book->entry[entry]))
 		return false;
 	*sectors = 0;
-	for (unsigned i = 0; i < q->segments; i++) {
-		const struct ring_segment *s = &q->segment[i];
+	for (unsigned i = 0; i < ring_request(r, entry)->segments; i++) {
+		const struct ring_segment *s = &segment[i];
 
 		if (s->first > s->last || s->last >= SECTORS_PER_PAGE)
 			return false;
@@ -269,17 +325,21 @@ static bool is_inside(uint64_t sector, uint64_t sectors, uint64_t size_bytes, st
 	return true;
 }
 
-enum ring_status ring_judge(const struct ring_request *q, const struct ring_terms *t, struct range *range)
+enum ring_status ring_judge(const struct ring *r, int entry, const struct ring_terms *t, struct range *range)
 {
+	const struct ring_request *q = ring_request(r, entry);
+	uint32_t form = r->book->entry[entry].form;
 	uint64_t sectors;
 
 	*range = (struct range){ 0, 0 };
+	if (form != RING_DIRECT && (form != RING_WHOLE || !is_transfer(q)))
+		return RING_ERROR;
 	switch (q->op) {
 	case RING_READ:
 	case RING_WRITE:
 		if (q->op == RING_WRITE && t->is_read_only)
 			return RING_ERROR;
-		return add_segments(q, &sectors) && is_inside(q->sector, sectors, t->size_bytes, range) ? RING_OKAY : RING_ERROR;
+		return add_segments(r, entry, &sectors) && is_inside(q->sector, sectors, t->size_bytes, range) ? RING_OKAY : RING_ERROR;
 	case RING_FLUSH:
 		return q->segments == 0 ? RING_OKAY : RING_ERROR;
 	case RING_DISCARD:
@@ -288,8 +348,6 @@ enum ring_status ring_judge(const struct ring_request *q, const struct ring_term
 		if (t->is_read_only)
 			return RING_ERROR;
 		return is_inside(q->sector, q->sectors, t->size_bytes, range) ? RING_OKAY : RING_ERROR;
-	case RING_INDIRECT: /* not offered: who sends it all the same is broken */
-		return RING_ERROR;
 	default:
 		return RING_NOT_SUPPORTED;
 	}

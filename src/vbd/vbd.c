@@ -26,7 +26,7 @@
 #include "vbd/vbd.h"
 
 #define OPEN_AGAIN_MS 1000u
-#define WRITES_MAX 12u
+#define WRITES_MAX 16u
 
 struct vbd {
 	struct loop *loop;
@@ -144,6 +144,7 @@ static void put_features(struct vbd *v)
 {
 	put_number(v, "feature-flush-cache", 1);
 	put_number(v, "max-ring-page-order", RING_ORDER_MAX);
+	put_number(v, "feature-max-indirect-segments", RING_INDIRECT_MAX);
 	if (!can_discard(v))
 		return;
 	put_number(v, "feature-discard", 1);

@@ -2,12 +2,13 @@
  *
  * ring-bench - what one process serves over a Xen guest's ring, and over its NBD socket, of a disk that does nothing
  *
- *      [ONLY=ring|nbd] [POLL=1] ring-bench [SECONDS [KIB [QUEUE [ORDER]]]]
+ *      [ONLY=ring|nbd] [POLL=1] [DISK=FILE] ring-bench [SECONDS [KIB [QUEUE [ORDER]]]]
  *
  * A gate, and under it a layer that answers at once; over it a vbd (Xen is one in memory, tests/lib/fake-xen) and an NBD server.
  * The guest, or the NBD client, is another process; each of the two has its turn at reads and writes, three times. With POLL
  * neither of them sleeps: then what is seen is what the server can do, and not how soon a sleeper is woken. A line for each:
- * requests a second, and for each second of the server's processor time.
+ * requests a second, and for each second of the server's processor time. More than 44 KiB, up to 128, are indirect requests.
+ * With DISK that file is below, of 1 GiB or more: what is in it is overwritten.
  */
 #include <endian.h>
 #include <errno.h>
@@ -25,6 +26,7 @@
 #include <unistd.h>
 
 #include "block/gate.h"
+#include "disk/disk.h"
 #include "nbdsrv/nbdsrv.h"
 #include "tests/lib/blk-front.h"
 #include "tests/lib/fake-xen.h"
@@ -43,7 +45,7 @@ static unsigned seconds = 2, kib = 4, queue = 32, order;
 static char dir[] = "/dev/shm/sxm-bench-XXXXXX", path[64];
 static struct loop *loop;
 static struct iobuf_pool *pool;
-static struct layer nothing, *gate;
+static struct layer nothing, *gate, *disk;
 static struct nbdsrv *server;
 static struct vbd *vbd;
 
@@ -182,6 +184,11 @@ static void ask_ring(struct front *f, uint64_t id, bool is_write)
 	uint64_t sector = at++ % (DISK_BYTES / (kib * 1024)) * kib * 2;
 	struct front_request q = front_one(is_write, id, sector, DATA + (uint32_t)id, 0, 7);
 
+	if (kib > 44) {
+		q = front_indirect(is_write, id, sector, DATA + QUEUE_MAX + (uint32_t)id, (uint16_t)(kib / 4));
+		front_put(f, &q);
+		return;
+	}
 	q.segments = (uint8_t)((kib + 3) / 4);
 	for (unsigned i = 1; i < q.segments; i++)
 		q.segment[i] = (struct front_segment){ DATA + (uint32_t)id, 0, 7 };
@@ -198,8 +205,11 @@ static void guest(bool is_write, volatile bool *must_end)
 
 	world_open(&w, dir);
 	p.fd = world_channel(&w, CHANNEL);
-	for (unsigned i = 0; i < QUEUE_MAX; i++)
+	for (unsigned i = 0; i < QUEUE_MAX; i++) {
 		world_page(&w, DATA + i);
+		for (unsigned n = 0; n < RING_INDIRECT_MAX; n++)
+			front_put_segment(world_page(&w, DATA + QUEUE_MAX + i), n, (struct front_segment){ DATA + i, 0, 7 });
+	}
 	connect_guest(&w, &f);
 	for (unsigned i = 0; i < MIN(queue, f.entries); i++)
 		ask_ring(&f, i, is_write);
@@ -246,13 +256,20 @@ static void begin_server(void)
 {
 	static const struct layer_ops ops = { "nothing", answer_at_once, NULL };
 	struct geometry g = { .size_bytes = DISK_BYTES, .block_bytes = 512, .optimal_bytes = 4096 };
+	struct disk_file *file;
 	struct error e = { 0 };
 
 	loop = loop_new();
 	req_init(loop);
 	pool = iobuf_pool_new(64 * MiB);
 	layer_init(&nothing, &ops, NULL, &g);
-	gate = gate_new(&nothing);
+	if (getenv("DISK")) {
+		file = disk_open(&(struct disk_spec){ .path = getenv("DISK") }, &e);
+		insist(file != NULL, e.text);
+		disk = disk_layer(loop, file, &e);
+		insist(disk != NULL, e.text);
+	}
+	gate = gate_new(disk ? disk : &nothing);
 	server = nbdsrv_new(&(struct nbdsrv_spec){ .loop = loop, .top = gate, .pool = pool, .export_name = "x" }, &e);
 	insist(server && nbdsrv_listen_unix(server, path, &e) == 0, e.text);
 }
@@ -354,6 +371,8 @@ static void end_server(void)
 	loop_run(loop);
 	nbdsrv_free(server);
 	layer_close(gate);
+	if (disk)
+		layer_close(disk);
 	iobuf_pool_free(pool);
 	req_fini();
 	loop_free(loop);
@@ -367,7 +386,7 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		seconds = (unsigned)atoi(argv[1]);
 	if (argc > 2)
-		kib = MIN((unsigned)atoi(argv[2]), 44u);
+		kib = MIN((unsigned)atoi(argv[2]), RING_REQUEST_BYTES_MAX / 1024);
 	if (argc > 3)
 		queue = MIN((unsigned)atoi(argv[3]), QUEUE_MAX);
 	if (argc > 4)

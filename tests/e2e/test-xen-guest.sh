@@ -32,7 +32,8 @@ say "a hotplug script is waited for; the frontend is met, in each layout and siz
 "$guest" 5 51712 wait B/state 1
 "$guest" 5 51712 put B/hotplug-status connected
 "$guest" 5 51712 wait B/state 2
-[ "$("$guest" 5 51712 get B/feature-flush-cache)$("$guest" 5 51712 get B/max-ring-page-order)" = 14 ] || die "features"
+features=$("$guest" 5 51712 get B/feature-flush-cache)/$("$guest" 5 51712 get B/max-ring-page-order)
+[ "$features/$("$guest" 5 51712 get B/feature-max-indirect-segments)" = 1/4/32 ] || die "features"
 "$guest" 5 51712 run 3000 16
 [ "$("$guest" 5 51712 get B/sectors)" = 32768 ] || die "sectors"
 fewer 2 "0 32" 1 "4 32" >"$SXM_FAKE_XEN/rings"

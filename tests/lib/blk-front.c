@@ -24,6 +24,23 @@ uint8_t *front_slot(struct front *f, uint32_t n)
 	return f->shared + 64 + (size_t)(n % f->entries) * (f->is_32 ? 108 : 112);
 }
 
+void front_put_segment(void *page, unsigned n, struct front_segment s)
+{
+	uint8_t *at = (uint8_t *)page + (size_t)n * 8;
+
+	memset(at, 0, 8);
+	memcpy(at, &s.gref, 4);
+	at[4] = s.first;
+	at[5] = s.last;
+}
+
+static void put_indirect(const struct front *f, uint8_t *slot, const struct front_request *q)
+{
+	slot[1] = q->inner;
+	memcpy(slot + 2, &q->many, 2);
+	memcpy(slot + (f->is_32 ? 24 : 28), &q->page, 4);
+}
+
 void front_put(struct front *f, const struct front_request *q)
 {
 	uint8_t *slot = front_slot(f, f->asked++);
@@ -34,13 +51,12 @@ void front_put(struct front *f, const struct front_request *q)
 	slot[1] = q->segments;
 	memcpy(slot + id, &q->id, 8);
 	memcpy(slot + sector, &q->sector, 8);
-	if (q->op == 5)
+	if (q->op == 6)
+		put_indirect(f, slot, q);
+	else if (q->op == 5)
 		memcpy(slot + rest, &q->sectors, 8);
-	for (unsigned i = 0; q->op != 5 && i < 11; i++) {
-		memcpy(slot + rest + i * 8, &q->segment[i].gref, 4);
-		slot[rest + i * 8 + 4] = q->segment[i].first;
-		slot[rest + i * 8 + 5] = q->segment[i].last;
-	}
+	for (unsigned i = 0; q->op < 5 && i < 11; i++)
+		front_put_segment(slot + rest, i, q->segment[i]);
 }
 
 bool front_push(struct front *f)
@@ -68,6 +84,11 @@ bool front_take(struct front *f, struct front_response *out)
 	out->op = slot[8];
 	memcpy(&out->status, slot + 10, 2);
 	return true;
+}
+
+struct front_request front_indirect(uint8_t inner, uint64_t id, uint64_t sector, uint32_t page, uint16_t many)
+{
+	return (struct front_request){ .op = 6, .inner = inner, .id = id, .sector = sector, .page = page, .many = many };
 }
 
 struct front_request front_one(uint8_t op, uint64_t id, uint64_t sector, uint32_t gref, uint8_t first, uint8_t last)

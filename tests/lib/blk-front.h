@@ -24,6 +24,10 @@ struct front_request {
 	uint8_t op, segments;
 	uint64_t id, sector, sectors; /* sectors: DISCARD's */
 	struct front_segment segment[11];
+	/* op 6, an indirect one: so many segments are in that page; `op` is 6, and this is what is inside. */
+	uint8_t inner;
+	uint16_t many;
+	uint32_t page;
 };
 
 struct front_response {
@@ -43,6 +47,9 @@ bool front_take(struct front *f, struct front_response *out);
 uint32_t *front_word(struct front *f, unsigned at);
 /* Slot number n, as bytes. */
 uint8_t *front_slot(struct front *f, uint32_t n);
+/* Segment number n of an indirect request, in its page. */
+void front_put_segment(void *page, unsigned n, struct front_segment s);
+struct front_request front_indirect(uint8_t inner, uint64_t id, uint64_t sector, uint32_t page, uint16_t many);
 /* Shorthands: one whole page, or some sectors of it. */
 struct front_request front_one(uint8_t op, uint64_t id, uint64_t sector, uint32_t gref, uint8_t first, uint8_t last);
 

@@ -55,4 +55,4 @@ EXTRA_DIST += tests/lib/terminal.py
 # What a ring takes, beside a socket; run by hand (tests/bench/README).
 check_PROGRAMS += tests/bench/ring-bench
 tests_bench_ring_bench_SOURCES = tests/bench/ring-bench.c tests/lib/blk-front.c tests/lib/blk-front.h tests/lib/fake-xen.c tests/lib/fake-xen.h
-tests_bench_ring_bench_LDADD = libvbd.la libnbdsrv.la
+tests_bench_ring_bench_LDADD = libvbd.la libnbdsrv.la libdisk.la

@@ -36,6 +36,102 @@ static void xsa_362_a_page_that_is_not_granted_fails_its_request_alone(void **st
 	assert_int_equal(done(front_one(0, 3, 0, 4000000000u, 0, 7)), -1);
 }
 
+static void put_segments(unsigned count, uint32_t gref)
+{
+	for (unsigned i = 0; i < count; i++)
+		front_put_segment(world_page(&world, DATA + 40), i, (struct front_segment){ gref, 0, 7 });
+}
+
+/* Where its segments are said to be is copied once: what it writes there later changes nothing of a request under way. */
+static void xsa_155_an_indirect_page_is_read_once(void **state)
+{
+	(void)state;
+	memset(world_page(&world, DATA), 1, 4096);
+	memset(world_page(&world, DATA + 1), 2, 4096);
+	put_segments(1, DATA);
+	is_slow = true;
+	ask(front_indirect(0, 1, 0, DATA + 40, 1));
+	for (unsigned i = 0; i < 50 && !held_count; i++)
+		turn();
+	assert_int_equal(held_count, 1);
+	put_segments(512, DATA + 1);
+	memset(world_page(&world, DATA + 40), 0xff, 8); /* last: 255 */
+	is_slow = false;
+	layer_forward(disk, held[--held_count]);
+	assert_int_equal(answered(1), 0);
+	assert_int_equal(*(uint8_t *)world_page(&world, DATA), 0);
+	assert_int_equal(*(uint8_t *)world_page(&world, DATA + 1), 2);
+}
+
+static void xsa_362_an_indirect_page_that_is_not_granted_fails_its_request_alone(void **state)
+{
+	struct front_request q = front_indirect(1, 1, 0, 4000000000u, 32);
+
+	(void)state;
+	put_segments(32, DATA);
+	memset(world_page(&world, DATA), 7, 4096);
+	front_put(&front, &q);
+	q = front_indirect(1, 2, 8, DATA + 40, 1);
+	front_put(&front, &q);
+	push();
+	for (unsigned i = 0; i < 20 && *front_word(&front, 8) < 2; i++)
+		turn();
+	for (unsigned i = 0; i < 2; i++) {
+		struct front_response a;
+
+		assert_true(front_take(&front, &a));
+		assert_int_equal(a.status, a.id == 1 ? -1 : 0);
+	}
+	assert_int_equal(memory_layer_bytes(disk)[0], 0);
+	assert_int_equal(memory_layer_bytes(disk)[4096], 7);
+}
+
+static unsigned fed, heard;
+
+/* Twenty at once, more than it bears, as soon as the last ones were answered: when it has looked, and is about to sleep. */
+static void feed(struct loop_poller *p)
+{
+	struct front_response a;
+
+	(void)p;
+	while (front_take(&front, &a)) {
+		assert_int_equal(a.status, -1);
+		heard++;
+	}
+	if (heard == fed && fed < 400) {
+		for (unsigned i = 0; i < 20; i++, fed++) {
+			struct front_request q = front_indirect(1, i, 0, DATA + 40, 4);
+
+			front_put(&front, &q);
+		}
+		push();
+	}
+}
+
+static bool has_nothing(struct loop_poller *p)
+{
+	(void)p;
+	return false;
+}
+
+/* It is seen only when their segments were copied that they are bad: nothing of it is lost, and the guest is served on. */
+static void a_sweep_of_bad_indirect_requests_ends_in_a_rest_and_not_for_good(void **state)
+{
+	struct loop_poller feeder = { .poll = has_nothing, .sleep = feed };
+
+	(void)state;
+	put_segments(4, DATA);
+	memset(world_page(&world, DATA + 40), 0xff, 8);
+	fed = heard = 0;
+	loop_poller_add(loop, &feeder);
+	for (unsigned i = 0; i < 500 && heard < 400; i++)
+		turn();
+	loop_poller_remove(loop, &feeder);
+	assert_int_equal(heard, 400);
+	world_page(&world, DATA);
+	assert_int_equal(done(front_one(1, 1, 0, DATA, 0, 7)), 0);
+}
+
 static void xsa_142_a_read_only_device_is_not_written(void **state)
 {
 	(void)state;
@@ -172,6 +268,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		LANE_TEST(xsa_362_a_page_that_is_not_granted_fails_its_request_alone),
+		LANE_TEST(xsa_155_an_indirect_page_is_read_once),
+		LANE_TEST(xsa_362_an_indirect_page_that_is_not_granted_fails_its_request_alone),
+		LANE_TEST(a_sweep_of_bad_indirect_requests_ends_in_a_rest_and_not_for_good),
 		LANE_TEST(xsa_142_a_read_only_device_is_not_written),
 		LANE_TEST(xsa_403_a_failed_read_shows_no_byte),
 		LANE_TEST(xsa_229_a_write_is_of_one_moment),

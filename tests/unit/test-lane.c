@@ -44,6 +44,40 @@ static void what_is_written_is_read(void **state)
 		}
 }
 
+static void fill_indirect(unsigned segments, int first)
+{
+	for (unsigned i = 0; i < segments; i++) {
+		front_put_segment(world_page(&world, DATA + 40), i, (struct front_segment){ DATA + i, (uint8_t)(i % 4), 7 });
+		memset(world_page(&world, DATA + i), first < 0 ? 0xee : first + (int)i, 4096);
+	}
+}
+
+/* ... by requests whose segments are in a page of the guest's. */
+static void what_is_written_indirectly_is_read(void **state)
+{
+	(void)state;
+	for (int is_32 = 0; is_32 < 2; is_32++) {
+		const uint8_t *bytes = memory_layer_bytes(disk) + 80 * 512;
+		size_t at = 0;
+
+		end_lane();
+		begin_ring(0, is_32);
+		memset(memory_layer_bytes(disk), 0, DISK_BYTES);
+		fill_indirect(32, 0x40);
+		assert_int_equal(done(front_indirect(1, 3, 80, DATA + 40, 32)), 0);
+		for (unsigned i = 0; i < 32; i++)
+			for (unsigned n = 0; n < (8 - i % 4) * 512; n++)
+				assert_int_equal(bytes[at++], 0x40 + i);
+		assert_int_equal(bytes[at], 0);
+		fill_indirect(32, -1);
+		assert_int_equal(done(front_indirect(0, 4, 80, DATA + 40, 32)), 0);
+		for (unsigned i = 0; i < 32; i++)
+			for (unsigned n = 0; n < 4096; n++)
+				assert_int_equal(((uint8_t *)world_page(&world, DATA + i))[n], n / 512 >= i % 4 ? 0x40 + i : 0xee);
+		assert_true(stats.reads == 1 && stats.writes == 1 && stats.bytes_read == at && stats.bytes_written == at);
+	}
+}
+
 static void flushes_and_discards_reach_the_disk(void **state)
 {
 	struct front_request q = { .op = 3, .id = 1 };
@@ -238,7 +272,8 @@ static void a_successor_does_what_a_killed_process_had_in_its_hands(void **state
 	is_slow = true;
 	for (unsigned i = 0; i < 6; i++) {
 		memset(world_page(&world, DATA + i), (int)(0x50 + i), 4096);
-		ask(front_one(1, i, i * 8, DATA + i, 0, 7));
+		front_put_segment(world_page(&world, DATA + 40 + i), 0, (struct front_segment){ DATA + i, 0, 7 });
+		ask(i % 2 ? front_one(1, i, i * 8, DATA + i, 0, 7) : front_indirect(1, i, i * 8, DATA + 40 + i, 1));
 	}
 	for (unsigned i = 0; i < 50 && held_count < 6; i++)
 		turn();
@@ -268,6 +303,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		LANE_TEST(what_is_written_is_read),
+		LANE_TEST(what_is_written_indirectly_is_read),
 		LANE_TEST(flushes_and_discards_reach_the_disk),
 		LANE_TEST(a_batch_is_one_event_each_way),
 		LANE_TEST(a_guest_that_asks_more_than_there_are_buffers_for_is_served_all_the_same),

@@ -148,6 +148,36 @@ static void a_killed_process_may_die_inside_of_any_step(void **state)
 	assert_false(front_take(&front, &a));
 }
 
+/* Its segments are copied by who was not killed before that, and by nobody after it. */
+static void an_indirect_request_is_whole_or_copied_again(void **state)
+{
+	const struct ring_terms terms = { .size_bytes = MiB };
+	struct ring_rest rest;
+	struct range range;
+	unsigned at = 0;
+
+	(void)state;
+	begin(0, false);
+	ask(front_indirect(1, 4711, 8, 99, 20));
+	assert_true(ring_take(&ring) >= 0);
+	assert_true(ring_misses(&ring, 0, &rest));
+	memset(rest.memory, 0xff, rest.bytes / 2); /* killed while it was copied */
+	memset(front_slot(&front, 0), 0xff, 112);
+	assert_true(ring_open(&ring, pages, 0, RING_X86_64, &book, 7));
+	assert_int_equal(ring_next_left(&ring, &at), 0);
+	assert_true(ring_misses(&ring, 0, &rest));
+	assert_true(rest.gref == 99 && rest.bytes == 160);
+	for (unsigned i = 0; i < 20; i++)
+		front_put_segment(rest.memory, i, (struct front_segment){ 100 + i, 1, 2 });
+	ring_complete(&ring, 0);
+	assert_true(ring_open(&ring, pages, 0, RING_X86_64, &book, 7)); /* killed after it */
+	at = 0;
+	assert_int_equal(ring_next_left(&ring, &at), 0);
+	assert_false(ring_misses(&ring, 0, &rest));
+	assert_int_equal(ring_judge(&ring, 0, &terms, &range), RING_OKAY);
+	assert_true(range.start == 8 * 512 && range.end == 48 * 512 && ring_segments(&ring, 0)[19].gref == 119);
+}
+
 static void a_request_may_wait_while_the_ring_goes_round(void **state)
 {
 	struct front_response a;
@@ -211,6 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_killed_process_leaves_no_request_without_an_answer_and_none_with_two),
 		cmocka_unit_test(a_killed_process_may_die_inside_of_any_step),
+		cmocka_unit_test(an_indirect_request_is_whole_or_copied_again),
 		cmocka_unit_test(a_request_may_wait_while_the_ring_goes_round),
 		cmocka_unit_test(the_book_of_another_ring_is_begun_anew),
 		cmocka_unit_test(a_guest_that_lies_to_the_successor_gets_a_broken_ring),

@@ -43,7 +43,7 @@ static enum ring_status judge(const struct front_request *q, bool is_read_only, 
 	ask(*q);
 	entry = ring_take(&ring);
 	assert_true(entry >= 0);
-	status = ring_judge(ring_request(&ring, entry), &terms, range);
+	status = ring_judge(&ring, entry, &terms, range);
 	assert_true(range->start <= range->end && range->end <= terms.size_bytes);
 	return status;
 }
@@ -210,6 +210,58 @@ static void who_arms_sees_what_came_just_before(void **state)
 	assert_true(front_push(&front));
 }
 
+/* So many good segments as its page has them; judged when they were copied. */
+static enum ring_status judge_indirect(struct front_request q, const struct front_segment *segment, bool is_32, struct range *range)
+{
+	static uint8_t page[4096];
+	const struct ring_terms terms = { .size_bytes = 1000 * 512 };
+	struct ring_rest rest;
+	int entry;
+
+	begin(0, is_32);
+	ask(q);
+	entry = ring_take(&ring);
+	assert_true(entry >= 0);
+	assert_int_equal(ring_judge(&ring, entry, &terms, range), RING_ERROR); /* not yet */
+	if (!ring_misses(&ring, entry, &rest))
+		return RING_ERROR;
+	assert_int_equal(rest.gref, q.page);
+	assert_int_equal(rest.bytes, q.many * 8);
+	for (unsigned i = 0; i < q.many; i++)
+		front_put_segment(page, i, segment[i]);
+	memcpy(rest.memory, page, rest.bytes);
+	ring_complete(&ring, entry);
+	assert_false(ring_misses(&ring, entry, &rest));
+	return ring_judge(&ring, entry, &terms, range);
+}
+
+static void an_indirect_request_is_read_in_both_layouts_and_answered_by_what_is_inside(void **state)
+{
+	struct front_segment segment[32];
+	struct front_response a;
+	struct range range;
+
+	(void)state;
+	for (unsigned i = 0; i < 32; i++)
+		segment[i] = (struct front_segment){ 0x10000 + i, (uint8_t)(i % 3), (uint8_t)(3 + i % 5) };
+	for (int is_32 = 0; is_32 < 2; is_32++)
+		for (uint8_t op = 0; op < 2; op++) {
+			const struct ring_segment *s;
+
+			assert_int_equal(judge_indirect(front_indirect(op, UINT64_C(0x1122334455667788), 5, 0xabcdef01, 32), segment,
+							is_32, &range), RING_OKAY);
+			s = ring_segments(&ring, 0);
+			for (unsigned i = 0; i < 32; i++)
+				assert_true(s[i].gref == segment[i].gref && s[i].first == segment[i].first &&
+					    s[i].last == segment[i].last);
+			assert_int_equal(range.start, 5 * 512);
+			ring_answer(&ring, 0, RING_OKAY);
+			ring_publish(&ring);
+			assert_true(front_take(&front, &a));
+			assert_true(a.id == UINT64_C(0x1122334455667788) && a.op == op && a.status == 0);
+		}
+}
+
 /* --- what is judged */
 
 static void a_good_request_says_which_bytes(void **state)
@@ -278,6 +330,30 @@ static void segments_are_one_to_eleven_and_inside_their_pages(void **state)
 	assert_int_equal(judged(q), RING_ERROR);
 }
 
+static void an_indirect_request_has_one_to_32_segments_inside_pages_and_the_disk(void **state)
+{
+	static const uint16_t counts[] = { 0, 33, 34, 255, 256, 257, 512, 513, 0x8001, 0xffff };
+	struct front_segment segment[32];
+	struct range range;
+
+	(void)state;
+	for (unsigned i = 0; i < 32; i++)
+		segment[i] = (struct front_segment){ i, 0, 7 };
+	for (size_t i = 0; i < ARRAY_LEN(counts); i++)
+		assert_int_equal(judge_indirect(front_indirect(0, 1, 0, 9, counts[i]), segment, false, &range), RING_ERROR);
+	for (unsigned op = 2; op < 256; op++)
+		assert_int_equal(judge_indirect(front_indirect((uint8_t)op, 1, 0, 9, 1), segment, false, &range), RING_ERROR);
+	assert_int_equal(judge_indirect(front_indirect(1, 1, 744, 9, 32), segment, false, &range), RING_OKAY);
+	assert_true(range.start == 744 * 512 && range.end == 1000 * 512);
+	assert_int_equal(judge_indirect(front_indirect(1, 1, 745, 9, 32), segment, false, &range), RING_ERROR);
+	assert_int_equal(judge_indirect(front_indirect(1, 1, UINT64_MAX - 3, 9, 32), segment, false, &range), RING_ERROR);
+	segment[31].last = 8;
+	assert_int_equal(judge_indirect(front_indirect(0, 1, 0, 9, 31), segment, false, &range), RING_OKAY);
+	assert_int_equal(judge_indirect(front_indirect(0, 1, 0, 9, 32), segment, false, &range), RING_ERROR);
+	segment[31] = (struct front_segment){ 1, 4, 3 };
+	assert_int_equal(judge_indirect(front_indirect(0, 1, 0, 9, 32), segment, false, &range), RING_ERROR);
+}
+
 static void what_is_not_offered_is_refused_as_the_guest_expects(void **state)
 {
 	struct front_request q = { .op = 5, .sector = 1, .sectors = 1 };
@@ -305,6 +381,12 @@ static void xsa_142_a_read_only_disk_is_not_written(void **state)
 	assert_int_equal(judge(&q, true, true, &range), RING_ERROR);
 	q = (struct front_request){ .op = 5, .sector = 1, .sectors = 1 };
 	assert_int_equal(judge(&q, true, true, &range), RING_ERROR);
+	begin(0, false);
+	ask(front_indirect(1, 1, 0, 9, 1));
+	ring_take(&ring);
+	ring_complete(&ring, 0);
+	assert_int_equal(ring_judge(&ring, 0, &(struct ring_terms){ .size_bytes = MiB }, &range), RING_OKAY);
+	assert_int_equal(ring_judge(&ring, 0, &(struct ring_terms){ .size_bytes = MiB, .is_read_only = true }, &range), RING_ERROR);
 }
 
 /* --- what a guest does to the ring */
@@ -323,7 +405,7 @@ static void xsa_155_a_slot_is_read_once(void **state)
 	entry = ring_take(&ring);
 	memset(front_slot(&front, 0), 0xff, 112);
 	r = ring_request(&ring, entry);
-	assert_int_equal(ring_judge(r, &terms, &range), RING_OKAY);
+	assert_int_equal(ring_judge(&ring, entry, &terms, &range), RING_OKAY);
 	assert_true(range.start == 3 * 512 && range.end == 9 * 512);
 	memset(front_slot(&front, 0), 0, 112);
 	assert_true(r->segment[0].gref == 5 && r->segment[0].first == 1 && r->segment[0].last == 6);
@@ -430,9 +512,11 @@ int main(void)
 		cmocka_unit_test(numbers_go_past_the_end_of_32_bits),
 		cmocka_unit_test(one_notification_is_enough_for_a_batch),
 		cmocka_unit_test(who_arms_sees_what_came_just_before),
+		cmocka_unit_test(an_indirect_request_is_read_in_both_layouts_and_answered_by_what_is_inside),
 		cmocka_unit_test(a_good_request_says_which_bytes),
 		cmocka_unit_test(nothing_outside_the_disk_passes),
 		cmocka_unit_test(segments_are_one_to_eleven_and_inside_their_pages),
+		cmocka_unit_test(an_indirect_request_has_one_to_32_segments_inside_pages_and_the_disk),
 		cmocka_unit_test(what_is_not_offered_is_refused_as_the_guest_expects),
 		cmocka_unit_test(xsa_142_a_read_only_disk_is_not_written),
 		cmocka_unit_test(xsa_155_a_slot_is_read_once),
