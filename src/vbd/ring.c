@@ -339,7 +339,9 @@ enum ring_status ring_judge(const struct ring *r, int entry, const struct ring_t
 	case RING_WRITE:
 		if (q->op == RING_WRITE && t->is_read_only)
 			return RING_ERROR;
-		return add_segments(r, entry, &sectors) && is_inside(q->sector, sectors, t->size_bytes, range) ? RING_OKAY : RING_ERROR;
+		if (!add_segments(r, entry, &sectors))
+			return RING_ERROR;
+		return is_inside(q->sector, sectors, t->size_bytes, range) ? RING_OKAY : RING_ERROR;
 	case RING_FLUSH:
 		return q->segments == 0 ? RING_OKAY : RING_ERROR;
 	case RING_DISCARD:
