@@ -122,7 +122,7 @@ class Qemu:
         self.process = subprocess.Popen(
             [*host.prefix, "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "qemu64", "-m", f"{MEMORY_KIB}k", "-nodefaults",
              "-display", "none", "-kernel", kernel, "-initrd", self.initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off "
-             "random.trust_cpu=on", "-chardev", f"socket,id=c,path={self.line},server=on,wait=off,logfile={self.console}",
+             "random.trust_cpu=on no_timer_check", "-chardev", f"socket,id=c,path={self.line},server=on,wait=off,logfile={self.console}",
              "-serial", "chardev:c", "-qmp", f"unix:{self.qmp},server=on,wait=off",
              *(word for i, disk in enumerate(disks) for word in ("-blockdev", f"node-name=disk{i},{disk}", "-device",
                                                                  f"virtio-blk-pci,drive=disk{i},id=vd{i}")), *more], env=host.env, stdout=open(base + ".out", "w"), stderr=subprocess.STDOUT)
