@@ -8,8 +8,16 @@ import os
 from vm_hosts import MiB, Qemu, SIZES, play
 
 
+def memory_is_the_same(m):
+    """Both stand still."""
+    older = [n for n, (here, there) in enumerate(zip(m.vm.pages(), m.waiting.pages())) if here != there]
+    assert not older, f"{len(older)} pages are there what they were before: {older[:20]}"
+
+
 def there_whole_and_back(m):
-    m.run(m.new())
+    p = m.start_until("decided", m.new())
+    memory_is_the_same(m)
+    m.end(p, expect=0)
     return m.moved()
 
 
@@ -45,12 +53,6 @@ def what_is_to_be_feared_is_said(m):
     waiting.kill()
 
 
-def memory_is_the_same(m):
-    """Both stand still."""
-    older = [n for n, (here, there) in enumerate(zip(m.vm.pages(), m.waiting.pages())) if here != there]
-    assert not older, f"{len(older)} pages are there what they were before: {older[:20]}"
-
-
 def killed_and_aborted(m, place):
     m.run_until(place, m.new())
     m.run(m.command("--abort", m.record()["id"]))
@@ -61,8 +63,6 @@ def killed_and_aborted(m, place):
 def killed_and_resumed(m, place):
     """Before the decision: the VM goes on, and wants another QEMU there. After it: it is there."""
     m.run_until(place, m.new())
-    if place == "decided":
-        memory_is_the_same(m)
     record = m.record()
     if place not in ("decided", "committed", "moved"):
         out = m.run(m.command("--resume", record["id"]), expect=3)

@@ -44,7 +44,7 @@ class Qemu:
              os.path.join(directory, "rom"), "-qmp", f"unix:{path},server=on,wait=off", *more])
         self.memory = path + ".memory"
         self.socket = socket.socket(socket.AF_UNIX)
-        until_true("QEMU is there", lambda: self.process.poll() is not None or self.socket.connect_ex(path) == 0)
+        until_true("QEMU is there", lambda: self.process.poll() is not None or self.socket.connect_ex(path) == 0, LONG_S)
         assert self.process.poll() is None
         self.lines = self.socket.makefile("r")
         self.lines.readline()

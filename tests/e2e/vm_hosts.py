@@ -126,7 +126,7 @@ class Qemu:
              "-serial", "chardev:c", "-qmp", f"unix:{self.qmp},server=on,wait=off",
              *(word for i, disk in enumerate(disks) for word in ("-blockdev", f"node-name=disk{i},{disk}", "-device",
                                                                  f"virtio-blk-pci,drive=disk{i},id=vd{i}")), *more], env=host.env, stdout=open(base + ".out", "w"), stderr=subprocess.STDOUT)
-        until_true("QEMU is there", lambda: os.path.exists(self.qmp) or self.process.poll() is not None)
+        until_true("QEMU is there", lambda: os.path.exists(self.qmp) or self.process.poll() is not None, LONG_S)
         assert self.process.poll() is None, open(base + ".out").read()
 
     @classmethod
