@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "loop/offload.h"
 #include "vbd/vbd.h"
+#include "vbd/xenbus-keys.h"
 
 #define OPEN_AGAIN_MS 1000u
 #define WRITES_MAX 16u
@@ -190,12 +191,21 @@ static void complain(struct vbd *v, const char *what)
 		log_warn("%s: %s: %s", v->names.backend, what, v->error.text);
 }
 
+static void refuse_others(struct vbd *v)
+{
+	if (xenbus_is_this_disk(&v->names, v->value))
+		return;
+	error_set(&v->error, EPERM, "its params name another disk, %.100s", v->value[XENBUS_B_PARAMS].value);
+	complain(v, "not served");
+}
+
 static void keys_read(struct vbd *v)
 {
 	if (v->err) { /* as if nothing were there would be a lie: it is asked again */
 		complain(v, "xenstore");
 		xenbus_not_read(&v->xenbus, now_ms());
 	} else {
+		refuse_others(v);
 		xenbus_read_is(&v->xenbus, &v->names, v->value);
 	}
 	step(v);
@@ -468,6 +478,7 @@ struct vbd *vbd_new(const struct vbd_spec *spec, struct error *e)
 	v->top = spec->top;
 	v->pool = spec->pool;
 	v->ops = xen_ops();
+	snprintf(v->names.params, sizeof(v->names.params), "%s", spec->params ? spec->params : "");
 	v->is_read_only = spec->is_read_only;
 	xenbus_init(&v->xenbus, spec->is_eager);
 	v->offload = (struct offload){ .work = on_work, .done = on_worked };

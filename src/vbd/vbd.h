@@ -16,6 +16,7 @@ struct vbd_spec {
 	struct iobuf_pool *pool;
 	const char *backend;     /* copied: the backend's directory in xenstore */
 	const char *book;        /* copied: a file of this device's, for what must outlive a killed process */
+	const char *params;      /* copied, if not NULL: the disk's NBD URI; a directory with another one is not served */
 	bool is_read_only;
 	bool is_eager;           /* does not wait for hotplug-status */
 };

@@ -192,7 +192,7 @@ static int open_store(struct xen *x, const struct xenbus_names *n, struct error 
 	if (!x->store)
 		return error_errno(e, errno, "xenstore");
 	if (!watch(x, n, XENBUS_B_STATE) || !watch(x, n, XENBUS_B_ONLINE) || !watch(x, n, XENBUS_B_HOTPLUG) ||
-	    !watch(x, n, XENBUS_F_STATE) || !xs_watch(x->store, "@releaseDomain", ""))
+	    !watch(x, n, XENBUS_B_PARAMS) || !watch(x, n, XENBUS_F_STATE) || !xs_watch(x->store, "@releaseDomain", ""))
 		return error_errno(e, errno, "watch %s", n->backend);
 	return 0;
 }

@@ -15,7 +15,7 @@
 static const char *const names[] = {
 	[XENBUS_B_FRONTEND] = "frontend", [XENBUS_B_FRONTEND_ID] = "frontend-id", [XENBUS_B_STATE] = "state",
 	[XENBUS_B_ONLINE] = "online", [XENBUS_B_MODE] = "mode", [XENBUS_B_HOTPLUG] = "hotplug-status",
-	[XENBUS_B_DISCARD] = "discard-enable", [XENBUS_B_SECTORS] = "sectors",
+	[XENBUS_B_DISCARD] = "discard-enable", [XENBUS_B_SECTORS] = "sectors", [XENBUS_B_PARAMS] = "params",
 	[XENBUS_F_STATE] = "state", [XENBUS_F_ORDER] = "ring-page-order", [XENBUS_F_CHANNEL] = "event-channel",
 	[XENBUS_F_PROTOCOL] = "protocol", [XENBUS_F_QUEUES] = "multi-queue-num-queues", [XENBUS_F_REF] = "ring-ref",
 };
@@ -117,7 +117,14 @@ bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *val
 	uint32_t domain;
 
 	return xenbus_is(&value[XENBUS_B_FRONTEND], n->frontend) && xenbus_number(&value[XENBUS_B_FRONTEND_ID], &domain) &&
-	       domain == n->domain;
+	       domain == n->domain && xenbus_is_this_disk(n, value);
+}
+
+bool xenbus_is_this_disk(const struct xenbus_names *n, const struct xenbus_value *value)
+{
+	const struct xenbus_value *v = &value[XENBUS_B_PARAMS];
+
+	return !*n->params || !v->is_there || (!v->is_long && strncmp(v->value, "nbd:", 4) != 0) || xenbus_is(v, n->params);
 }
 
 static int fill_refs(struct xenbus_ring *ring, const struct xenbus_value *value, struct error *e)

@@ -15,7 +15,7 @@
 #include "vbd/ring.h"
 
 #define XENBUS_PATH_MAX 128 /* bytes with the NUL */
-#define XENBUS_VALUE_MAX 64 /* nothing that we read is longer */
+#define XENBUS_VALUE_MAX 400 /* nothing that we understand is longer */
 
 enum xenbus_state {
 	XENBUS_UNKNOWN = 0,
@@ -33,6 +33,7 @@ struct xenbus_names {
 	char error[XENBUS_PATH_MAX];                              /* where the guest's side of it hears why not */
 	uint16_t domain;                                          /* the guest's */
 	uint32_t device;
+	char params[XENBUS_VALUE_MAX]; /* the caller's: this disk's NBD URI, as params has it; "": not known */
 };
 int xenbus_parse_backend(struct xenbus_names *n, const char *path, struct error *e);
 
@@ -40,7 +41,7 @@ int xenbus_parse_backend(struct xenbus_names *n, const char *path, struct error 
 enum xenbus_key {
 	/* the backend's directory: the toolstack's and ours */
 	XENBUS_B_FRONTEND, XENBUS_B_FRONTEND_ID, XENBUS_B_STATE, XENBUS_B_ONLINE, XENBUS_B_MODE, XENBUS_B_HOTPLUG,
-	XENBUS_B_DISCARD, XENBUS_B_SECTORS,
+	XENBUS_B_DISCARD, XENBUS_B_SECTORS, XENBUS_B_PARAMS,
 	/* the frontend's: any text */
 	XENBUS_F_STATE, XENBUS_F_ORDER, XENBUS_F_CHANNEL, XENBUS_F_PROTOCOL, XENBUS_F_QUEUES, XENBUS_F_REF,
 	XENBUS_F_REF0, /* and the following RING_PAGES_MAX - 1 */

@@ -30,13 +30,14 @@ static void name_book(const struct domain *d, char *out, size_t bytes)
 
 static int begin(struct vdi *v, struct domain *d, struct error *e)
 {
-	char book[sizeof(d->socket) + 8];
+	char book[sizeof(d->socket) + 8], params[XENBUS_VALUE_MAX];
 	const struct vbd_spec spec = {
-		.loop = v->loop, .top = v->gate, .pool = v->pool, .backend = d->backend, .book = book,
+		.loop = v->loop, .top = v->gate, .pool = v->pool, .backend = d->backend, .book = book, .params = params,
 		.is_read_only = d->is_read_only, .is_eager = d->is_eager,
 	};
 
 	name_book(d, book, sizeof(book));
+	snprintf(params, sizeof(params), "nbd:unix:%s:exportname=%s", d->socket, v->id); /* as Datapath.attach says it */
 	d->vbd = vbd_new(&spec, e);
 	return d->vbd ? 0 : -1;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Any texts in xenstore, changing at any time: one thing at a time is done, a ring is connected when none is, let go of when one
- * is, has no more pages than were offered, and is asked for no more often than the budget says.
+ * is, has no more pages than were offered, and is asked for no more often than the budget says. Nothing is said or connected where
+ * what was read is about another disk.
  *
  * The input: lines KEY=VALUE, KEY a letter from 'a' on; a step after each.
  */
@@ -13,7 +14,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
-const char *const fuzz_words[] = { "\ni=1", "\ni=3", "\ni=4", "\ni=6", "\nc=5", "\nj=4", "\nk=7", "\nn=8", "\no=9", "4294967296", "x86_32-abi", NULL };
+const char *const fuzz_words[] = { "\nj=1", "\nj=3", "\nj=4", "\nj=6", "\nc=5", "\nk=4", "\nl=7", "\no=8", "\np=9", "\ni=nbd:a", "\ni=nbd:b", "\ni=sxm:", "4294967296", "x86_32-abi", NULL };
 
 static void insist(bool is_so)
 {
@@ -39,7 +40,7 @@ struct state {
 	struct xenbus x;
 	struct xenbus_names names;
 	struct xenbus_value value[XENBUS_KEYS];
-	bool is_bound;
+	bool is_bound, was_this_disk; /* when it was read */
 	unsigned reads;
 	uint64_t now_ms;
 };
@@ -50,6 +51,7 @@ static int write_it(struct state *s, const struct xenbus_action *a)
 
 	insist(a->state >= XENBUS_INIT_WAIT && a->state <= XENBUS_CLOSED && a->says & XENBUS_SAY_STATE);
 	insist(a->state != XENBUS_CONNECTED || s->is_bound);
+	insist(s->was_this_disk);
 	if (xenbus_state_of(&s->value[XENBUS_B_STATE]) != a->expected)
 		return EAGAIN;
 	set_text(&s->value[XENBUS_B_STATE], text);
@@ -63,13 +65,14 @@ static void do_one(struct state *s)
 	switch (a.what) {
 	case XENBUS_READ:
 		s->reads++;
+		s->was_this_disk = xenbus_is_this_disk(&s->names, s->value);
 		xenbus_read_is(&s->x, &s->names, s->value);
 		break;
 	case XENBUS_WRITE:
 		xenbus_ended(&s->x, write_it(s, &a), NULL, s->now_ms);
 		break;
 	case XENBUS_CONNECT:
-		insist(!s->is_bound && a.ring.order <= RING_ORDER_MAX);
+		insist(!s->is_bound && a.ring.order <= RING_ORDER_MAX && s->was_this_disk);
 		s->is_bound = a.ring.gref[0] % 3 != 2;
 		xenbus_ended(&s->x, s->is_bound ? 0 : EINVAL, "no", s->now_ms);
 		break;
@@ -106,6 +109,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	set_text(&s->value[XENBUS_B_STATE], "1");
 	set_text(&s->value[XENBUS_B_ONLINE], "1");
 	set_text(&s->value[XENBUS_B_HOTPLUG], "connected");
+	if (bytes % 5)
+		memcpy(s->names.params, "nbd:a", 6);
+	set_text(&s->value[XENBUS_B_PARAMS], "nbd:a");
 	while (at < end) {
 		const uint8_t *line = memchr(at, '\n', (size_t)(end - at)), *stop = line ? line : end;
 

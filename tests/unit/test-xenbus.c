@@ -37,6 +37,33 @@ static void nothing_is_offered_before_the_hotplug_script_is_through(void **s)
 	assert_int_equal(state(XENBUS_B_STATE), 2);
 }
 
+/* What only the broker and the verbs understand is theirs to judge; an NBD URI is this disk's or another's. */
+static void a_directory_whose_params_name_another_disk_is_not_served(void **s)
+{
+	(void)s;
+	begin(true);
+	strcpy(names.params, "nbd:unix:/run/sxm/a/nbd-00000001:exportname=a");
+	put(XENBUS_B_PARAMS, "nbd:unix:/run/sxm/b/nbd-00000001:exportname=b");
+	plug();
+	settle();
+	assert_int_equal(writes, 0);
+	put(XENBUS_B_PARAMS, names.params);
+	new_ring(8);
+	front(3);
+	settle();
+	assert_true(is_bound && state(XENBUS_B_STATE) == 4);
+	writes = 0;
+	put(XENBUS_B_PARAMS, "nbd:unix:/run/sxm/a/nbd-00000001:exportname=aa");
+	changed();
+	settle();
+	assert_false(is_bound);
+	assert_int_equal(writes, 0);
+	put(XENBUS_B_PARAMS, "sxm:///sr/a.raw");
+	assert_true(xenbus_is_this_disk(&names, store));
+	store[XENBUS_B_PARAMS] = (struct xenbus_value){ .is_there = true, .is_long = true };
+	assert_false(xenbus_is_this_disk(&names, store));
+}
+
 static void nothing_is_written_before_there_is_a_directory_or_after(void **s)
 {
 	(void)s;
@@ -370,6 +397,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_frontend_is_met_and_served),
 		cmocka_unit_test(nothing_is_offered_before_the_hotplug_script_is_through),
+		cmocka_unit_test(a_directory_whose_params_name_another_disk_is_not_served),
 		cmocka_unit_test(nothing_is_written_before_there_is_a_directory_or_after),
 		cmocka_unit_test(a_directory_that_is_being_made_is_waited_for),
 		cmocka_unit_test(a_device_that_is_not_all_there_yet_is_let_alone),
