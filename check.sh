@@ -119,7 +119,8 @@ step "a VM moves with its disks" in_dir build-check may_skip env SXM_TEST_KERNEL
 step "configure with ASan and UBSan" configured build-check-asan --enable-werror --enable-asan
 step "build with ASan and UBSan" in_dir build-check-asan make -j"$jobs"
 step "the tests again, brief, with ASan and UBSan" in_dir build-check-asan env "${briefer[@]}" make -j"$waiting" check
-step "make distcheck" in_dir build-check env "${briefer[@]}" make -j"$waiting" distcheck 'TESTS=$(TARBALL_TESTS)' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+step "make distcheck" in_dir build-check env "${briefer[@]}" make -j"$waiting" distcheck 'TESTS=$(TARBALL_TESTS)' \
+	'check_PROGRAMS=$(TARBALL_BUILT) tests/lib/guest' DISTCHECK_CONFIGURE_FLAGS=--enable-werror
 step "all files are in the tarball" tarball_is_whole
 if [ "$is_long" = yes ]; then
 	step "long: a disk of 3 GiB moves" in_dir build-check env SXM_DEMO_MB=2048 ./run ../tests/e2e/test-demo.sh
