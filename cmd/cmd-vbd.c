@@ -212,6 +212,7 @@ struct device {
 	uint16_t domain;
 	uint32_t device;
 	bool is_active, is_connected, is_read_only;
+	bool is_gone; /* others have said that there is no such device any more; the process has the disk for it all the same */
 };
 struct search {
 	void (*fn)(const struct device *d, void *arg);
@@ -243,7 +244,8 @@ static void look_at(const char *id, void *arg)
 		return;
 	u = d.live.users.item;
 	for (size_t i = 0; i < d.live.users.count; i++) {
-		if (!take_backend(u[i].backend, &d))
+		d.is_gone = u[i].had && *u[i].had;
+		if (!take_backend(d.is_gone ? u[i].had : u[i].backend, &d))
 			continue;
 		d.is_active = u[i].is_active;
 		d.is_connected = u[i].is_connected;
@@ -273,7 +275,7 @@ static const struct jsonspec line_spec = { "device", sizeof(struct line), line_f
 static void print_line(const struct device *d, void *arg)
 {
 	const bool *is_json = arg;
-	const char *state = d->is_connected ? "connected" : "waiting";
+	const char *state = d->is_connected ? "connected" : d->is_gone ? "gone" : "waiting";
 	char domain[8], name[16];
 	struct line line = { domain, name, d->live.path, (char *)(uintptr_t)d->backend, (char *)(uintptr_t)state,
 			     d->is_read_only };
@@ -308,6 +310,7 @@ struct found {
 	uint16_t domain;
 	uint32_t device;
 	char *path;                 /* owned; NULL: none */
+	bool is_gone;
 	char kind[BACKEND_KIND_MAX];
 };
 
@@ -316,9 +319,11 @@ static void take_found(const struct device *d, void *arg)
 	struct found *f = arg;
 	const char *kind = strstr(d->backend, "/backend/") + strlen("/backend/");
 
-	if (d->domain != f->domain || d->device != f->device || f->path)
+	if (d->domain != f->domain || d->device != f->device || (f->path && (d->is_gone || !f->is_gone)))
 		return;
+	free(f->path);
 	f->path = strdup(d->live.path);
+	f->is_gone = d->is_gone;
 	snprintf(f->kind, sizeof(f->kind), "%.*s", (int)strcspn(kind, "/"), kind);
 }
 
@@ -378,16 +383,17 @@ static int detach(struct xenstore *x, const struct wish *w, struct error *e)
 	struct search s = { take_found, &f };
 	CLEANUP_FREE char *path = NULL;
 	struct plug p;
-	bool is_known;
+	bool is_known, is_others;
 
 	process_each(look_at, &s);
 	path = f.path;
 	plug_init(&p, w->domain, w->device, path ? f.kind : w->kind);
-	is_known = is_there(x, p.backend) || is_there(x, p.frontend);
-	if (!path)
-		return error_set(e, ESRCH, is_known ? "domain %u has such a device, but no process of sxm's serves it"
-						    : "domain %u has no such device of sxm's", w->domain);
-	if (is_known && xenstore_has_domain(x, w->domain) && take_away(x, &p, w->is_forced, e) == -1)
+	is_known = (is_there(x, p.backend) || is_there(x, p.frontend)) && xenstore_has_domain(x, w->domain);
+	is_others = is_known && (!path || f.is_gone);
+	if (is_others || !path)
+		return error_set(e, ESRCH, is_others ? "domain %u has such a device, but no process of sxm's serves it"
+						     : "domain %u has no such device of sxm's", w->domain);
+	if (is_known && take_away(x, &p, w->is_forced, e) == -1)
 		return -1;
 	/* The ring is let go of before the keys are no more: whoever looks for it would take it for one that is being made. */
 	if (let_go(path, w->domain, e) == -1)

@@ -20,6 +20,7 @@ static const struct jsonspec_field user_fields[] = {
 	USER("domain", JS_STRING, domain), USER("socket", JS_STRING, socket), USER("active", JS_BOOL, is_active),
 	USER("read_only", JS_BOOL, is_read_only), USER("clients", JS_INT64, clients),
 	{ .name = "backend", .type = JS_STRING, .offset = offsetof(struct live_user, backend), .is_optional = true },
+	{ .name = "had", .type = JS_STRING, .offset = offsetof(struct live_user, had), .is_optional = true },
 	{ .name = "connected", .type = JS_BOOL, .offset = offsetof(struct live_user, is_connected), .is_optional = true },
 	{ .name = NULL },
 };

@@ -11,6 +11,7 @@
 struct live_user {
 	char *domain, *socket;
 	char *backend; /* NULL or "": it is no Xen guest's device */
+	char *had;     /* NULL or "", or the one that it was, and nobody has said yet that this is over */
 	bool is_active, is_read_only, is_connected;
 	int64_t clients;
 };

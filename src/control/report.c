@@ -296,7 +296,7 @@ static struct verifications *collect_verifications(const struct vdi *v)
 /* --- status */
 
 struct domain_report {
-	char *domain, *socket, *backend;
+	char *domain, *socket, *backend, *had;
 	bool is_active, is_read_only, is_served, is_connected;
 	int64_t ring_errors, ring_left;
 	int64_t clients, reads, writes, flushes, trims, zeroes, bytes_read, bytes_written, read_us, write_us;
@@ -306,7 +306,7 @@ struct domain_report {
 static const struct jsonspec_field domain_fields[] = {
 	DOMAIN("domain", JS_STRING, domain), DOMAIN("socket", JS_STRING, socket), DOMAIN("active", JS_BOOL, is_active),
 	DOMAIN("read_only", JS_BOOL, is_read_only), DOMAIN("served", JS_BOOL, is_served),
-	DOMAIN("backend", JS_STRING, backend), DOMAIN("connected", JS_BOOL, is_connected),
+	DOMAIN("backend", JS_STRING, backend), DOMAIN("had", JS_STRING, had), DOMAIN("connected", JS_BOOL, is_connected),
 	DOMAIN("ring_errors", JS_INT64, ring_errors), DOMAIN("ring_left", JS_INT64, ring_left),
 	DOMAIN("clients", JS_INT64, clients),
 	DOMAIN("reads", JS_INT64, reads), DOMAIN("writes", JS_INT64, writes), DOMAIN("flushes", JS_INT64, flushes),
@@ -409,7 +409,8 @@ static size_t fill_domains(const struct vdi *v, struct domain_list *l)
 		l->report[i] = (struct domain_report){
 			.domain = borrow(s->domain), .socket = borrow(s->socket), .is_active = s->is_active,
 			.is_read_only = s->is_read_only, .is_served = s->is_served,
-			.backend = borrow(s->backend), .is_connected = s->is_connected, .ring_errors = number(s->ring_errors),
+			.backend = borrow(s->backend), .had = borrow(s->had), .is_connected = s->is_connected,
+			.ring_errors = number(s->ring_errors),
 			.ring_left = number(s->ring_left), .clients = s->nbd.clients,
 			.reads = number(s->nbd.reads), .writes = number(s->nbd.writes), .flushes = number(s->nbd.flushes),
 			.trims = number(s->nbd.trims), .zeroes = number(s->nbd.zeroes), .bytes_read = number(s->nbd.bytes_read),

@@ -50,6 +50,7 @@ static const struct jsonspec_field entry_fields[] = {
 	{ .name = "vm", .type = JS_STRING, .offset = offsetof(struct domains_entry, vm), .is_optional = true },
 	{ .name = "device", .type = JS_STRING, .offset = offsetof(struct domains_entry, device), .is_optional = true },
 	{ .name = "backend", .type = JS_STRING, .offset = offsetof(struct domains_entry, backend), .is_optional = true },
+	{ .name = "had", .type = JS_STRING, .offset = offsetof(struct domains_entry, had), .is_optional = true },
 	{ .name = "eager", .type = JS_BOOL, .offset = offsetof(struct domains_entry, is_eager), .is_optional = true },
 	{ .name = "listen", .type = JS_RECORDS, .offset = offsetof(struct domains_entry, listeners), .is_optional = true,
 	  .sub = &domains_listener_spec },

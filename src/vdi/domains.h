@@ -29,6 +29,7 @@ struct domains_entry {
 	bool is_lingering, is_detached; /* see linger.c */
 	char *vm, *device; /* owned; whose figures are written (figures-guest.h), NULL: nobody asked */
 	char *backend;         /* owned; a Xen guest's device (guest-device.c), NULL: it has none */
+	char *had;             /* owned; the one that was dropped, NULL: none */
 	bool is_eager;
 	struct jsonspec_records listeners; /* struct domains_listener */
 };

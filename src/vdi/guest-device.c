@@ -55,6 +55,7 @@ static void dropped(struct vdi *v)
 	struct domain *d = v->job->cut;
 
 	log_info("domain %s is not served at %s any more", d->name, d->backend);
+	memcpy(d->had, d->backend, sizeof(d->had));
 	*d->backend = '\0';
 	guest_device_drop_book(d);
 	stack_save(v, saved);
@@ -96,6 +97,7 @@ void guest_device_begin(struct vdi *v)
 		job_end(v);
 		return;
 	}
+	*d->had = '\0';
 	log_info("domain %s is served at %s", d->name, d->backend);
 	stack_save(v, saved);
 }
@@ -167,7 +169,7 @@ void guest_device_stop(struct vdi *v, step_fn *next)
 void guest_device_forget(struct domain *d)
 {
 	assert(!d->vbd);
-	*d->backend = '\0';
+	*d->backend = *d->had = '\0';
 }
 
 void guest_device_drop_book(const struct domain *d)
@@ -194,6 +196,7 @@ void guest_device_status(const struct domain *d, struct vdi_domain_status *out)
 	struct vbd_stats stats;
 
 	memcpy(out->backend, d->backend, sizeof(out->backend));
+	memcpy(out->had, d->had, sizeof(out->had));
 	if (!d->vbd)
 		return;
 	vbd_stats(d->vbd, &stats);
@@ -209,10 +212,19 @@ void guest_device_status(const struct domain *d, struct vdi_domain_status *out)
 	out->nbd.in_flight += stats.in_flight;
 }
 
+void guest_device_note(struct domain *d, struct domains_entry *out)
+{
+	out->backend = *d->backend ? d->backend : NULL;
+	out->had = *d->had ? d->had : NULL;
+	out->is_eager = d->is_eager;
+}
+
 void guest_device_take_up(struct domain *d, const struct domains_entry *entry)
 {
 	struct error why = { 0 };
 
+	if (entry->had)
+		snprintf(d->had, sizeof(d->had), "%s", entry->had);
 	if (!entry->backend)
 		return;
 	if (strlen(entry->backend) >= sizeof(d->backend) || vbd_check(entry->backend, &why) == -1) {

@@ -58,6 +58,7 @@ struct domain {
 	size_t listeners;
 	bool is_lingering;     /* inactive, and served all the same, links only: linger.c */
 	char backend[VDI_BACKEND_MAX]; /* in xenstore, of its device that is served over a ring; else "" */
+	char had[VDI_BACKEND_MAX]; /* ... the one that it had, active as it is, till that was dropped; else "" */
 	bool is_eager;         /* ... without a hotplug script */
 	struct vbd *vbd;       /* owned; with its server */
 	char import[108];      /* while its server takes connections that are passed: where; else "" */

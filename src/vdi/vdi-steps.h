@@ -86,6 +86,7 @@ void guest_device_forget(struct domain *d);               /* it is not active an
 void guest_device_drop_book(const struct domain *d);      /* nor attached */
 void guest_device_resized(struct vdi *v);                 /* the disk may have another size */
 void guest_device_status(const struct domain *d, struct vdi_domain_status *out);
+void guest_device_note(struct domain *d, struct domains_entry *out); /* borrowed */
 void guest_device_take_up(struct domain *d, const struct domains_entry *entry);
 
 /* --- far-ask.c */

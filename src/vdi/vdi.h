@@ -185,6 +185,7 @@ struct vdi_domain_status {
 	char domain[256], socket[108];
 	bool is_active, is_read_only, is_served;
 	char backend[VDI_BACKEND_MAX]; /* of its device, "": none */
+	char had[VDI_BACKEND_MAX];     /* ... of one that was dropped, and of which deactivate has to be said yet */
 	bool is_connected;         /* its ring */
 	uint64_t ring_errors;      /* requests that were answered with one */
 	uint64_t ring_left;        /* requests that a killed process had in its hands */

@@ -68,3 +68,24 @@ guest put F/
 vbd detach 5 xvdb
 is_empty
 until_true 10 is_idle
+
+say "a device that others took away: its disk is let go of by the same name, and not another's device"
+guest put /local/domain/5 x
+start "$bin/sxm" vbd attach "$image" 5 xvdb
+guest wait B/state 2
+kill -9 "$started"
+socket=$(echo "$SXM_RUN_DIR"/*/control)
+control "$socket" vbd.drop '{"domain":"5","backend":"/local/domain/0/backend/qdisk/5/51728"}' >/dev/null
+is_gone() { vbd list | grep -q "^5 *xvdb *gone *w $image$"; }
+is_gone || die "it is not listed: $(vbd list)"
+must_fail vbd detach 5 xvdb
+guest put F/
+guest put B/
+dead=$(control --get pid "$socket" hello)
+kill -9 "$dead"
+is_another() { pid=$(control --get pid "$socket" hello) && [ "$pid" != "$dead" ]; }
+until_true 20 is_another
+is_gone || die "whoever takes the place of a killed process does not know it: $(vbd list)"
+vbd detach 5 xvdb
+is_empty
+until_true 10 is_idle
