@@ -26,6 +26,7 @@ CPU = "qemu64,+npt"
 XEN = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning dom0_mem=500M,max:500M dom0_max_vcpus=1 smt=0 spec-ctrl=no xpti=no"
 DOM0 = "console=hvc0 quiet nomodeset mitigations=off"
 LIBEXEC = "/usr/local/libexec"
+PATIENCE = 6  # times the seconds that are asked for: others may use this machine, too, and to wait costs nothing where nothing fails
 
 
 def verb_line(name, /, **args):
@@ -107,8 +108,8 @@ class Host:
         """A socket of this qemu's."""
         self.wait_for_file(path, 10)
 
-    def wait_until_up(self, seconds=240):
-        end = time.monotonic() + seconds
+    def wait_until_up(self, seconds=90):
+        end = time.monotonic() + seconds * PATIENCE
         while "bed: ready" not in self.serial():
             self.check_alive(time.monotonic() < end, f"does not come up in {seconds} s")
             time.sleep(0.1)
@@ -132,7 +133,7 @@ class Host:
 
     def try_sh(self, script, seconds=60):
         """(status, what it said), of a script in dom0."""
-        self.port.settimeout(seconds)
+        self.port.settimeout(seconds * PATIENCE)
         text = script.encode()
         try:
             self.stream.write(b"%d\n%s" % (len(text), text))
@@ -151,8 +152,8 @@ class Host:
 
     def until(self, script, seconds=20):
         """Asked again in dom0 until it succeeds."""
-        self.sh(f"while [ $SECONDS -lt {seconds} ]; do {{ {script}; }} >/dev/null 2>&1 && exit; usleep 250000; done; "
-                f"echo 'not in {seconds} s'; exit 1", seconds + 30)
+        self.sh(f"while [ $SECONDS -lt {seconds * PATIENCE} ]; do {{ {script}; }} >/dev/null 2>&1 && exit; usleep 250000; done; "
+                f"echo 'not in {seconds * PATIENCE} s'; exit 1", seconds + 30)
 
     # --- what sxm is asked
 
@@ -176,6 +177,14 @@ class Host:
             raise Failed(f"{self.name}: {verb} {args}: {answer['error']}")
         return answer["ok"]
 
+    def start_broker(self):
+        self.sh(f"{LIBEXEC}/sxm/sxm-xenbus </dev/null >>/var/log/broker 2>&1 & echo $! >/run/broker.pid")
+        self.until("! flock -n -s /run/sxm/xenbus/qdisk.lock true")
+
+    def kill_broker(self, number=9):
+        self.sh(f"kill -{number} $(cat /run/broker.pid)")
+        self.until("flock -n -s /run/sxm/xenbus/qdisk.lock true")
+
     # --- the end
 
     def check_health(self):
@@ -186,7 +195,8 @@ class Host:
             raise Failed(f"{self.name}: {bad}")
 
     def logs(self):
-        return self.try_sh("tail -n 20 /var/log/verbs /var/log/broker; tail -n 40 /run/sxm/*.log; for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
+        return self.try_sh("tail -n 20 /var/log/verbs /var/log/broker; tail -n 40 /run/sxm/*.log; "
+                           "for f in /var/log/xen/*; do echo \"== $f\"; tail -n 15 $f; done; xl list; "
                            "xenstore-ls /local/domain/0/backend 2>/dev/null; dmesg | tail -n 15", 30)[1]
 
     def cut(self):
@@ -216,6 +226,7 @@ class Disk:
     def attach(self, domain):
         backend = self.host.verb("Datapath.attach", uri=self.uri, domain=str(domain))
         nbd = [a["uri"] for kind, a in backend["implementations"] if kind == "Nbd"][-1]
+        self.params = [a["params"] for kind, a in backend["implementations"] if kind == "XenDisk"][0]
         self.export = nbd.split("exportname=")[1]
         self.socket = nbd.split(":")[2]
 
@@ -291,17 +302,17 @@ vcpus=1
         self.backend[device] = back
         return back
 
-    def start(self, seconds=180):
+    def start(self, seconds=60):
         """Returns when its shell answers."""
         self.host.sh(f"xl unpause {self.name}")
-        self.host.sh(f"/bed/in-guest {self.name} {seconds} ''", seconds + 30)
+        self.host.sh(f"/bed/in-guest {self.name} {seconds * PATIENCE} ''", seconds + 30)
         say(f"guest {self.name} is up, {self.sh('cut -d. -f1 /proc/uptime')} s of its own")
 
     def sh(self, command, seconds=60):
-        return self.host.sh(f"/bed/in-guest {self.name} {seconds} {shlex.quote(command)}", seconds * 2 + 30)
+        return self.host.sh(f"/bed/in-guest {self.name} {seconds * PATIENCE} {shlex.quote(command)}", seconds * 2 + 30)
 
     def try_sh(self, command, seconds=60):
-        return self.host.try_sh(f"/bed/in-guest {self.name} {seconds} {shlex.quote(command)}", seconds * 2 + 30)
+        return self.host.try_sh(f"/bed/in-guest {self.name} {seconds * PATIENCE} {shlex.quote(command)}", seconds * 2 + 30)
 
     # --- its worker, which knows what must be on its disk
 
