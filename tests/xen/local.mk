@@ -15,7 +15,7 @@ tests_xen_pledge_LDFLAGS =
 EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/moving.py tests/xen/plugged.py tests/xen/xl_guest.py \
 	tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest tests/xen/bench-pause.py \
 	tests/xen/test-xen-again.py tests/xen/test-xen-broker.py tests/xen/test-xen-hostile.py tests/xen/test-xen-life.py \
-	tests/xen/test-xen-migrate.py tests/xen/test-xen-power.py tests/xen/test-xen-smoke.py \
+	tests/xen/test-xen-migrate.py tests/xen/test-xen-power.py tests/xen/test-xen-smoke.py tests/xen/test-xen-storm.py \
 	tests/xen/test-xen-unplug.py tests/xen/test-xen-xl.py
 if HAVE_XEN
 check_PROGRAMS += tests/xen/hostile
