@@ -29,6 +29,7 @@
 
 #define SWEEP_MAX 64u
 #define COPIES_MAX (SWEEP_MAX * RING_SEGMENTS_MAX)
+_Static_assert(COPIES_MAX >= RING_INDIRECT_MAX, "the copies of one request fit into one call");
 #define BAD_MAX 8u      /* of one sweep */
 #define BAD_REST_MS 1u
 #define PARKED_MS 1000u
