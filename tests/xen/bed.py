@@ -64,10 +64,10 @@ class Failed(Exception):
 
 
 class Host:
-    def __init__(self, number=1, sr_bytes=256 << 20, address=None, link=None):
-        """link: (path, is_first) of the socket that two hosts are joined by."""
+    def __init__(self, number=1, sr_bytes=256 << 20, address=None, link=None, share=None):
+        """link: (path, is_first) of the socket that two hosts are joined by; share: a directory of this machine that dom0 may mount (9p)."""
         self.name, self.address, self.link = f"host{number}", address or f"10.0.0.{number}", link
-        self.number = number
+        self.number, self.share = number, share
         self.dir = tempfile.mkdtemp(prefix="sxm-xen.")
         self.process = None
         atexit.register(self.end)
@@ -90,6 +90,9 @@ class Host:
             path, is_first = self.link
             command += ["-netdev", f"stream,id=n,server={'on' if is_first else 'off'},addr.type=unix,addr.path={path}",
                         "-device", f"virtio-net-pci,netdev=n,mac=52:54:00:00:00:0{self.number},romfile="]
+        if self.share:
+            command += ["-fsdev", f"local,id=share,path={self.share},security_model=none,writeout=immediate",
+                        "-device", "virtio-9p-pci,fsdev=share,mount_tag=share"]
         with open(self.path("qemu.log"), "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.dir)
         self.wait_for_file("bed", 10)

@@ -30,7 +30,7 @@ TOOLS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper",
 XENSTORE = ("ls", "read", "write", "rm", "list", "exists", "chmod", "watch")
 PROGRAMS = ("bash", "sha256sum", "cmp", "mkfs.ext4", "e2fsck", "stat", "flock", "losetup", "dd", "timeout")
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "crc32c_generic", "ext4", "xen-privcmd", "xen-evtchn", "xen-gntdev",
-                "xen-gntalloc", "xenfs", "xen-blkback", "loop")
+                "xen-gntalloc", "xenfs", "xen-blkback", "loop", "9p", "9pnet_virtio")
 GUEST_MODULES = ("xen-blkfront", "xen-evtchn", "xen-gntalloc", "xenfs", "crc32c_generic", "ext4")
 GUEST_PROGRAMS = ("worker", "pulse", "pledge", "hostile")
 

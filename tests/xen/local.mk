@@ -16,7 +16,7 @@ EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/mov
 	tests/xen/dom0-init tests/xen/dom0-start tests/xen/guest-init tests/xen/in-guest tests/xen/bench-pause.py \
 	tests/xen/test-xen-again.py tests/xen/test-xen-broker.py tests/xen/test-xen-hostile.py tests/xen/test-xen-life.py \
 	tests/xen/test-xen-migrate.py tests/xen/test-xen-power.py tests/xen/test-xen-smoke.py tests/xen/test-xen-storm.py \
-	tests/xen/test-xen-unplug.py tests/xen/test-xen-xl.py
+	tests/xen/test-xen-unplug.py tests/xen/test-xen-xl.py tests/xen/test-xen-xl-migrate.py
 if HAVE_XEN
 check_PROGRAMS += tests/xen/hostile
 tests_xen_hostile_SOURCES = tests/xen/hostile.c tests/lib/blk-front.c tests/lib/blk-front.h
