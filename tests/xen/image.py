@@ -218,10 +218,11 @@ def make_root():
 
 
 def make_disk(path, size, *options):
-    """An ext4."""
-    with open(path, "w") as f:
+    """An ext4, whole or not there."""
+    with open(path + ".new", "w") as f:
         f.truncate(size)
-    run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1", *options, path)
+    run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1", *options, path + ".new")
+    os.replace(path + ".new", path)
 
 
 def make_kernels(mark):
