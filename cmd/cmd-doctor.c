@@ -14,10 +14,10 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "cmd/cmd.h"
 #include "plugins/doctor.h"
 #include "plugins/meta.h"
-#include "plugins/uri.h"
 
 enum status { CLEAN = 0, REPAIRED = 1, LEFT = 4, NOT_DONE = 8, USAGE = 16 };
 enum option_value { FIX = 1, JSON, DOMAINS, ALIVE, OLDER };

@@ -16,11 +16,11 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "cmd/cmd.h"
 #include "cmd/find.h"
 #include "plugins/image.h"
 #include "plugins/process.h"
-#include "plugins/uri.h"
 
 enum status { TAKEN = 0, NOT_TAKEN = 1, USAGE = 2 };
 

@@ -16,13 +16,13 @@
 
 #include "base/cleanup.h"
 #include "base/size.h"
+#include "base/uri.h"
 #include "cmd/cmd.h"
 #include "cmd/find.h"
 #include "cmd/listing.h"
 #include "cmd/say.h"
 #include "plugins/meta.h"
 #include "plugins/sr.h"
-#include "plugins/uri.h"
 
 enum status { LISTED = 0, NOT_ALL = 1, USAGE = 2 };
 

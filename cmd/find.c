@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "plugins/mount.h"
 #include "plugins/sr.h"
-#include "plugins/uri.h"
 
 /* Of the SRs that are attached here. Heap; NULL + e. */
 static char *find_attached(const char *uuid, struct error *e)

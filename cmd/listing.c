@@ -16,12 +16,12 @@
 #include "base/cleanup.h"
 #include "base/host-id.h"
 #include "base/lease.h"
+#include "base/uri.h"
 #include "cmd/live.h"
 #include "plugins/image.h"
 #include "plugins/bounded.h"
 #include "plugins/meta.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 
 #define LOOK_MS 5000u
 #define ASK_MS 2000u

@@ -19,10 +19,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "cmd/content.h"
 #include "plugins/smapi.h"
 #include "plugins/unfinished.h"
-#include "plugins/uri.h"
 
 static char *text_of(const char *text)
 {

@@ -21,10 +21,10 @@
 
 #include "base/cleanup.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "cmd/find.h"
 #include "plugins/image.h"
 #include "plugins/meta.h"
-#include "plugins/uri.h"
 #include "plugins/vdi-id.h"
 
 #define NAMED "named" /* in SXM_RUN_DIR */

@@ -24,11 +24,11 @@
 #include "base/cleanup.h"
 #include "base/decision.h"
 #include "base/jsonspec.h"
+#include "base/uri.h"
 #include "cmd/relay-verbs.h"
 #include "plugins/chain.h"
 #include "plugins/meta.h"
 #include "plugins/process.h"
-#include "plugins/uri.h"
 
 #define DROP_WAIT_MS 20000u
 

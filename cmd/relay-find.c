@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "cmd/find.h"
 #include "cmd/relay-verbs.h"
 #include "plugins/image.h"
@@ -25,7 +26,6 @@
 #include "plugins/process.h"
 #include "plugins/sr.h"
 #include "plugins/types.h"
-#include "plugins/uri.h"
 #include "plugins/verb.h"
 #include "plugins/volume.h"
 

@@ -21,11 +21,11 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "base/uri.h"
 #include "cmd/relay-verbs.h"
 #include "migrate/question.h"
 #include "plugins/owner-file.h"
 #include "plugins/process.h"
-#include "plugins/uri.h"
 
 #define STATUS_WAIT_MS 10000u
 #define RECALL_WAIT_MS 20000u

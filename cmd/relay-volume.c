@@ -22,12 +22,12 @@
 #include "base/cleanup.h"
 #include "base/decision.h"
 #include "base/jsonspec.h"
+#include "base/uri.h"
 #include "cmd/relay-verbs.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/sr.h"
 #include "plugins/types.h"
-#include "plugins/uri.h"
 #include "plugins/verb.h"
 #include "plugins/volume.h"
 

@@ -13,9 +13,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "cmd/live.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 
 #define ASK_MS 10000u
 

@@ -20,12 +20,12 @@
 
 #include "base/cleanup.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "cmd/find.h"
 #include "plugins/image.h"
 #include "plugins/qemu-img.h"
 #include "plugins/smapi.h"
 #include "plugins/unfinished.h"
-#include "plugins/uri.h"
 
 #define PARTIAL ".partial"
 #define QCOW2 ".qcow2"

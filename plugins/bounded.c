@@ -17,11 +17,11 @@
 
 #include "base/cleanup.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/child.h"
 #include "plugins/meta.h"
 #include "plugins/mount.h"
 #include "plugins/sr.h"
-#include "plugins/uri.h"
 
 #define LOOK_MS 10000u
 

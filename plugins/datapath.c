@@ -21,13 +21,13 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "overlay/overlay-file.h"
 #include "base/backend-kind.h"
 #include "plugins/image.h"
 #include "plugins/owner-file.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 #include "plugins/volume.h"
 
 #define STATUS_WAIT_MS 10000u

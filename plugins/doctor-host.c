@@ -29,12 +29,12 @@
 #include "base/decision.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/doctor-private.h"
 #include "plugins/mount.h"
 #include "plugins/records.h"
 #include "plugins/sr.h"
 #include "plugins/unfinished.h"
-#include "plugins/uri.h"
 
 #define PROXY_DIR "/var/run/nbdproxy/export"
 #define RECORD_SUFFIX ".json"

@@ -20,6 +20,7 @@
 #include "base/host-id.h"
 #include "base/lease.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/coalesce.h"
 #include "plugins/doctor-private.h"
 #include "plugins/fsck.h"
@@ -29,7 +30,6 @@
 #include "plugins/owner-file.h"
 #include "plugins/smapi.h"
 #include "plugins/unfinished.h"
-#include "plugins/uri.h"
 
 #define COMMAND_YOUNG_S 60u
 

@@ -23,11 +23,11 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/doctor-private.h"
 #include "plugins/image.h"
 #include "plugins/mount.h"
 #include "plugins/sr.h"
-#include "plugins/uri.h"
 
 #define LOOK_MS 5000u
 #define FILE_MAX_BYTES 65536u

@@ -16,8 +16,8 @@
 
 #include "base/cleanup.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/image.h"
-#include "plugins/uri.h"
 #include "plugins/vdi-id.h"
 
 #define ID_BYTES_MAX 256u

@@ -18,10 +18,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/image.h"
 #include "plugins/lock.h"
 #include "plugins/process.h"
-#include "plugins/uri.h"
 
 #define LOCK_TRIES 2000u      /* 2 s */
 

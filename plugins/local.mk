@@ -13,8 +13,8 @@ libplugins_la_SOURCES = \
 	plugins/qemu-img.c plugins/qemu-img.h plugins/records.c plugins/records.h plugins/side.c plugins/side.h \
 	plugins/side-qcow2.c plugins/smapi.h plugins/snapshot-group.c plugins/snapshot-group.h plugins/spawn.c plugins/spawn.h plugins/sr.c plugins/sr.h plugins/sr-filebased.c \
 	plugins/sr-format.c plugins/sr-device.c plugins/sr-device.h plugins/sr-ext4.c plugins/sr-xfs.c plugins/sr-nfs.c \
-	plugins/sr-mounted.c plugins/sr-mounted.h plugins/taking.c plugins/taking.h plugins/taking-qcow2.c plugins/taking-raw.c plugins/types.c plugins/types.h plugins/unit.c plugins/unit.h plugins/uri.c \
-	plugins/uri.h plugins/tree.c plugins/tree.h plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h \
+	plugins/sr-mounted.c plugins/sr-mounted.h plugins/taking.c plugins/taking.h plugins/taking-qcow2.c plugins/taking-raw.c plugins/types.c plugins/types.h plugins/unit.c plugins/unit.h \
+	plugins/tree.c plugins/tree.h plugins/vdi-id.c plugins/vdi-id.h plugins/verb.c plugins/verb.h \
 	plugins/volume.c plugins/volume-cbt.c plugins/volume-clone.c plugins/volume-compare.c plugins/volume-compose.c \
 	plugins/volume-writer.c plugins/volume.h
 libplugins_la_SOURCES += plugins/fsck.c plugins/fsck.h plugins/fsck-private.h plugins/fsck-salvage.c plugins/fsck-volume.c \

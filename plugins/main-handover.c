@@ -29,8 +29,8 @@
 #include "base/decision.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/process.h"
-#include "plugins/uri.h"
 
 #define DISKS_MAX 256
 #define STATUS_WAIT_MS 10000u

@@ -17,7 +17,7 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
-#include "plugins/uri.h"
+#include "base/uri.h"
 
 #define OURS "hard,retry=0,acdirmin=0,acdirmax=0"
 #define NAME_MAX_BYTES 253

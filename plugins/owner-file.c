@@ -16,8 +16,8 @@
 #include "base/beside.h"
 #include "base/cleanup.h"
 #include "base/slots.h"
+#include "base/uri.h"
 #include "plugins/image.h"
-#include "plugins/uri.h"
 
 #define MEMBER(member, kind) { #member, kind, offsetof(struct owner_file, member), .is_optional = true }
 static const struct jsonspec_field fields[] = {

@@ -11,11 +11,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "plugins/child.h"
 #include "plugins/coalesce.h"
 #include "plugins/process.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 
 #define REPORT_MS 5000u
 #define REPORT_MAX_BYTES (4u << 20)

@@ -17,8 +17,8 @@
 #include <sys/statvfs.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */
 

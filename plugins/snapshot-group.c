@@ -28,11 +28,11 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/datapath.h"
 #include "plugins/joint.h"
 #include "plugins/sr.h"
 #include "plugins/taking.h"
-#include "plugins/uri.h"
 
 struct place {
 	char *handle;     /* owned */

@@ -24,10 +24,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/child.h"
 #include "plugins/probe.h"
 #include "plugins/sr-mounted.h"
-#include "plugins/uri.h"
 
 #define UNUSED_TRIES 100 /* 2 s */
 #define MKFS_MS (30u * 60 * 1000)

@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "plugins/probe.h"
 #include "plugins/sr.h"
-#include "plugins/uri.h"
 
 static const struct sr_option options[] = {
 	{ "uri", "file:///directory, absolute; its parent must exist" },

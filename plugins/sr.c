@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/bounded.h"
 #include "plugins/child.h"
 #include "plugins/coalesce.h"
@@ -29,7 +30,6 @@
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 #include "plugins/vdi-id.h"
 
 #define TEXT(s) ((char *)(uintptr_t)(s)) /* lent to be encoded */

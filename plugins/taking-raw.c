@@ -17,13 +17,13 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "base/uri.h"
 #include "control/client.h"
 #include "plugins/chain.h"
 #include "plugins/datapath.h"
 #include "plugins/lock.h"
 #include "plugins/process.h"
 #include "plugins/taking.h"
-#include "plugins/uri.h"
 
 struct state {
 	struct image_taking *t; /* borrowed */

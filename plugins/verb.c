@@ -23,10 +23,10 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/bounded.h"
 #include "plugins/coalesce.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 
 #define AT(member) offsetof(struct smapi_args, member)
 #define TEXT(member) { #member, JS_STRING, AT(member) }

@@ -24,11 +24,11 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "base/uri.h"
 #include "plugins/datapath.h"
 #include "plugins/doubt.h"
 #include "plugins/lock.h"
 #include "plugins/meta.h"
-#include "plugins/uri.h"
 #include "plugins/volume.h"
 
 #define RECORD_MAX_BYTES (1u << 20)

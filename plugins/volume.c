@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "plugins/chain.h"
 #include "plugins/datapath.h"
 #include "plugins/joint.h"
@@ -27,7 +28,6 @@
 #include "plugins/lock.h"
 #include "plugins/ownership.h"
 #include "plugins/smapi.h"
-#include "plugins/uri.h"
 #include "plugins/volume.h"
 
 void volume_make_uuid(char text[static VOLUME_UUID_TEXT])

@@ -16,7 +16,8 @@ libbase_la_SOURCES = \
 	src/base/range.h \
 	src/base/size.c src/base/size.h \
 	src/base/slots.c src/base/slots.h \
-	src/base/tenure.c src/base/tenure.h src/base/tenure-plant.h
+	src/base/tenure.c src/base/tenure.h src/base/tenure-plant.h \
+	src/base/uri.c src/base/uri.h
 # Apart, so that a program without JSON does not link json-c.
 libjson_la_SOURCES = \
 	src/base/decision.c src/base/decision.h \

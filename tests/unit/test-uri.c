@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/uri.h"
 #include "plugins/meta.h"
-#include "plugins/uri.h"
 #include "plugins/vdi-id.h"
 
 static void paths_and_uris_are_each_others_reverse(void **state UNUSED)

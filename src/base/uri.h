@@ -2,8 +2,8 @@
  *
  * uri - paths as URIs: file:///srv/sr names an SR's directory, sxm:///srv/sr/KEY.raw a volume's image
  */
-#ifndef SXM_PLUGINS_URI_H
-#define SXM_PLUGINS_URI_H
+#ifndef SXM_BASE_URI_H
+#define SXM_BASE_URI_H
 
 #include "base/error.h"
 

@@ -5,7 +5,7 @@
  *      file:///srv/my%20sr         scheme, empty or "localhost" authority, path
  *      file:/srv/my%20sr           the same
  */
-#include "plugins/uri.h"
+#include "base/uri.h"
 
 #include <ctype.h>
 #include <errno.h>
