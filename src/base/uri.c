@@ -106,18 +106,23 @@ char *uri_path(const char *uri, const char *scheme, struct error *e)
 	return path;
 }
 
+static void drop_last_slashes(char *path)
+{
+	for (char *end = path + strlen(path); end > path + 1 && end[-1] == '/'; end--)
+		end[-1] = '\0';
+}
+
 char *uri_canonical(const char *path, struct error *e)
 {
 	CLEANUP_FREE char *copy = strdup(path);
 	CLEANUP_FREE char *parent = NULL;
-	char *name, *canonical, *end;
+	char *name, *canonical;
 
 	if (!copy) {
 		error_set(e, ENOMEM, "out of memory");
 		return NULL;
 	}
-	for (end = copy + strlen(copy); end > copy + 1 && end[-1] == '/'; end--)
-		end[-1] = '\0';
+	drop_last_slashes(copy);
 	name = strrchr(copy, '/');
 	if (*copy != '/' || strcmp(name, "/.") == 0 || strcmp(name, "/..") == 0) {
 		error_set(e, EINVAL, "path %s does not end in a name", path);
@@ -136,4 +141,22 @@ char *uri_canonical(const char *path, struct error *e)
 		return NULL;
 	}
 	return canonical;
+}
+
+int uri_names(const char *uri, const char *scheme, const char *canonical, struct error *e)
+{
+	CLEANUP_FREE char *path = uri_path(uri, scheme, e);
+	CLEANUP_FREE char *found = NULL;
+
+	if (!path)
+		return e->err == ENOMEM ? -1 : 0;
+	drop_last_slashes(path);
+	if (strcmp(path, canonical) == 0)
+		return 1;
+	if (strcmp(strrchr(path, '/'), strrchr(canonical, '/')) != 0)
+		return 0;
+	found = uri_canonical(path, e);
+	if (found)
+		return strcmp(found, canonical) == 0;
+	return e->err == ENOENT || e->err == ENOTDIR || e->err == ELOOP ? 0 : -1;
 }

@@ -19,4 +19,9 @@ char *uri_path(const char *uri, const char *scheme, struct error *e);
  * what is not there yet, or no longer.  NULL + e: the directory part cannot be resolved, or the last part is . or .. */
 char *uri_canonical(const char *path, struct error *e);
 
+/* Whether a URI, in whatever spelling, names the place of that canonical path: 1; 0: it does not, or is none of that scheme, or
+ * leads nowhere; -1 + e: it cannot be told now. Asks the file system, and blocks as that does, only where both end in the same
+ * name and lead there differently. */
+int uri_names(const char *uri, const char *scheme, const char *canonical, struct error *e);
+
 #endif

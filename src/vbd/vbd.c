@@ -38,6 +38,8 @@ struct vbd {
 	struct xenbus_names names;
 	char *book_path;           /* owned */
 	struct ring_book *book;    /* owned: mapped while there is a ring */
+	int (*is_volume)(void *arg, const char *uri, struct error *e);
+	void *arg;
 	bool is_read_only;         /* by whom it is served for; the toolstack may say so, too */
 	struct xenbus xenbus;
 	struct lane *lane;         /* owned */
@@ -178,9 +180,25 @@ static void step(struct vbd *v)
 	loop_defer(v->loop, &v->task);
 }
 
+/* Of what was found to be this disk it is not asked again: what a guest was given it keeps. */
+static int find_volume(struct vbd *v)
+{
+	const char *uri = xenbus_volume(v->value);
+	int is_it;
+
+	if (!uri || !v->is_volume || strcmp(uri, v->names.volume) == 0)
+		return 0;
+	is_it = v->is_volume(v->arg, uri, &v->error);
+	if (is_it == 1)
+		snprintf(v->names.volume, sizeof(v->names.volume), "%s", uri);
+	return is_it == -1 ? -1 : 0;
+}
+
 static void read_keys(struct vbd *v)
 {
-	v->err = v->ops->store_read(v->xen, &v->names, v->value, &v->error) == -1 ? v->error.err : 0;
+	bool is_read = v->ops->store_read(v->xen, &v->names, v->value, &v->error) == 0 && find_volume(v) == 0;
+
+	v->err = is_read ? 0 : v->error.err;
 }
 
 static void complain(struct vbd *v, const char *what)
@@ -202,7 +220,7 @@ static void refuse_others(struct vbd *v)
 static void keys_read(struct vbd *v)
 {
 	if (v->err) { /* as if nothing were there would be a lie: it is asked again */
-		complain(v, "xenstore");
+		complain(v, "not read");
 		xenbus_not_read(&v->xenbus, now_ms());
 	} else {
 		refuse_others(v);
@@ -479,6 +497,8 @@ struct vbd *vbd_new(const struct vbd_spec *spec, struct error *e)
 	v->pool = spec->pool;
 	v->ops = xen_ops();
 	snprintf(v->names.params, sizeof(v->names.params), "%s", spec->params ? spec->params : "");
+	v->is_volume = spec->is_volume;
+	v->arg = spec->arg;
 	v->is_read_only = spec->is_read_only;
 	xenbus_init(&v->xenbus, spec->is_eager);
 	v->offload = (struct offload){ .work = on_work, .done = on_worked };

@@ -16,7 +16,11 @@ struct vbd_spec {
 	struct iobuf_pool *pool;
 	const char *backend;     /* copied: the backend's directory in xenstore */
 	const char *book;        /* copied: a file of this device's, for what must outlive a killed process */
-	const char *params;      /* copied, if not NULL: the disk's NBD URI; a directory with another one is not served */
+	/* A directory whose params name another disk is not served. NULL: not known. */
+	const char *params;      /* copied: the disk's NBD URI */
+	/* Whether a volume's URI is the disk's: 1, 0; -1 + e: it cannot be told now. On a pool thread. */
+	int (*is_volume)(void *arg, const char *uri, struct error *e);
+	void *arg;
 	bool is_read_only;
 	bool is_eager;           /* does not wait for hotplug-status */
 };

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "vbd/xenbus-keys.h"
 
@@ -123,8 +124,22 @@ bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *val
 bool xenbus_is_this_disk(const struct xenbus_names *n, const struct xenbus_value *value)
 {
 	const struct xenbus_value *v = &value[XENBUS_B_PARAMS];
+	const char *volume = xenbus_volume(value);
 
-	return !*n->params || !v->is_there || (!v->is_long && strncmp(v->value, "nbd:", 4) != 0) || xenbus_is(v, n->params);
+	if (!*n->params || !v->is_there)
+		return true;
+	if (volume)
+		return strcmp(volume, n->volume) == 0;
+	return (!v->is_long && strncmp(v->value, "nbd:", 4) != 0) || xenbus_is(v, n->params);
+}
+
+const char *xenbus_volume(const struct xenbus_value *value)
+{
+	const struct xenbus_value *v = &value[XENBUS_B_PARAMS];
+	size_t format = strspn(v->value, "abcdefghijklmnopqrstuvwxyz0123456789");
+	const char *uri = strncasecmp(v->value, "sxm:", 4) != 0 && v->value[format] == ':' ? v->value + format + 1 : v->value;
+
+	return strncasecmp(uri, "sxm:", 4) == 0 ? uri : NULL;
 }
 
 static int fill_refs(struct xenbus_ring *ring, const struct xenbus_value *value, struct error *e)

@@ -14,9 +14,11 @@ bool xenbus_is(const struct xenbus_value *v, const char *text);
 enum xenbus_state xenbus_state_of(const struct xenbus_value *v);
 /* The backend's directory is there, and about this guest's device and this disk. */
 bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *value);
-/* Its params are not an NBD URI of another disk than that of names. What else they may be says nothing here: it was understood
- * by whoever found that this process is to serve it. */
+/* Its params name no other disk than that of names: an NBD URI is names->params, a volume's is names->volume. What else they may
+ * be says nothing here: it was understood by whoever found that this process is to serve it. */
 bool xenbus_is_this_disk(const struct xenbus_names *n, const struct xenbus_value *value);
+/* Of params that are a volume's URI, it: after the format that libxl puts before it. NULL: they are none. */
+const char *xenbus_volume(const struct xenbus_value *value);
 /* The ring the frontend offers. -1 + e: it is none that could be. */
 int xenbus_read_ring(struct xenbus_ring *ring, const struct xenbus_value *value, struct error *e);
 

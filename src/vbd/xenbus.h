@@ -33,7 +33,9 @@ struct xenbus_names {
 	char error[XENBUS_PATH_MAX];                              /* where the guest's side of it hears why not */
 	uint16_t domain;                                          /* the guest's */
 	uint32_t device;
-	char params[XENBUS_VALUE_MAX]; /* the caller's: this disk's NBD URI, as params has it; "": not known */
+	/* The caller's: */
+	char params[XENBUS_VALUE_MAX]; /* this disk's NBD URI, as params has it; "": not known */
+	char volume[XENBUS_VALUE_MAX]; /* the volume's URI that was last found to be this disk; "": none */
 };
 int xenbus_parse_backend(struct xenbus_names *n, const char *path, struct error *e);
 

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/uri.h"
 #include "vbd/vbd.h"
 #include "vdi/vdi-private.h"
 
@@ -28,12 +29,20 @@ static void name_book(const struct domain *d, char *out, size_t bytes)
 	snprintf(out, bytes, "%.*s/ring-%s", (int)(name - d->socket), d->socket, name + strlen("/nbd-"));
 }
 
+/* By the same rule as Datapath.attach, so that it does not matter how a configuration spells it. */
+static int is_volume(void *arg, const char *uri, struct error *e)
+{
+	const struct vdi *v = arg;
+
+	return uri_names(uri, "sxm", v->path, e);
+}
+
 static int begin(struct vdi *v, struct domain *d, struct error *e)
 {
 	char book[sizeof(d->socket) + 8], params[XENBUS_VALUE_MAX];
 	const struct vbd_spec spec = {
 		.loop = v->loop, .top = v->gate, .pool = v->pool, .backend = d->backend, .book = book, .params = params,
-		.is_read_only = d->is_read_only, .is_eager = d->is_eager,
+		.is_volume = is_volume, .arg = v, .is_read_only = d->is_read_only, .is_eager = d->is_eager,
 	};
 
 	name_book(d, book, sizeof(book));

@@ -54,9 +54,16 @@ end_guest() {
 	wait "$1" || die "the guest failed"
 }
 
-say "its process is killed, over and over: the next one goes on where it ended"
+say "its params come to name another volume: it is let go of; its own, however that is spelled, is served"
 begin_guest 5 100000000
 pid=$started
+"$guest" 5 51712 put B/params "aio:sxm://$(make_tmp)/image"
+until_true 20 is_domain connected false
+ln -s "${image%/*}" "$SXM_FAKE_XEN/link"
+"$guest" 5 51712 put B/params "aio:sxm://$SXM_FAKE_XEN/link/%69mage"
+until_true 20 is_domain connected true
+
+say "its process is killed, over and over: the next one goes on where it ended"
 for _ in $(fewer 3 1 2 3 4 5 6); do
 	killed=$(datapath)
 	kill -9 "$killed"

@@ -10,11 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/uri.h"
 #include "vbd/xenbus-keys.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
-const char *const fuzz_words[] = { "\nj=1", "\nj=3", "\nj=4", "\nj=6", "\nc=5", "\nk=4", "\nl=7", "\no=8", "\np=9", "\ni=nbd:a", "\ni=nbd:b", "\ni=sxm:", "4294967296", "x86_32-abi", NULL };
+const char *const fuzz_words[] = {
+	"\nj=1", "\nj=3", "\nj=4", "\nj=6", "\nc=5", "\nk=4", "\nl=7", "\no=8", "\np=9", "\ni=nbd:a", "\ni=nbd:b", "\ni=aio:sxm:///a.raw",
+	"\ni=sxm:/%61.raw", "\ni=sxm://localhost/b.raw", "4294967296", "x86_32-abi", NULL
+};
 
 static void insist(bool is_so)
 {
@@ -58,6 +62,18 @@ static int write_it(struct state *s, const struct xenbus_action *a)
 	return 0;
 }
 
+/* The volume is /a.raw: the file system is asked for few of its spellings. */
+static void find_volume(struct state *s)
+{
+	const char *uri = xenbus_volume(s->value);
+	struct error e;
+	bool is_it = uri && uri_names(uri, "sxm", "/a.raw", &e) == 1;
+
+	if (is_it)
+		memcpy(s->names.volume, uri, strlen(uri) + 1);
+	insist(!uri || !*s->names.params || xenbus_is_this_disk(&s->names, s->value) == is_it);
+}
+
 static void do_one(struct state *s)
 {
 	struct xenbus_action a = xenbus_next(&s->x, s->now_ms);
@@ -65,6 +81,7 @@ static void do_one(struct state *s)
 	switch (a.what) {
 	case XENBUS_READ:
 		s->reads++;
+		find_volume(s);
 		s->was_this_disk = xenbus_is_this_disk(&s->names, s->value);
 		xenbus_read_is(&s->x, &s->names, s->value);
 		break;

@@ -87,6 +87,60 @@ static void a_place_has_one_name_whatever_leads_to_it(void **state UNUSED)
 	rmdir(dir);
 }
 
+static int names(const char *uri, const char *canonical)
+{
+	struct error e = { 0 };
+
+	return uri_names(uri, "sxm", canonical, &e);
+}
+
+/* dir/real, and dir/link to it: what another spelling of a path leads to, is there or not. */
+static void a_uri_names_a_place_in_whatever_spelling(void **state UNUSED)
+{
+	char dir[] = "/tmp/sxm-uri.XXXXXX", path[128], wanted[192], uri[256];
+	CLEANUP_FREE char *resolved = NULL;
+	static const char *const same[][2] = { { "sxm://", "/link/a.raw" }, { "SXM:", "/real/a.raw" },
+					       { "sxm://localhost", "/./link/../real//a%2Eraw" }, { "sxm://", "/link/a.raw//" } };
+	static const char *const other[][2] = { { "sxm://", "/real/b.raw" }, { "sxm://", "/a.raw" }, { "sxm://", "/nowhere/a.raw" },
+						{ "sxm://", "/real/a.raw/.." }, { "sxm://", "/real/a.raw?x" },
+						{ "file://", "/real/a.raw" }, { "sxm://host", "/real/a.raw" } };
+
+	assert_non_null(mkdtemp(dir));
+	resolved = realpath(dir, NULL);
+	snprintf(path, sizeof(path), "%s/real", dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(path, sizeof(path), "%s/link", dir);
+	assert_int_equal(symlink("real", path), 0);
+	snprintf(wanted, sizeof(wanted), "%s/real/a.raw", resolved);
+	for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+		snprintf(uri, sizeof(uri), "%s%s%s", same[i][0], dir, same[i][1]);
+		assert_int_equal(names(uri, wanted), 1);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		snprintf(uri, sizeof(uri), "%s%s%s", other[i][0], dir, other[i][1]);
+		assert_int_equal(names(uri, wanted), 0);
+	}
+	unlink(path);
+	assert_int_equal(symlink("link", path), 0);
+	snprintf(uri, sizeof(uri), "sxm://%s/link/a.raw", dir);
+	assert_int_equal(names(uri, wanted), 0);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/real", dir);
+	rmdir(path);
+	rmdir(dir);
+	assert_int_equal(names("sxm:///nowhere/a.raw", "/nowhere/a.raw"), 1); /* as it is written, it need not be there */
+}
+
+static void where_a_uri_leads_cannot_always_be_told(void **state UNUSED)
+{
+	char uri[600] = "sxm:///";
+
+	memset(uri + 7, 'x', 300); /* no directory can be called so */
+	strcpy(uri + 307, "/a.raw");
+	assert_int_equal(names(uri, "/srv/a.raw"), -1);
+	assert_int_equal(names(uri, "/srv/b.raw"), 0); /* nor is it asked */
+}
+
 static void an_image_has_a_short_clean_name_of_its_own(void **state UNUSED)
 {
 	char id[VDI_ID_MAX], other[VDI_ID_MAX];
@@ -132,6 +186,8 @@ int main(void)
 		cmocka_unit_test(paths_and_uris_are_each_others_reverse),
 		cmocka_unit_test(every_common_form_of_a_file_uri_is_read),
 		cmocka_unit_test(uris_that_name_no_local_path_are_refused),
+		cmocka_unit_test(a_uri_names_a_place_in_whatever_spelling),
+		cmocka_unit_test(where_a_uri_leads_cannot_always_be_told),
 		cmocka_unit_test(a_place_has_one_name_whatever_leads_to_it),
 		cmocka_unit_test(an_image_has_a_short_clean_name_of_its_own),
 		cmocka_unit_test(what_is_no_operation_is_no_path_either),

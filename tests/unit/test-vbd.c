@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,19 @@ static struct vbd *vbd;
 static struct front front;
 static int events;
 static bool is_stopped;
+static int is_volume_now; /* -1: what is_volume() says, of any */
+static unsigned asked, asked_of_it;
+
+/* On a pool thread, while nothing else looks. */
+static int is_volume(void *arg, const char *uri, struct error *e)
+{
+	bool is_it = strcmp(uri, "sxm:///sr/a.raw") == 0;
+
+	(void)arg;
+	asked++;
+	asked_of_it += is_it;
+	return is_volume_now == -1 ? error_set(e, EIO, "not now") : is_it;
+}
 
 static void stop_loop(void *arg)
 {
@@ -111,7 +125,7 @@ static void connect_guest(void)
 
 static int set_up(void **state)
 {
-	struct vbd_spec spec = { .backend = BACK, .is_eager = true };
+	struct vbd_spec spec = { .backend = BACK, .params = "nbd:unix:/a:exportname=a", .is_volume = is_volume, .is_eager = true };
 	char book[64];
 
 	(void)state;
@@ -236,13 +250,14 @@ static void cve_2010_3699_a_guest_that_never_closes_is_let_go_of(void **state)
 	}
 }
 
-static unsigned count_lines(const char *path)
+static unsigned count_lines(const char *path, const char *with)
 {
 	FILE *f = fopen(path, "r");
 	unsigned lines = 0;
+	char line[1024];
 
-	for (int c; (c = getc(f)) != EOF;)
-		lines += c == '\n';
+	while (fgets(line, sizeof(line), f))
+		lines += strstr(line, with) != NULL;
 	fclose(f);
 	return lines;
 }
@@ -261,7 +276,10 @@ static void xsa_43_157_a_guest_does_not_fill_the_log(void **state)
 	assert_true(file >= 0 && kept >= 0);
 	dup2(file, STDERR_FILENO);
 	plug();
+	key(BACK "/params", "sxm:///sr/b.raw");
 	for (unsigned i = 0; i < 400; i++) {
+		if (i == 100)
+			key(BACK "/params", NULL);
 		if (i % 4 == 0) {
 			front_init(&front, world_page(&world, 1), 0, false);
 			offer(i % 8 ? 1 : 3000, CHANNEL);
@@ -278,15 +296,48 @@ static void xsa_43_157_a_guest_does_not_fill_the_log(void **state)
 	dup2(kept, STDERR_FILENO);
 	close(kept);
 	close(file);
-	lines = count_lines(path);
+	lines = count_lines(path, "\n");
 	windows = 1 + (unsigned)((loop_now_ns() - began_ns) / (10 * NS_PER_S));
 	assert_in_range(lines, 5, 25 * windows);
+	assert_in_range(count_lines(path, "not served: its params name another disk, sxm:///sr/b.raw"), 1, 5 * windows);
+}
+
+static void wait_mapped(unsigned wanted)
+{
+	for (unsigned i = 0; i < 60000 && world.shared->mapped != wanted; i++)
+		turn(1);
+	assert_int_equal(world.shared->mapped, wanted);
+}
+
+/* What names this disk is found out once; when that cannot be told, it is neither served nor let go of for that. */
+static void a_volume_of_another_disk_is_not_served(void **state)
+{
+	(void)state;
+	asked_of_it = 0;
+	is_volume_now = 0;
+	plug();
+	key(BACK "/params", "aio:sxm:///sr/a.raw");
+	connect_guest();
+	key(BACK "/params", "aio:sxm:///sr/b.raw");
+	wait_mapped(0);
+	key(BACK "/params", "sxm:///sr/a.raw");
+	wait_mapped(1);
+	assert_int_equal(asked_of_it, 1);
+	is_volume_now = -1;
+	asked = 0;
+	key(BACK "/params", "aio:sxm:///sr/c.raw");
+	while (asked < 3)
+		turn(1);
+	assert_int_equal(world.shared->mapped, 1);
+	is_volume_now = 0;
+	wait_mapped(0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { /* the first one first: what may be said in ten seconds it has to itself */
 		cmocka_unit_test_setup_teardown(xsa_43_157_a_guest_does_not_fill_the_log, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_volume_of_another_disk_is_not_served, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(xsa_371_a_ring_that_could_not_be_connected_leaves_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cve_2010_3699_a_guest_that_never_closes_is_let_go_of, set_up, tear_down),
 	};

@@ -37,7 +37,7 @@ static void nothing_is_offered_before_the_hotplug_script_is_through(void **s)
 	assert_int_equal(state(XENBUS_B_STATE), 2);
 }
 
-/* What only the broker and the verbs understand is theirs to judge; an NBD URI is this disk's or another's. */
+/* What only the broker and the verbs understand is theirs to judge; an NBD URI, or a volume's, is this disk's or another's. */
 static void a_directory_whose_params_name_another_disk_is_not_served(void **s)
 {
 	(void)s;
@@ -58,10 +58,37 @@ static void a_directory_whose_params_name_another_disk_is_not_served(void **s)
 	settle();
 	assert_false(is_bound);
 	assert_int_equal(writes, 0);
-	put(XENBUS_B_PARAMS, "sxm:///sr/a.raw");
-	assert_true(xenbus_is_this_disk(&names, store));
 	store[XENBUS_B_PARAMS] = (struct xenbus_value){ .is_there = true, .is_long = true };
 	assert_false(xenbus_is_this_disk(&names, store));
+}
+
+static bool is_this_disk(const char *params)
+{
+	put(XENBUS_B_PARAMS, params);
+	return xenbus_is_this_disk(&names, store);
+}
+
+static void a_directory_whose_params_name_another_volume_is_not_served(void **s)
+{
+	(void)s;
+	begin(true);
+	strcpy(names.params, "nbd:unix:/run/sxm/a/nbd-00000001:exportname=a");
+	put(XENBUS_B_PARAMS, "sxm:///sr/a.raw");
+	assert_string_equal(xenbus_volume(store), "sxm:///sr/a.raw");
+	plug();
+	settle();
+	assert_int_equal(writes, 0);
+	strcpy(names.volume, "sxm:///sr/a.raw");
+	changed();
+	settle();
+	assert_int_equal(state(XENBUS_B_STATE), 2);
+	assert_true(is_this_disk("aio:sxm:///sr/a.raw") && is_this_disk("qcow2:sxm:///sr/a.raw") && is_this_disk(":sxm:///sr/a.raw"));
+	assert_false(is_this_disk("aio:sxm:///sr/b.raw") || is_this_disk("sxm:///sr/a.raw.raw") || is_this_disk("SXM:///sr/b.raw"));
+	assert_false(is_this_disk("sxm:") || is_this_disk("sxm:sxm:///sr/a.raw"));
+	assert_true(is_this_disk("/dev/sda") && is_this_disk("--help:sxm:///sr/b.raw") && is_this_disk("") && is_this_disk(NULL));
+	assert_null(xenbus_volume(store));
+	*names.params = '\0'; /* nobody has said which disk this is */
+	assert_true(is_this_disk("sxm:///sr/b.raw"));
 }
 
 static void nothing_is_written_before_there_is_a_directory_or_after(void **s)
@@ -398,6 +425,7 @@ int main(void)
 		cmocka_unit_test(a_frontend_is_met_and_served),
 		cmocka_unit_test(nothing_is_offered_before_the_hotplug_script_is_through),
 		cmocka_unit_test(a_directory_whose_params_name_another_disk_is_not_served),
+		cmocka_unit_test(a_directory_whose_params_name_another_volume_is_not_served),
 		cmocka_unit_test(nothing_is_written_before_there_is_a_directory_or_after),
 		cmocka_unit_test(a_directory_that_is_being_made_is_waited_for),
 		cmocka_unit_test(a_device_that_is_not_all_there_yet_is_let_alone),
