@@ -5,6 +5,7 @@
 #ifndef SXM_VBD_LANE_H
 #define SXM_VBD_LANE_H
 
+#include "base/histogram.h"
 #include "base/iobuf.h"
 #include "block/layer.h"
 #include "loop/loop.h"
@@ -30,6 +31,8 @@ struct lane_spec {
 struct vbd_stats {
 	uint64_t reads, writes, flushes, discards; /* answered well */
 	uint64_t bytes_read, bytes_written;
+	uint64_t read_ns, write_ns;   /* what those took, from the ring to the answer; to a turn of the loop */
+	struct histogram writes_us;   /* likewise: how long each write took */
 	uint64_t errors;          /* answered otherwise */
 	uint64_t events, notifications;
 	uint64_t left;            /* by an earlier process, and done by this one */

@@ -181,6 +181,43 @@ static void a_disk_that_fails_fails_this_request(void **state)
 	assert_int_equal(stats.errors, 4);
 }
 
+/* By the clock of the loop's turns. What fails counts with nobody. */
+static void how_long_requests_take_is_counted(void **state)
+{
+	uint64_t began_ns = loop_now_ns(), held_ns, most_ns, in_histogram = 0;
+
+	(void)state;
+	world_page(&world, DATA);
+	is_slow = true;
+	ask(front_one(0, 1, 0, DATA, 0, 7));
+	ask(front_one(1, 2, 8, DATA, 0, 7));
+	for (unsigned i = 0; i < 200 && held_count < 2; i++)
+		turn();
+	assert_int_equal(held_count, 2);
+	held_ns = loop_now_ns();
+	while (loop_now_ns() - held_ns < 20 * NS_PER_MS)
+		turn();
+	held_ns = loop_now_ns() - held_ns;
+	is_slow = false;
+	layer_forward(disk, held[--held_count]);
+	layer_forward(disk, held[--held_count]);
+	for (unsigned i = 0; i < 200 && stats.in_flight; i++)
+		turn();
+	most_ns = loop_now_ns() - began_ns;
+	assert_true(stats.reads == 1 && stats.writes == 1);
+	assert_in_range(stats.read_ns, held_ns, most_ns);
+	assert_in_range(stats.write_ns, held_ns, most_ns);
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		in_histogram += stats.writes_us.count[i];
+	assert_true(in_histogram == 1 && stats.writes_us.count[histogram_bucket(stats.write_ns / 1000)] == 1);
+	most_ns = stats.read_ns + stats.write_ns;
+	disk_err = EIO;
+	ask(front_one(0, 3, 0, DATA, 0, 7));
+	for (unsigned i = 0; i < 200 && !stats.errors; i++)
+		turn();
+	assert_true(stats.errors == 1 && stats.read_ns + stats.write_ns == most_ns);
+}
+
 /* --- the end */
 
 static void nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered(void **state)
@@ -308,6 +345,7 @@ int main(void)
 		LANE_TEST(a_batch_is_one_event_each_way),
 		LANE_TEST(a_guest_that_asks_more_than_there_are_buffers_for_is_served_all_the_same),
 		LANE_TEST(a_disk_that_fails_fails_this_request),
+		LANE_TEST(how_long_requests_take_is_counted),
 		LANE_TEST(nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered),
 		LANE_TEST(what_ends_because_the_disk_was_given_away_is_not_answered),
 		LANE_TEST(what_was_held_back_is_tried_again_while_the_guest_waits),
