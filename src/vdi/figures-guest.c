@@ -3,12 +3,12 @@
  * figures-guest - the file of one domain's figures, written every five seconds
  *
  *      figures verb ~> figures_new: the file of a dead process, or a new one by rename (xcp-rrdd is told by inotify)
- *                      each 5 s: the server's counters -> totals -> one pwrite() into the same file
+ *                      each 5 s: its server's counters and its ring's -> totals -> one pwrite() into the same file
  *                      detach: unlinked (xcp-rrdd forgets it)
  *
  * xcp-rrdd maps the file once, when its name appears: so it is rewritten in place, never replaced while it is good.
- * A data path pays two readings of the clock for a request, and only where somebody asked.  The file is in tmpfs: writing it
- * blocks for nothing.
+ * Over NBD a request pays two readings of the clock, and only where somebody asked; over a ring a share in one.  The file is
+ * in tmpfs: writing it blocks for nothing.
  * Can fail: no directory (no xcp-rrdd here), no room: said once, when it is asked for; later a graph has a gap.
  */
 #include <dirent.h>
@@ -34,7 +34,7 @@ struct figures {
 	uint8_t *file;         /* owned: what is written */
 	size_t bytes;
 	int fd;                /* owned; -1: none */
-	struct figures_sample base, last; /* what earlier servers did; what the file says */
+	struct figures_sample base, last; /* what is counted nowhere else any more; what the file says */
 };
 
 static const char *metrics_dir(void)
@@ -131,40 +131,30 @@ char *figures_device(struct figures *f)
 	return f ? f->device : NULL;
 }
 
-static struct figures_sample add(const struct figures *f, const struct nbdsrv *server)
+static struct figures_sample add(const struct figures_sample *base, const struct nbdsrv_stats *s)
 {
-	struct figures_sample now = f->base;
-	struct nbdsrv_stats s;
+	struct figures_sample now = *base;
 
-	now.in_flight = 0;
-	if (!server)
-		return now;
-	nbdsrv_stats(server, &s);
-	now.read_bytes += s.bytes_read;
-	now.write_bytes += s.bytes_written;
-	now.reads += s.reads;
-	now.writes += s.writes;
-	now.read_us += s.read_ns / 1000;
-	now.write_us += s.write_ns / 1000;
-	now.in_flight = s.in_flight;
+	now.read_bytes += s->bytes_read;
+	now.write_bytes += s->bytes_written;
+	now.reads += s->reads;
+	now.writes += s->writes;
+	now.read_ns += s->read_ns;
+	now.write_ns += s->write_ns;
+	now.in_flight = s->in_flight;
 	return now;
 }
 
-void figures_update(struct figures *f, const struct nbdsrv *server)
+void figures_update(struct figures *f, const struct nbdsrv_stats *counted)
 {
-	struct figures_sample now = add(f, server);
+	struct figures_sample now = add(&f->base, counted);
 
 	put(f, &now);
 }
 
-/* Into the file as well: who goes on may be another process. */
-void figures_cut(struct figures *f, const struct nbdsrv *server)
+void figures_keep(struct figures *f, const struct nbdsrv_stats *gone)
 {
-	if (!f)
-		return;
-	figures_update(f, server);
-	f->base = f->last;
-	f->base.in_flight = 0;
+	f->base = add(&f->base, gone);
 }
 
 void figures_free(struct figures *f, bool is_over)
@@ -198,6 +188,36 @@ void figures_sweep(const char *id)
 
 /* --- the disk's part of it */
 
+/* What the domain was served, over whatever it is. */
+static struct nbdsrv_stats counted(const struct domain *d)
+{
+	struct nbdsrv_stats s = { 0 };
+
+	if (d->server)
+		nbdsrv_stats(d->server, &s);
+	guest_device_count(d, &s);
+	return s;
+}
+
+static void update(const struct domain *d)
+{
+	struct nbdsrv_stats s = counted(d);
+
+	figures_update(d->figures, &s);
+}
+
+/* All of it goes into the file as well: who goes on may be another process. */
+void figures_cut(struct domain *d, const struct nbdsrv_stats *gone)
+{
+	struct nbdsrv_stats all = counted(d);
+
+	if (!d->figures)
+		return;
+	if (!gone)
+		figures_update(d->figures, &all);
+	figures_keep(d->figures, gone ? gone : &all);
+}
+
 static void tick(void *arg)
 {
 	struct vdi *v = arg;
@@ -206,7 +226,7 @@ static void tick(void *arg)
 
 	TAILQ_FOREACH(d, &v->domains, link)
 		if (d->figures) {
-			figures_update(d->figures, d->server);
+			update(d);
 			is_wanted = true;
 		}
 	if (is_wanted)
@@ -251,7 +271,7 @@ void figures_begin_job(struct vdi *v)
 	if (!d || d->is_detached)
 		error_set(&j->error, ENOTCONN, "domain %s has not attached this disk", j->domain);
 	else if (is_same(d->figures, j))
-		figures_update(d->figures, d->server);
+		update(d);
 	else if (figures_begin(v, d, j->vm, j->device, &j->error) == 0) {
 		stack_save(v, saved);
 		return;

@@ -18,10 +18,10 @@ struct figures;
 struct figures *figures_new(const char *id, const char *socket, const char *vm, const char *device, struct error *e);
 char *figures_vm(struct figures *f);     /* borrowed; NULL for NULL */
 char *figures_device(struct figures *f); /* likewise */
-/* What its server counted so far; NULL: it has none. Writes the file. */
-void figures_update(struct figures *f, const struct nbdsrv *server);
-/* That server is about to be freed: the next one counts anew. NULL allowed. */
-void figures_cut(struct figures *f, const struct nbdsrv *server);
+/* By all that is counted for it now. Writes the file. */
+void figures_update(struct figures *f, const struct nbdsrv_stats *counted);
+/* So much of that is not counted there any more: whoever counts next begins anew. */
+void figures_keep(struct figures *f, const struct nbdsrv_stats *gone);
 /* is_over: nobody will go on, so the file goes as well. NULL allowed. */
 void figures_free(struct figures *f, bool is_over);
 /* Removes all files of a disk without a process. Blocks no longer than tmpfs does. */

@@ -113,22 +113,22 @@ static uint64_t mean(uint64_t sum, uint64_t count)
 
 static void fill_values(struct bytes_writer *w, const struct figures_sample *last, const struct figures_sample *now)
 {
-	uint64_t reads = now->reads - last->reads, read_us = now->read_us - last->read_us;
-	uint64_t writes = now->writes - last->writes, write_us = now->write_us - last->write_us;
+	uint64_t reads = now->reads - last->reads, read_ns = now->read_ns - last->read_ns;
+	uint64_t writes = now->writes - last->writes, write_ns = now->write_ns - last->write_ns;
 	double read_mib = (double)(now->read_bytes - last->read_bytes) / MIB;
 	double write_mib = (double)(now->write_bytes - last->write_bytes) / MIB;
 	const uint64_t value[COUNT] = {
 		[READ] = now->read_bytes,
 		[WRITE] = now->write_bytes,
-		[READ_LATENCY] = mean(read_us, reads),
-		[WRITE_LATENCY] = mean(write_us, writes),
+		[READ_LATENCY] = mean(read_ns, reads) / 1000,
+		[WRITE_LATENCY] = mean(write_ns, writes) / 1000,
 		[READ_MIB] = bits_of(read_mib),
 		[WRITE_MIB] = bits_of(write_mib),
 		[TOTAL_MIB] = bits_of(read_mib + write_mib),
 		[READ_OPS] = reads,
 		[WRITE_OPS] = writes,
 		[TOTAL_OPS] = reads + writes,
-		[WAIT] = bits_of((double)(read_us + write_us) / 1e6),
+		[WAIT] = bits_of((double)(read_ns + write_ns) / 1e9),
 		[IN_FLIGHT] = now->in_flight,
 	};
 

@@ -16,7 +16,7 @@
 struct figures_sample {
 	uint64_t read_bytes, write_bytes;
 	uint64_t reads, writes;       /* done */
-	uint64_t read_us, write_us;   /* what those took, all together */
+	uint64_t read_ns, write_ns;   /* what those took, all together */
 	unsigned in_flight;
 };
 

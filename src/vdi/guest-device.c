@@ -158,7 +158,10 @@ static void on_stopped(void *arg)
 {
 	struct vdi *v = arg;
 	step_fn *next = take_ptr(&v->job->unplugged);
+	struct nbdsrv_stats counted = { 0 };
 
+	guest_device_count(v->job->cut, &counted);
+	figures_cut(v->job->cut, &counted);
 	vbd_free(take_ptr(&v->job->cut->vbd));
 	next(v);
 }
@@ -200,6 +203,26 @@ void guest_device_resized(struct vdi *v)
 
 /* --- what is so now, and what was */
 
+void guest_device_count(const struct domain *d, struct nbdsrv_stats *s)
+{
+	struct vbd_stats ring;
+
+	if (!d->vbd)
+		return;
+	vbd_stats(d->vbd, &ring);
+	s->reads += ring.reads;
+	s->writes += ring.writes;
+	s->flushes += ring.flushes;
+	s->trims += ring.discards;
+	s->bytes_read += ring.bytes_read;
+	s->bytes_written += ring.bytes_written;
+	s->read_ns += ring.read_ns;
+	s->write_ns += ring.write_ns;
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+		s->writes_us.count[i] += ring.writes_us.count[i];
+	s->in_flight += ring.in_flight;
+}
+
 void guest_device_status(const struct domain *d, struct vdi_domain_status *out)
 {
 	struct vbd_stats stats;
@@ -212,13 +235,7 @@ void guest_device_status(const struct domain *d, struct vdi_domain_status *out)
 	out->is_connected = vbd_is_connected(d->vbd);
 	out->ring_errors = stats.errors;
 	out->ring_left = stats.left;
-	out->nbd.reads += stats.reads;
-	out->nbd.writes += stats.writes;
-	out->nbd.flushes += stats.flushes;
-	out->nbd.trims += stats.discards;
-	out->nbd.bytes_read += stats.bytes_read;
-	out->nbd.bytes_written += stats.bytes_written;
-	out->nbd.in_flight += stats.in_flight;
+	guest_device_count(d, &out->nbd);
 }
 
 void guest_device_note(struct domain *d, struct domains_entry *out)

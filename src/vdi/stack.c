@@ -459,7 +459,7 @@ static void on_cut(void *arg)
 {
 	struct vdi *v = arg;
 
-	figures_cut(v->job->cut->figures, v->job->cut->server);
+	figures_cut(v->job->cut, NULL);
 	nbdsrv_free(take_ptr(&v->job->cut->server));
 	stack_step_end(v);
 }

@@ -85,6 +85,7 @@ void guest_device_stop(struct vdi *v, step_fn *next); /* of job->cut: its guest'
 void guest_device_forget(struct domain *d);               /* it is not active any more */
 void guest_device_drop_book(const struct domain *d);      /* nor attached */
 void guest_device_resized(struct vdi *v);                 /* the disk may have another size */
+void guest_device_count(const struct domain *d, struct nbdsrv_stats *s); /* adds what went over its ring */
 void guest_device_status(const struct domain *d, struct vdi_domain_status *out);
 void guest_device_note(struct domain *d, struct domains_entry *out); /* borrowed */
 void guest_device_take_up(struct domain *d, const struct domains_entry *entry);
@@ -286,6 +287,7 @@ void verification_drop_all(struct vdi *v);  /* those that are over; none is aliv
 /* From now on d's figures are written for xcp-rrdd. */
 int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e);
 void figures_serve(struct vdi *v, struct domain *d); /* its server is new */
+void figures_cut(struct domain *d, const struct nbdsrv_stats *gone); /* whoever counted that is about to be freed; NULL: all */
 void figures_begin_job(struct vdi *v);       /* JOB_FIGURES */
 
 /* --- handover.c */

@@ -19,10 +19,10 @@
 static char *metadata;
 static uint8_t file[8192];
 
-static const struct figures_sample before = { .read_bytes = 4096, .reads = 1, .read_us = 100, .write_bytes = 1 << 20,
-					      .writes = 2, .write_us = 300, .in_flight = 9 };
-static const struct figures_sample now = { .read_bytes = 4096 + (3 << 20), .reads = 4, .read_us = 700, .write_bytes = 1 << 20,
-					   .writes = 2, .write_us = 300, .in_flight = 5 };
+static const struct figures_sample before = { .read_bytes = 4096, .reads = 1, .read_ns = 100000, .write_bytes = 1 << 20,
+					      .writes = 2, .write_ns = 300000, .in_flight = 9 };
+static const struct figures_sample now = { .read_bytes = 4096 + (3 << 20), .reads = 4, .read_ns = 700000, .write_bytes = 1 << 20,
+					   .writes = 2, .write_ns = 300000, .in_flight = 5 };
 
 static int fill(void **state)
 {

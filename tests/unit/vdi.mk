@@ -1,7 +1,8 @@
 VDI_RIG = mirror/remote-answer.c tests/unit/fake-mirror.c tests/unit/fake-rooms.c tests/unit/fake-rooms.h tests/unit/vdi-rig.c tests/unit/vdi-rig.h
 UNIT_TESTS += tests/unit/test-domains tests/unit/test-operation tests/unit/test-vdi tests/unit/test-owner tests/unit/test-far
 SOURCE_RIG = $(VDI_RIG) tests/unit/source-rig.c tests/unit/source-rig.h
-VDI_LIBS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libvbd.la libxen.la libblock.la libjson.la $(UNIT_LIBS)
+VDI_ROOMS = libvdiroom.la libcore.la libcommit.la libnbdsrv.la libvbd.la libblock.la libjson.la $(UNIT_LIBS)
+VDI_LIBS = $(VDI_ROOMS) libxen.la
 tests_unit_test_domains_SOURCES = tests/unit/test-domains.c
 tests_unit_test_domains_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_domains_LDADD = libvdiroom.la libjson.la $(UNIT_LIBS)
@@ -65,3 +66,7 @@ UNIT_TESTS += tests/unit/test-figures
 tests_unit_test_figures_SOURCES = tests/unit/test-figures.c
 tests_unit_test_figures_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_figures_LDADD = libvdiroom.la libblock.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-figures-ring
+tests_unit_test_figures_ring_SOURCES = tests/unit/test-figures-ring.c $(FRONT) tests/lib/fake-xen.c tests/lib/fake-xen.h $(VDI_RIG)
+tests_unit_test_figures_ring_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_figures_ring_LDADD = $(VDI_ROOMS)
