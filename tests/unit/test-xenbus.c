@@ -54,10 +54,14 @@ static void a_directory_whose_params_name_another_disk_is_not_served(void **s)
 	assert_true(is_bound && state(XENBUS_B_STATE) == 4);
 	writes = 0;
 	put(XENBUS_B_PARAMS, "nbd:unix:/run/sxm/a/nbd-00000001:exportname=aa");
-	changed();
+	front(4);
 	settle();
 	assert_false(is_bound);
 	assert_int_equal(writes, 0);
+	put(XENBUS_B_PARAMS, names.params);
+	changed();
+	settle();
+	assert_true(is_bound && !was_again); /* this process has let go of it, and knows that nothing was left */
 	store[XENBUS_B_PARAMS] = (struct xenbus_value){ .is_there = true, .is_long = true };
 	assert_false(xenbus_is_this_disk(&names, store));
 }
@@ -140,6 +144,69 @@ static void a_device_that_is_not_all_there_yet_is_let_alone(void **s)
 	settle();
 	assert_int_equal(state(XENBUS_B_STATE), 2);
 	assert_int_equal(writes, 1);
+}
+
+/* ... and one that is at its end before it began: whoever waits for that hears of it. */
+static void a_device_that_is_taken_away_before_its_guest_came_is_closed(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	put(XENBUS_B_ONLINE, "0");
+	put(XENBUS_B_HOTPLUG, "connected");
+	put(XENBUS_F_STATE, "rubbish"); /* it is there */
+	settle();
+	assert_int_equal(state(XENBUS_B_STATE), 6);
+	assert_true(store[XENBUS_B_HOTPLUG].is_there);
+	front(6);
+	put(XENBUS_F_STATE, NULL);
+	settle();
+	assert_int_equal(state(XENBUS_B_STATE), 6);
+	assert_false(store[XENBUS_B_HOTPLUG].is_there);
+}
+
+/* The toolstack's words: "w" alone is for writing, and 0 alone takes discards away. */
+static void what_the_toolstack_permits_is_read_as_it_says_it(void **s)
+{
+	static const char *const modes[] = { "r", "rw", "W", "", NULL };
+
+	(void)s;
+	connect_all();
+	assert_true(!x.is_read_only && x.may_discard);
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		put(XENBUS_B_MODE, modes[i]);
+		changed();
+		settle();
+		assert_true(x.is_read_only);
+	}
+	put(XENBUS_B_DISCARD, "0");
+	changed();
+	settle();
+	assert_false(x.may_discard);
+	put(XENBUS_B_DISCARD, "1");
+	changed();
+	settle();
+	assert_true(x.may_discard);
+}
+
+static void a_device_of_the_same_name_has_a_past_of_its_own(void **s)
+{
+	(void)s;
+	begin(true);
+	plug();
+	settle();
+	new_ring(5000);
+	front(3);
+	settle();
+	assert_int_equal(errors, 1);
+	memset(store, 0, sizeof(store));
+	changed();
+	settle();
+	plug();
+	new_ring(8);
+	front(3); /* before anybody looked */
+	settle();
+	assert_true(is_bound && state(XENBUS_B_STATE) == 4);
 }
 
 static void a_guest_reboots(void **s)
@@ -299,6 +366,10 @@ static void a_disk_that_grew_is_said_to_a_guest_that_is_connected(void **s)
 	assert_int_equal(state(XENBUS_B_STATE), 4);
 	assert_int_equal(writes, 1);
 	assert_true(is_bound && connects == 1);
+	put(XENBUS_B_SECTORS, "77"); /* what others write there is not fought over */
+	changed();
+	settle();
+	assert_int_equal(writes, 1);
 }
 
 static void who_leaves_lets_go_of_the_ring_and_writes_nothing(void **s)
@@ -348,9 +419,11 @@ static void a_successor_takes_the_ring_of_a_guest_that_is_at_work(void **s)
 	x.sectors = 2048;
 	is_bound = false;
 	pending.what = XENBUS_NOTHING;
+	writes = 0;
 	settle();
 	assert_true(is_bound && was_again);
 	assert_int_equal(state(XENBUS_B_STATE), 4);
+	assert_int_equal(writes, 0);
 	assert_int_equal(bound.gref[0], 8);
 	/* ... and of one that is just being asked to close. */
 	put(XENBUS_B_ONLINE, "0");
@@ -361,10 +434,15 @@ static void a_successor_takes_the_ring_of_a_guest_that_is_at_work(void **s)
 	assert_true(is_bound && was_again);
 	assert_int_equal(state(XENBUS_B_STATE), 5);
 	/* ... but not of one that negotiates it just now. */
+	put(XENBUS_F_STATE, "3");
+	xenbus_init(&x, true);
+	is_bound = false;
+	settle();
+	assert_true(!is_bound && state(XENBUS_B_STATE) == 5);
 	put(XENBUS_B_ONLINE, "1");
-	for (i = 2; i <= 4; i += 2) {
-		put_number(XENBUS_B_STATE, i);
-		put(XENBUS_F_STATE, "3");
+	for (i = 2; i <= 4; i++) {
+		put_number(XENBUS_B_STATE, i & 6);
+		put_number(XENBUS_F_STATE, i == 3 ? 4 : 3); /* over a ring that nobody has served yet */
 		xenbus_init(&x, true);
 		is_bound = false;
 		settle();
@@ -384,6 +462,12 @@ static void a_backend_that_comes_late_serves_a_frontend_that_waits(void **s)
 	settle();
 	assert_true(is_bound && !was_again);
 	assert_int_equal(state(XENBUS_B_STATE), 4);
+	/* What an earlier process has offered it says anew: it may know other things. */
+	begin(true);
+	plug();
+	put(XENBUS_B_STATE, "2");
+	settle();
+	assert_int_equal(writes, 1);
 }
 
 static void a_write_that_fails_for_want_of_memory_is_tried_again_a_second_later(void **s)
@@ -429,6 +513,9 @@ int main(void)
 		cmocka_unit_test(nothing_is_written_before_there_is_a_directory_or_after),
 		cmocka_unit_test(a_directory_that_is_being_made_is_waited_for),
 		cmocka_unit_test(a_device_that_is_not_all_there_yet_is_let_alone),
+		cmocka_unit_test(a_device_that_is_taken_away_before_its_guest_came_is_closed),
+		cmocka_unit_test(what_the_toolstack_permits_is_read_as_it_says_it),
+		cmocka_unit_test(a_device_of_the_same_name_has_a_past_of_its_own),
 		cmocka_unit_test(a_guest_reboots),
 		cmocka_unit_test(a_frontend_begins_anew_under_a_ring_that_is_connected),
 		cmocka_unit_test(a_frontend_resumes_in_place_with_a_new_ring),
