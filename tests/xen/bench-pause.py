@@ -170,20 +170,27 @@ def run(kind, source, target):
     return stood
 
 
+def tell(pauses):
+    """Of whole pairs alone: what disturbed one kind disturbed the other."""
+    pairs = min(len(stood) for stood in pauses.values())
+    for i, what in enumerate(("nothing ran", "no I/O ended")) if pairs else ():
+        medians = []
+        for kind, stood in pauses.items():
+            all_of = sorted(one[i] for one in stood[:pairs])
+            medians.append(statistics.median(all_of))
+            bed.say(f"{what}, {kind.name}: median {medians[-1]:.0f} ms, {all_of[0]:.0f} to {all_of[-1]:.0f}, of {pairs}")
+        bed.say(f"{what}: {medians[0] / medians[1]:.2f} of blkback's pause")
+
+
 def bench():
     one, two = start_two()
-    kinds = [OnSxm(one), OnBlkback(one)]
-    pauses = {kind: [] for kind in kinds}
-    for turn in range(RUNS):
-        for kind in kinds:
-            pauses[kind].append(run(kind, *((one, two) if turn % 2 == 0 else (two, one))))
-    for i, what in enumerate(("nothing ran", "no I/O ended")):
-        medians = []
-        for kind in kinds:
-            all_of = sorted(stood[i] for stood in pauses[kind])
-            medians.append(statistics.median(all_of))
-            bed.say(f"{what}, {kind.name}: median {medians[-1]:.0f} ms, {all_of[0]:.0f} to {all_of[-1]:.0f}, of {len(all_of)}")
-        bed.say(f"{what}: {medians[0] / medians[1]:.2f} of blkback's pause")
+    pauses = {OnSxm(one): [], OnBlkback(one): []}
+    try:
+        for turn in range(RUNS):
+            for kind, stood in pauses.items():
+                stood.append(run(kind, *((one, two) if turn % 2 == 0 else (two, one))))
+    finally:
+        tell(pauses)
 
 
 bed.play(bench)
