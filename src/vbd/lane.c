@@ -58,6 +58,7 @@ struct lane {
 	struct loop_poller poller;
 	struct loop_task task, done_task;
 	bool is_unpublished, is_stopping, was_broken;
+	bool must_go_on;           /* a sweep has left something */
 	unsigned bad;              /* of this sweep */
 	uint64_t turn_ns;          /* when this turn was asked first what time it is; 0: it was not yet */
 	void (*done)(void *arg);
@@ -398,8 +399,7 @@ static bool sweep(struct lane *l)
 	if (entry == RING_BROKEN)
 		complain_broken(l);
 	move_data(l);
-	if ((entry >= 0 || l->bad >= BAD_MAX) && !l->is_stopping && TAILQ_EMPTY(&l->waiting))
-		loop_timer_set(l->again, l->bad >= BAD_MAX ? BAD_REST_MS : 0); /* it is not empty */
+	l->must_go_on = (entry >= 0 || l->bad >= BAD_MAX) && TAILQ_EMPTY(&l->waiting); /* it is not empty */
 	if (taken)
 		loop_expect_work(l->spec.loop);
 	return taken > 0;
@@ -475,6 +475,9 @@ static void settle(struct loop_hook *h)
 	struct lane *l = container_of(h, struct lane, hook);
 
 	copy_all(l, &l->reads, true);
+	if (l->must_go_on && !l->is_stopping) /* here, for what a timer sets to 0 may be run before all else: libuv before 1.45 */
+		loop_timer_set(l->again, l->bad >= BAD_MAX ? BAD_REST_MS : 0);
+	l->must_go_on = false;
 	if (l->is_unpublished) {
 		l->is_unpublished = false;
 		if (ring_publish(&l->ring)) {

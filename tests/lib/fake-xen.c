@@ -261,6 +261,7 @@ struct xen {
 	int front;             /* the guest's end of the channel, to be told of an event */
 	void *ring;
 	uint32_t pages;
+	bool is_masked;
 };
 
 static struct xen *open_xen(uint16_t domain UNUSED, struct error *e)
@@ -369,13 +370,20 @@ static int events_fd(struct xen *x)
 	return x->events;
 }
 
+/* Of a channel that is masked nothing is heard, and what came is kept. */
 static bool is_pending(struct xen *x)
 {
-	return x->ring && drain_fifo(x->events);
+	if (!x->ring || x->is_masked || !drain_fifo(x->events))
+		return false;
+	x->is_masked = true;
+	__atomic_add_fetch(&x->world.shared->masked, 1, __ATOMIC_SEQ_CST);
+	return true;
 }
 
-static void unmask(struct xen *x UNUSED)
+static void unmask(struct xen *x)
 {
+	__atomic_sub_fetch(&x->world.shared->masked, x->is_masked ? 1 : 0, __ATOMIC_SEQ_CST);
+	x->is_masked = false;
 }
 
 static int open_store(struct xen *x, const struct xenbus_names *n, struct error *e)

@@ -26,6 +26,7 @@ struct world_key {
 
 struct world_shared {
 	uint64_t copies, mapped, bound; /* made; and there are now */
+	uint64_t masked;                /* channels of which nothing is heard now */
 	uint8_t is_granted[WORLD_PAGES];
 	struct world_key key[WORLD_KEYS];
 	uint64_t changes;

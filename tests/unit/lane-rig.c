@@ -28,15 +28,16 @@ static int events;
 bool is_read_only, can_discard;
 
 /* A disk that answers when it is told to, and as it is told to. */
-static struct layer slow;
+struct layer slow;
 struct req *held[RING_ENTRIES_MAX];
-unsigned held_count;
+unsigned held_count, submitted;
 bool is_slow;
 int disk_err;
 
 static void slow_submit(struct layer *l, struct req *r)
 {
 	(void)l;
+	submitted++;
 	if (is_slow)
 		held[held_count++] = r;
 	else if (disk_err)
@@ -133,7 +134,7 @@ int set_up(void **state)
 	disk = memory_layer_new(DISK_BYTES);
 	g = disk->geometry;
 	layer_init(&slow, &slow_ops, disk, &g);
-	held_count = 0;
+	held_count = submitted = 0;
 	is_slow = is_read_only = false;
 	can_discard = true;
 	disk_err = 0;
@@ -165,6 +166,16 @@ void push(void)
 {
 	if (front_push(&front))
 		world_notify(&world, CHANNEL);
+}
+
+bool was_notified(void)
+{
+	char bytes[64];
+	bool was = false;
+
+	while (read(events, bytes, sizeof(bytes)) > 0)
+		was = true;
+	return was;
 }
 
 void ask(struct front_request q)

@@ -37,6 +37,8 @@ extern unsigned held_count;
 extern bool is_slow;
 extern int disk_err;
 extern bool is_stopped;
+extern struct layer slow;           /* that disk */
+extern unsigned submitted;          /* to it */
 
 int set_up(void **state);
 int tear_down(void **state);
@@ -49,6 +51,7 @@ void end_lane(void);
 void on_stopped(void *arg);
 void push(void);
 void ask(struct front_request q);
+bool was_notified(void);             /* since it was asked last */
 int answered(uint64_t id);           /* the one answer that is there: its status */
 int done(struct front_request q);    /* both */
 
