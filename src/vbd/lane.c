@@ -317,7 +317,6 @@ static void start(struct lane *l, int entry)
 	struct ring_rest rest;
 
 	s->lane = l;
-	s->data = NULL;
 	s->began_ns = turn_ns(l);
 	l->in_flight++;
 	l->spec.stats->in_flight++;
@@ -466,7 +465,7 @@ static void announce_end(struct loop_task *t)
 
 static void look_for_end(struct lane *l)
 {
-	if (l->is_stopping && l->done && l->in_flight == l->parked_count && !l->is_unpublished)
+	if (l->done && l->in_flight == l->parked_count && !l->is_unpublished)
 		loop_defer(l->spec.loop, &l->done_task);
 }
 
@@ -500,7 +499,6 @@ static void begin(struct lane *l)
 		l->spec.stats->left++;
 		start(l, entry);
 	}
-	move_data(l);
 	ring_publish(&l->ring);
 	l->spec.ops->notify(l->spec.xen); /* whoever served it before may have died before he did */
 	sweep(l);

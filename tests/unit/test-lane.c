@@ -152,6 +152,7 @@ static void a_guest_that_asks_more_than_there_are_buffers_for_is_served_all_the_
 	for (unsigned i = 0; i < 100 && held_count < 100; i++)
 		turn();
 	assert_in_range(held_count, 100, 128); /* 8 MiB in pieces of 64 KiB */
+	assert_in_range(stats.in_flight, held_count, held_count + 64); /* and of the others no more than a sweep was taken */
 	assert_true(iobuf_pool_used(pool) <= 8 * MiB);
 	is_slow = false;
 	while (held_count)
@@ -176,9 +177,12 @@ static void a_disk_that_fails_fails_this_request(void **state)
 	assert_int_equal(done((struct front_request){ .op = 3, .id = 3 }), -1); /* not -2: the guest would never flush again */
 	disk_err = EOPNOTSUPP;
 	assert_int_equal(done((struct front_request){ .op = 5, .id = 4, .sector = 0, .sectors = 8 }), -2);
+	assert_int_equal(done((struct front_request){ .op = 3, .id = 5 }), -1);
+	disk_err = EIO;
+	assert_int_equal(done((struct front_request){ .op = 5, .id = 6, .sector = 0, .sectors = 8 }), -1);
 	disk_err = 0;
-	assert_int_equal(done(front_one(0, 5, 0, DATA, 0, 7)), 0);
-	assert_int_equal(stats.errors, 4);
+	assert_int_equal(done(front_one(0, 7, 0, DATA, 0, 7)), 0);
+	assert_int_equal(stats.errors, 6);
 }
 
 /* By the clock of the loop's turns. What fails counts with nobody. */
@@ -259,6 +263,88 @@ static void nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_an
 	assert_true(world.shared->copies == copies && world.shared->mapped == 0);
 }
 
+/* It waits for buffers, and there are more requests in the ring than it has taken: those are a successor's. */
+static void who_stops_takes_nothing_more_when_there_is_room_again(void **state)
+{
+	struct front_response a;
+	unsigned count = 0, taken;
+
+	(void)state;
+	end_lane();
+	begin_ring(4, false);
+	world_page(&world, DATA);
+	is_slow = true;
+	for (unsigned i = 0; i < 512; i++) {
+		struct front_request q = { .op = 0, .segments = 11, .id = i, .sector = i };
+
+		for (unsigned n = 0; n < 11; n++)
+			q.segment[n] = (struct front_segment){ DATA, 0, 7 };
+		front_put(&front, &q);
+	}
+	push();
+	for (unsigned i = 0; i < 100 && held_count < 100; i++)
+		turn();
+	taken = stats.in_flight;
+	is_stopped = false;
+	lane_stop(lane, on_stopped, NULL);
+	is_slow = false;
+	while (held_count)
+		layer_forward(disk, held[--held_count]);
+	while (!is_stopped)
+		loop_run(loop);
+	lane_free(lane);
+	lane = NULL;
+	xen_ops()->disconnect(xen);
+	while (front_take(&front, &a))
+		count++;
+	assert_int_equal(count, taken);
+	assert_true(count < 512);
+}
+
+/* The last answer was made, and is not shown yet. */
+static void who_stops_shows_what_was_answered(void **state)
+{
+	struct front_response a;
+
+	(void)state;
+	is_slow = true;
+	ask((struct front_request){ .op = 3, .id = 1 });
+	for (unsigned i = 0; i < 50 && !held_count; i++)
+		turn();
+	req_complete(held[0], 0);
+	end_lane();
+	assert_true(front_take(&front, &a) && a.id == 1 && a.status == 0);
+}
+
+static void nothing_is_tried_again_by_who_has_stopped(void **state)
+{
+	struct front_response a;
+
+	(void)state;
+	world_page(&world, DATA);
+	disk_err = ESHUTDOWN;
+	ask(front_one(1, 1, 0, DATA, 0, 7)); /* it was held back before ... */
+	for (unsigned i = 0; i < 50 && !submitted; i++)
+		turn();
+	is_slow = true;
+	ask(front_one(1, 2, 0, DATA, 0, 7)); /* ... and it will be after */
+	for (unsigned i = 0; i < 50 && !held_count; i++)
+		turn();
+	is_stopped = false;
+	lane_stop(lane, on_stopped, NULL);
+	req_complete(held[0], ESHUTDOWN);
+	while (!is_stopped)
+		loop_run(loop);
+	submitted = 0;
+	for (uint64_t end_ns = loop_now_ns() + 1200 * NS_PER_MS; loop_now_ns() < end_ns;) /* it would be in a second */
+		turn();
+	assert_int_equal(submitted, 0);
+	lane_free(lane);
+	lane = NULL;
+	xen_ops()->disconnect(xen);
+	assert_false(front_take(&front, &a));
+}
+
 /* The disk is another host's: whoever asks there gets an answer there, and none here. */
 static void what_ends_because_the_disk_was_given_away_is_not_answered(void **state)
 {
@@ -274,6 +360,7 @@ static void what_ends_because_the_disk_was_given_away_is_not_answered(void **sta
 	assert_false(front_take(&front, &a));
 	assert_int_equal(stats.in_flight, 2);
 	end_lane();
+	assert_int_equal(stats.in_flight, 0);
 	assert_false(front_take(&front, &a));
 	disk_err = 0;
 	begin_lane(); /* it came back, to the same guest */
@@ -336,6 +423,32 @@ static void a_successor_does_what_a_killed_process_had_in_its_hands(void **state
 		assert_int_equal(memory_layer_bytes(disk)[i * 4096 + 99], 0x50 + i);
 }
 
+/* ... and what it had answered, and perhaps shown, but the guest does not know of. */
+static void a_successor_shows_what_a_killed_process_had_answered(void **state)
+{
+	struct front_response a;
+	struct ring dead;
+	int entry;
+
+	(void)state;
+	end_lane();
+	begin_ring(0, false);
+	end_lane();
+	assert_true(ring_open(&dead, world_page(&world, 1), 0, RING_X86_64, &book, 7));
+	ask(front_one(0, 1, 0, DATA, 0, 7));
+	entry = ring_take(&dead);
+	assert_true(entry >= 0);
+	ring_answer(&dead, entry, RING_OKAY);
+	was_notified();
+	begin_lane();
+	turn();
+	assert_true(front_take(&front, &a) && a.id == 1);
+	assert_true(was_notified());
+	end_lane();
+	begin_lane(); /* it has shown it, and was killed before it said so */
+	assert_true(was_notified());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -347,9 +460,13 @@ int main(void)
 		LANE_TEST(a_disk_that_fails_fails_this_request),
 		LANE_TEST(how_long_requests_take_is_counted),
 		LANE_TEST(nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered),
+		LANE_TEST(who_stops_takes_nothing_more_when_there_is_room_again),
+		LANE_TEST(who_stops_shows_what_was_answered),
+		LANE_TEST(nothing_is_tried_again_by_who_has_stopped),
 		LANE_TEST(what_ends_because_the_disk_was_given_away_is_not_answered),
 		LANE_TEST(what_was_held_back_is_tried_again_while_the_guest_waits),
 		LANE_TEST(a_successor_does_what_a_killed_process_had_in_its_hands),
+		LANE_TEST(a_successor_shows_what_a_killed_process_had_answered),
 	};
 
 	setenv("SXM_LOG", "stderr", 1);
