@@ -6,6 +6,7 @@ libbase_la_SOURCES = \
 	src/base/bytes.c src/base/bytes.h \
 	src/base/cleanup.h src/base/compiler.h \
 	src/base/error.c src/base/error.h \
+	src/base/guid.h \
 	src/base/histogram.h \
 	src/base/host-id.c src/base/host-id.h \
 	src/base/iobuf.c src/base/iobuf.h \

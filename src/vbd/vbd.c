@@ -39,8 +39,9 @@ struct vbd {
 	char *book_path;           /* owned */
 	struct ring_book *book;    /* owned: mapped while there is a ring */
 	int (*is_volume)(void *arg, const char *uri, struct error *e);
-	void *arg;
 	bool is_read_only;         /* by whom it is served for; the toolstack may say so, too */
+	void (*on_whose)(void *arg, const char *vm, const char *device);
+	void *arg;                 /* of both */
 	struct xenbus xenbus;
 	struct lane *lane;         /* owned */
 	struct vbd_stats stats;
@@ -217,6 +218,15 @@ static void refuse_others(struct vbd *v)
 	complain(v, "not served");
 }
 
+static void tell_whose(const struct vbd *v)
+{
+	const struct xenbus_value *device = &v->value[XENBUS_B_DEVICE];
+	char vm[GUID_MAX];
+
+	if (v->on_whose && xenbus_is_ours(&v->names, v->value) && !device->is_long && xenbus_vm(v->value, vm))
+		v->on_whose(v->arg, vm, device->value);
+}
+
 static void keys_read(struct vbd *v)
 {
 	if (v->err) { /* as if nothing were there would be a lie: it is asked again */
@@ -224,6 +234,7 @@ static void keys_read(struct vbd *v)
 		xenbus_not_read(&v->xenbus, now_ms());
 	} else {
 		refuse_others(v);
+		tell_whose(v);
 		xenbus_read_is(&v->xenbus, &v->names, v->value);
 	}
 	step(v);
@@ -500,6 +511,7 @@ struct vbd *vbd_new(const struct vbd_spec *spec, struct error *e)
 	v->is_volume = spec->is_volume;
 	v->arg = spec->arg;
 	v->is_read_only = spec->is_read_only;
+	v->on_whose = spec->on_whose;
 	xenbus_init(&v->xenbus, spec->is_eager);
 	v->offload = (struct offload){ .work = on_work, .done = on_worked };
 	v->task.run = on_task;

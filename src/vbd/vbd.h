@@ -20,9 +20,11 @@ struct vbd_spec {
 	const char *params;      /* copied: the disk's NBD URI */
 	/* Whether a volume's URI is the disk's: 1, 0; -1 + e: it cannot be told now. On a pool thread. */
 	int (*is_volume)(void *arg, const char *uri, struct error *e);
-	void *arg;
 	bool is_read_only;
 	bool is_eager;           /* does not wait for hotplug-status */
+	/* Whenever it was read, or NULL: the VM's uuid, and what the toolstack calls the device. From the loop. */
+	void (*on_whose)(void *arg, const char *vm, const char *device);
+	void *arg;               /* of both */
 };
 
 /* Whether that is a backend's directory, and this build knows Xen. -1 + e. */

@@ -181,8 +181,7 @@ static bool watch(struct xen *x, const struct xenbus_names *n, enum xenbus_key k
 {
 	char path[XENBUS_PATH_MAX];
 
-	xenbus_key_path(n, key, path);
-	return xs_watch(x->store, path, "");
+	return xenbus_key_path(n, NULL, key, path) && xs_watch(x->store, path, "");
 }
 
 /* Of the guest's keys one: what it writes to others wakes nobody. */
@@ -192,7 +191,8 @@ static int open_store(struct xen *x, const struct xenbus_names *n, struct error 
 	if (!x->store)
 		return error_errno(e, errno, "xenstore");
 	if (!watch(x, n, XENBUS_B_STATE) || !watch(x, n, XENBUS_B_ONLINE) || !watch(x, n, XENBUS_B_HOTPLUG) ||
-	    !watch(x, n, XENBUS_B_PARAMS) || !watch(x, n, XENBUS_F_STATE) || !xs_watch(x->store, "@releaseDomain", ""))
+	    !watch(x, n, XENBUS_B_PARAMS) || !watch(x, n, XENBUS_F_STATE) || !watch(x, n, XENBUS_D_VM) ||
+	    !xs_watch(x->store, "@releaseDomain", ""))
 		return error_errno(e, errno, "watch %s", n->backend);
 	return 0;
 }
@@ -226,11 +226,25 @@ static int read_key(struct xen *x, xs_transaction_t t, const char *path, struct 
 	return 0;
 }
 
+/* The first entry is the owner's, and says what all may do who are not named after it. */
+static bool is_toolstacks(struct xen *x, xs_transaction_t t, const char *path)
+{
+	unsigned count = 0;
+	CLEANUP_FREE struct xs_permissions *p = xs_get_permissions(x->store, t, path, &count);
+
+	if (!p || !count || p[0].id != 0 || p[0].perms & XS_PERM_WRITE)
+		return false;
+	for (unsigned i = 1; i < count; i++)
+		if (p[i].id != 0 && p[i].perms & XS_PERM_WRITE)
+			return false;
+	return true;
+}
+
 static bool is_needed(unsigned key, const struct xenbus_value *value)
 {
 	enum xenbus_state state = xenbus_state_of(&value[XENBUS_F_STATE]);
 
-	return key <= XENBUS_F_STATE || state == XENBUS_INITIALISED || state == XENBUS_CONNECTED;
+	return key <= XENBUS_F_STATE || key >= XENBUS_B_DEVICE || state == XENBUS_INITIALISED || state == XENBUS_CONNECTED;
 }
 
 static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_value *value, struct error *e)
@@ -240,10 +254,13 @@ static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_
 	int err = t == XBT_NULL ? errno : 0;
 
 	memset(value, 0, XENBUS_KEYS * sizeof(*value));
-	for (unsigned key = 0; !err && key < XENBUS_KEYS && is_needed(key, value); key++) {
-		xenbus_key_path(n, key, path);
+	for (unsigned key = 0; !err && key < XENBUS_KEYS; key++) {
+		if (!is_needed(key, value) || !xenbus_key_path(n, value, key, path))
+			continue;
 		if (read_key(x, t, path, &value[key]) == -1)
 			err = errno;
+		else if (key >= XENBUS_D_VM && value[key].is_there)
+			value[key].is_toolstacks = is_toolstacks(x, t, path);
 	}
 	if (t != XBT_NULL)
 		xs_transaction_end(x->store, t, true);
@@ -260,12 +277,12 @@ static int check_expected(struct xen *x, xs_transaction_t t, const struct xenbus
 	struct xenbus_value value;
 	char path[XENBUS_PATH_MAX];
 
-	xenbus_key_path(n, XENBUS_B_FRONTEND, path);
+	xenbus_key_path(n, NULL, XENBUS_B_FRONTEND, path);
 	if (read_key(x, t, path, &value) == -1)
 		return errno;
 	if (!value.is_there)
 		return ENOENT;
-	xenbus_key_path(n, XENBUS_B_STATE, path);
+	xenbus_key_path(n, NULL, XENBUS_B_STATE, path);
 	if (read_key(x, t, path, &value) == -1)
 		return errno;
 	return xenbus_state_of(&value) == expected ? 0 : EAGAIN;

@@ -5,6 +5,13 @@
  * The frontend's directory is the guest's: any key may be missing, huge, or rubbish, and what is not exactly what is expected is
  * not there.  No path is ever taken from it: ours follow from the backend's path alone, and the `frontend` key, which is
  * the toolstack's, only has to agree.
+ *
+ *      /local/domain/D/vm = /vm/UUID        /vm/UUID/origin-uuid, final-uuid: while it moves under another one, which ends with
+ *                                           000000000000 where it comes from and 000000000001 where it goes
+ *
+ * Whose a guest's figures are is said by these.  Both directories are domain 0's, and a guest only reads them; but that is the
+ * toolstack's to see to, and a guest that could write there could draw into another VM's graphs: so each key is taken for what
+ * it says only where nobody but domain 0 may write it, and only if it is a uuid to the letter.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,6 +26,7 @@ static const char *const names[] = {
 	[XENBUS_B_DISCARD] = "discard-enable", [XENBUS_B_SECTORS] = "sectors", [XENBUS_B_PARAMS] = "params",
 	[XENBUS_F_STATE] = "state", [XENBUS_F_ORDER] = "ring-page-order", [XENBUS_F_CHANNEL] = "event-channel",
 	[XENBUS_F_PROTOCOL] = "protocol", [XENBUS_F_QUEUES] = "multi-queue-num-queues", [XENBUS_F_REF] = "ring-ref",
+	[XENBUS_B_DEVICE] = "dev",
 };
 
 /* Decimal digits alone, no sign, no space; *end is after the last. */
@@ -103,15 +111,63 @@ bad:
 	return error_set(e, EINVAL, "%.100s is no backend's directory: /local/domain/0/backend/KIND/DOMID/DEVICE", path);
 }
 
-void xenbus_key_path(const struct xenbus_names *n, unsigned key, char *out)
-{
-	const char *directory = key < XENBUS_F_STATE ? n->backend : n->frontend;
+/* --- which VM */
 
-	if (key >= XENBUS_F_REF0)
+/* That uuid is all that the key says, after the prefix. */
+static bool take_uuid(const struct xenbus_value *v, const char *prefix, char uuid[static GUID_MAX])
+{
+	const char *at = v->value;
+
+	if (!v->is_there || v->is_long || !v->is_toolstacks || !skip(&at, prefix) || !guid_is(at))
+		return false;
+	memcpy(uuid, at, GUID_MAX);
+	return true;
+}
+
+/* NULL: this is no uuid that a VM has only while it moves. */
+static const char *key_of_stable(const char *uuid)
+{
+	const char *end = uuid + GUID_MAX - 1 - strlen("000000000000");
+
+	if (strcmp(end, "000000000000") == 0)
+		return "origin-uuid";
+	return strcmp(end, "000000000001") == 0 ? "final-uuid" : NULL;
+}
+
+bool xenbus_vm(const struct xenbus_value *value, char uuid[static GUID_MAX])
+{
+	if (!take_uuid(&value[XENBUS_D_VM], "/vm/", uuid))
+		return false;
+	return !key_of_stable(uuid) || take_uuid(&value[XENBUS_V_STABLE], "", uuid);
+}
+
+static bool put_stable_path(const struct xenbus_value *value, char *out)
+{
+	char uuid[GUID_MAX];
+	const char *key = value && take_uuid(&value[XENBUS_D_VM], "/vm/", uuid) ? key_of_stable(uuid) : NULL;
+
+	if (key)
+		snprintf(out, XENBUS_PATH_MAX, "/vm/%s/%s", uuid, key);
+	return key != NULL;
+}
+
+bool xenbus_key_path(const struct xenbus_names *n, const struct xenbus_value *value, unsigned key, char *out)
+{
+	bool is_frontends = key >= XENBUS_F_STATE && key < XENBUS_B_DEVICE;
+	const char *directory = is_frontends ? n->frontend : n->backend;
+
+	if (key == XENBUS_V_STABLE)
+		return put_stable_path(value, out);
+	if (key == XENBUS_D_VM)
+		snprintf(out, XENBUS_PATH_MAX, "/local/domain/%u/vm", n->domain);
+	else if (is_frontends && key >= XENBUS_F_REF0)
 		snprintf(out, XENBUS_PATH_MAX, "%.90s/ring-ref%u", directory, key - XENBUS_F_REF0);
 	else
 		snprintf(out, XENBUS_PATH_MAX, "%.90s/%s", directory, names[key]);
+	return true;
 }
+
+/* --- which disk, which ring */
 
 bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *value)
 {

@@ -5,6 +5,7 @@
 #ifndef SXM_VBD_XENBUS_KEYS_H
 #define SXM_VBD_XENBUS_KEYS_H
 
+#include "base/guid.h"
 #include "vbd/xenbus.h"
 
 /* A decimal number of 32 bits, and nothing besides. */
@@ -19,6 +20,8 @@ bool xenbus_is_ours(const struct xenbus_names *n, const struct xenbus_value *val
 bool xenbus_is_this_disk(const struct xenbus_names *n, const struct xenbus_value *value);
 /* Of params that are a volume's URI, it: after the format that libxl puts before it. NULL: they are none. */
 const char *xenbus_volume(const struct xenbus_value *value);
+/* The uuid of the VM whose guest it is. False: nobody says so whom its guest cannot have told what to say. */
+bool xenbus_vm(const struct xenbus_value *value, char uuid[static GUID_MAX]);
 /* The ring the frontend offers. -1 + e: it is none that could be. */
 int xenbus_read_ring(struct xenbus_ring *ring, const struct xenbus_value *value, struct error *e);
 

@@ -47,15 +47,18 @@ enum xenbus_key {
 	/* the frontend's: any text */
 	XENBUS_F_STATE, XENBUS_F_ORDER, XENBUS_F_CHANNEL, XENBUS_F_PROTOCOL, XENBUS_F_QUEUES, XENBUS_F_REF,
 	XENBUS_F_REF0, /* and the following RING_PAGES_MAX - 1 */
-	XENBUS_KEYS = XENBUS_F_REF0 + RING_PAGES_MAX,
+	/* the toolstack's: which device of which VM it is (xenbus-keys.c) */
+	XENBUS_B_DEVICE = XENBUS_F_REF0 + RING_PAGES_MAX, XENBUS_D_VM, XENBUS_V_STABLE,
+	XENBUS_KEYS,
 };
 struct xenbus_value {
 	bool is_there;
+	bool is_toolstacks;           /* nobody but domain 0 may write it. Asked for from XENBUS_D_VM on */
 	bool is_long;                 /* longer than that, or with a NUL in it: value is empty */
 	char value[XENBUS_VALUE_MAX];
 };
-/* The key's path; out has XENBUS_PATH_MAX bytes. */
-void xenbus_key_path(const struct xenbus_names *n, unsigned key, char *out);
+/* The key's path; out has XENBUS_PATH_MAX bytes. value: what was read before it, NULL: nothing. False: by that there is none. */
+bool xenbus_key_path(const struct xenbus_names *n, const struct xenbus_value *value, unsigned key, char *out);
 
 struct xenbus_ring {
 	uint32_t gref[RING_PAGES_MAX];

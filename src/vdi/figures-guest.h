@@ -15,15 +15,15 @@
 
 struct figures;
 /* socket: the domain's, by which the file is named. ENOENT: no xcp-rrdd is here. */
-struct figures *figures_new(const char *id, const char *socket, const char *vm, const char *device, struct error *e);
-char *figures_vm(struct figures *f);     /* borrowed; NULL for NULL */
-char *figures_device(struct figures *f); /* likewise */
+struct figures *figures_new(const char *id, const char *socket, const char *vm, const char *device,
+			    const struct nbdsrv_stats *counted, struct error *e);
 /* By all that is counted for it now. Writes the file. */
 void figures_update(struct figures *f, const struct nbdsrv_stats *counted);
 /* So much of that is not counted there any more: whoever counts next begins anew. */
 void figures_keep(struct figures *f, const struct nbdsrv_stats *gone);
-/* is_over: nobody will go on, so the file goes as well. NULL allowed. */
-void figures_free(struct figures *f, bool is_over);
+void figures_free(struct figures *f); /* the file stays. NULL allowed */
+/* Nobody will go on in that file. */
+void figures_remove(const char *id, const char *socket);
 /* Removes all files of a disk without a process. Blocks no longer than tmpfs does. */
 void figures_sweep(const char *id);
 

@@ -48,11 +48,6 @@ static const struct source {
 	[IN_FLIGHT] = { "inflight", "Number of I/O requests currently in flight", "gauge", "requests", false },
 };
 
-bool figures_is_vm(const char *vm)
-{
-	return strlen(vm) == FIGURES_VM_MAX - 1 && strspn(vm, "0123456789abcdef-") == FIGURES_VM_MAX - 1;
-}
-
 bool figures_is_device(const char *device)
 {
 	size_t n = strspn(device, "abcdefghijklmnopqrstuvwxyz0123456789");

@@ -7,10 +7,10 @@
 #ifndef SXM_VDI_FIGURES_H
 #define SXM_VDI_FIGURES_H
 
-#include "base/compiler.h"
+#include "base/guid.h"
 
-#define FIGURES_VM_MAX 37     /* bytes of a uuid, with the NUL */
-#define FIGURES_DEVICE_MAX 16 /* likewise of "xvda" */
+#define FIGURES_VM_MAX GUID_MAX
+#define FIGURES_DEVICE_MAX 16 /* bytes of "xvda", with the NUL */
 
 /* Since ever, but for in_flight. */
 struct figures_sample {
@@ -22,7 +22,6 @@ struct figures_sample {
 
 /* What the file says once: names, units, whose they are. Heap; NULL: out of memory. */
 char *figures_metadata(const char *vm, const char *device);
-bool figures_is_vm(const char *vm);         /* a uuid, in lower case */
 bool figures_is_device(const char *device); /* 1 to 15 of a-z 0-9 */
 
 /* The whole file's size; fill() writes so much. last: as it was when the file was filled last. */

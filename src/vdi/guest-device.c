@@ -32,9 +32,9 @@ static void name_book(const struct domain *d, char *out, size_t bytes)
 /* By the same rule as Datapath.attach, so that it does not matter how a configuration spells it. */
 static int is_volume(void *arg, const char *uri, struct error *e)
 {
-	const struct vdi *v = arg;
+	const struct domain *d = arg;
 
-	return uri_names(uri, "sxm", v->path, e);
+	return uri_names(uri, "sxm", d->vdi->path, e);
 }
 
 static int begin(struct vdi *v, struct domain *d, struct error *e)
@@ -42,7 +42,8 @@ static int begin(struct vdi *v, struct domain *d, struct error *e)
 	char book[sizeof(d->socket) + 8], params[XENBUS_VALUE_MAX];
 	const struct vbd_spec spec = {
 		.loop = v->loop, .top = v->gate, .pool = v->pool, .backend = d->backend, .book = book, .params = params,
-		.is_volume = is_volume, .arg = v, .is_read_only = d->is_read_only, .is_eager = d->is_eager,
+		.is_read_only = d->is_read_only, .is_eager = d->is_eager, .is_volume = is_volume, .on_whose = figures_found,
+		.arg = d,
 	};
 
 	name_book(d, book, sizeof(book));

@@ -117,7 +117,7 @@ void vdi_free(struct vdi *v)
 	while ((d = TAILQ_FIRST(&v->domains))) {
 		assert(!d->server);
 		TAILQ_REMOVE(&v->domains, d, link);
-		figures_free(d->figures, false);
+		figures_free(d->figures);
 		free(d);
 	}
 	if (v->pool)
@@ -275,9 +275,9 @@ static void take_up_figures(struct vdi *v, struct domain *d, const struct domain
 
 	if (!entry->vm || !entry->device)
 		return;
-	if (!figures_is_vm(entry->vm) || !figures_is_device(entry->device))
+	if (!guid_is(entry->vm) || !figures_is_device(entry->device))
 		log_warn("%s names no VM and device whose figures are wanted", DOMAINS_FILE);
-	else if (figures_begin(v, d, entry->vm, entry->device, &why) == -1)
+	else if (figures_tell(v, d, entry->vm, entry->device, &why) == -1)
 		log_warn("domain %s: %s", d->name, why.text);
 }
 

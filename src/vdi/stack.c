@@ -574,7 +574,7 @@ static char *encode(const struct vdi *v)
 
 		*out = (struct domains_entry){ .domain = d->name, .is_active = d->is_active, .is_read_only = d->is_read_only,
 					       .is_lingering = d->is_lingering, .is_detached = d->is_detached,
-					       .vm = figures_vm(d->figures), .device = figures_device(d->figures) };
+					       .vm = figures_vm(d), .device = figures_device(d) };
 		guest_device_note(d, out);
 		listening_note(d, out, &listener[r.domains.count * DOMAINS_LISTEN_MAX]);
 		r.domains.count++;

@@ -50,6 +50,7 @@ struct listener {
 
 /* Attached: it is in the list. */
 struct domain {
+	struct vdi *vdi;       /* borrowed */
 	char name[DOMAINS_NAME_MAX];
 	char socket[108];
 	bool is_active, is_read_only;
@@ -62,7 +63,8 @@ struct domain {
 	bool is_eager;         /* ... without a hotplug script */
 	struct vbd *vbd;       /* owned; with its server */
 	char import[108];      /* while its server takes connections that are passed: where; else "" */
-	struct figures *figures; /* owned; NULL: nobody asked for them */
+	struct figures *figures; /* owned; NULL: nobody said whose they are */
+	bool are_figures_told; /* ... by the verb, and not by xenstore */
 	bool is_detached;      /* ... and forgotten as soon as that ends; nobody is told of it */
 	TAILQ_ENTRY(domain) link;
 };

@@ -284,8 +284,13 @@ void verification_wait(struct vdi *v, step_fn *next); /* a step: none is alive *
 void verification_drop_all(struct vdi *v);  /* those that are over; none is alive */
 
 /* --- figures-guest.c */
-/* From now on d's figures are written for xcp-rrdd. */
-int figures_begin(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e);
+/* From now on d's figures are written for xcp-rrdd, as those of that VM's device; because somebody said so, or xenstore, to which
+ * nobody listens who was told. */
+int figures_tell(struct vdi *v, struct domain *d, const char *vm, const char *device, struct error *e);
+void figures_found(void *domain, const char *vm, const char *device);
+void figures_end(struct domain *d);          /* it is detached */
+char *figures_vm(const struct domain *d);    /* borrowed: what was told; NULL: nothing */
+char *figures_device(const struct domain *d);
 void figures_serve(struct vdi *v, struct domain *d); /* its server is new */
 void figures_cut(struct domain *d, const struct nbdsrv_stats *gone); /* whoever counted that is about to be freed; NULL: all */
 void figures_begin_job(struct vdi *v);       /* JOB_FIGURES */

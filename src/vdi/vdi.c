@@ -60,6 +60,7 @@ struct domain *vdi_add_domain(struct vdi *v, const char *name, struct error *e)
 		return NULL;
 	}
 	snprintf(d->name, sizeof(d->name), "%s", name);
+	d->vdi = v;
 	TAILQ_INSERT_TAIL(&v->domains, d, link);
 	v->domain_count++;
 	return d;
@@ -70,7 +71,7 @@ void vdi_remove_domain(struct vdi *v, struct domain *d)
 	assert(!d->server && !d->is_active);
 	unlink(d->socket); /* a killed predecessor's */
 	guest_device_drop_book(d);
-	figures_free(d->figures, true);
+	figures_end(d);
 	listening_forget(d);
 	TAILQ_REMOVE(&v->domains, d, link);
 	v->domain_count--;

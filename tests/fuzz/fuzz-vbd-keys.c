@@ -4,6 +4,8 @@
  * is, has no more pages than were offered, and is asked for no more often than the budget says. Nothing is said or connected where
  * what was read is about another disk.
  *
+ * Whose it is, is a uuid, by the toolstack's word, and the one path that is made of a text is of the form that it must have.
+ *
  * The input: lines KEY=VALUE, KEY a letter from 'a' on; a step after each.
  */
 #include <errno.h>
@@ -17,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 extern const char *const fuzz_words[];
 const char *const fuzz_words[] = {
 	"\nj=1", "\nj=3", "\nj=4", "\nj=6", "\nc=5", "\nk=4", "\nl=7", "\no=8", "\np=9", "\ni=nbd:a", "\ni=nbd:b", "\ni=aio:sxm:///a.raw",
-	"\ni=sxm:/%61.raw", "\ni=sxm://localhost/b.raw", "4294967296", "x86_32-abi", NULL
+	"\ni=sxm:/%61.raw", "\ni=sxm://localhost/b.raw", "\n\x81=/vm/", "\n\x82=", "5e0b8c3d-0123-4000-8000-000000000000", "4294967296",
+	"x86_32-abi", NULL
 };
 
 static void insist(bool is_so)
@@ -103,6 +106,21 @@ static void do_one(struct state *s)
 	}
 }
 
+static void look_whose(struct state *s)
+{
+	char vm[GUID_MAX], path[XENBUS_PATH_MAX];
+	bool is_known;
+
+	for (unsigned key = XENBUS_D_VM; key <= XENBUS_V_STABLE; key++)
+		s->value[key].is_toolstacks = s->reads % 4 != key - XENBUS_D_VM;
+	is_known = xenbus_vm(s->value, vm);
+	insist(!is_known || (guid_is(vm) && s->value[XENBUS_D_VM].is_toolstacks));
+	if (!xenbus_key_path(&s->names, s->value, XENBUS_V_STABLE, path))
+		return;
+	insist(s->value[XENBUS_D_VM].is_toolstacks && strspn(path, "abcdefghijklmnopqrstuvwxyz0123456789-/") == strlen(path));
+	insist(!is_known || s->value[XENBUS_V_STABLE].is_toolstacks);
+}
+
 static void finish(struct state *s)
 {
 	xenbus_leave(&s->x);
@@ -134,6 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 		if (stop - at >= 2 && at[0] >= 'a' && at[0] < 'a' + XENBUS_KEYS)
 			set(&s->value[at[0] - 'a'], at + 2, (size_t)(stop - at - 2));
+		look_whose(s);
 		xenbus_changed(&s->x);
 		s->now_ms += bytes % 97;
 		do_one(s);

@@ -183,6 +183,7 @@ static void put_key(const struct world *w, const char *path, const void *value, 
 	insist(k && bytes <= sizeof(k->value), path);
 	memcpy(k->value, value, bytes);
 	k->bytes = bytes;
+	k->is_guests = k->is_guests && *k->path; /* a new one is the toolstack's */
 	snprintf(k->path, sizeof(k->path), "%s", path);
 }
 
@@ -205,6 +206,19 @@ void world_put_bytes(struct world *w, const char *path, const void *value, uint3
 		put_key(w, path, value, bytes);
 	else
 		remove_key(w, path);
+	world_unlock(w);
+	world_tell(w);
+}
+
+void world_give(struct world *w, const char *path)
+{
+	struct world_key *k;
+
+	world_lock(w);
+	k = find_key(w, path);
+	insist(k && *k->path, path);
+	k->is_guests = true;
+	note(w, path);
 	world_unlock(w);
 	world_tell(w);
 }
@@ -413,6 +427,7 @@ static void read_value(const struct xen *x, const char *path, struct xenbus_valu
 	if (!k || !*k->path)
 		return;
 	out->is_there = true;
+	out->is_toolstacks = !k->is_guests;
 	out->is_long = k->bytes >= sizeof(out->value) || memchr(k->value, '\0', k->bytes);
 	if (!out->is_long)
 		memcpy(out->value, k->value, k->bytes);
@@ -423,10 +438,10 @@ static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_
 	char path[XENBUS_PATH_MAX];
 
 	world_lock(&x->world);
-	for (unsigned key = 0; key < XENBUS_KEYS; key++) {
-		xenbus_key_path(n, key, path);
-		read_value(x, path, &value[key]);
-	}
+	memset(value, 0, XENBUS_KEYS * sizeof(*value));
+	for (unsigned key = 0; key < XENBUS_KEYS; key++)
+		if (xenbus_key_path(n, value, key, path))
+			read_value(x, path, &value[key]);
 	snprintf(path, sizeof(path), WORLD_DEAD "/%u", n->domain);
 	if (world_find(&x->world, path))
 		memset(&value[XENBUS_F_STATE], 0, (XENBUS_KEYS - XENBUS_F_STATE) * sizeof(*value));
@@ -442,11 +457,11 @@ static int write_keys(struct xen *x, const struct xenbus_names *n, enum xenbus_s
 	int err = 0;
 
 	world_lock(&x->world);
-	xenbus_key_path(n, XENBUS_B_FRONTEND, path);
+	xenbus_key_path(n, NULL, XENBUS_B_FRONTEND, path);
 	read_value(x, path, &value);
 	if (!value.is_there)
 		err = ENOENT;
-	xenbus_key_path(n, XENBUS_B_STATE, path);
+	xenbus_key_path(n, NULL, XENBUS_B_STATE, path);
 	read_value(x, path, &value);
 	if (!err && xenbus_state_of(&value) != expected)
 		err = EAGAIN;

@@ -20,6 +20,7 @@
 
 struct world_key {
 	char path[128];
+	bool is_guests; /* a guest may write it */
 	uint32_t bytes;
 	char value[4096];
 };
@@ -49,6 +50,7 @@ void world_revoke(struct world *w, uint32_t gref);
 /* The store. A value of NULL, or a removal, takes what is below along. */
 void world_put(struct world *w, const char *path, const char *value);
 void world_put_bytes(struct world *w, const char *path, const void *value, uint32_t bytes);
+void world_give(struct world *w, const char *path); /* that key: from now on a guest may write it, too */
 bool world_get(struct world *w, const char *path, char *value, size_t bytes);
 /* For fake-store: a fifo that gets a byte at each change, made. And a lock, for what is read or changed at one moment. */
 int world_watch(struct world *w, const char *name);

@@ -17,6 +17,9 @@
 #include "vdi/figures.h"
 
 #define VM "5e0b8c3d-0000-4000-8000-00000000000a"
+#define OTHER "5e0b8c3d-0000-4000-8000-00000000000b"
+#define LEAVING "5e0b8c3d-0000-4000-8000-000000000000"
+#define DOMAIN_VM "/local/domain/5/vm"
 #define BACK "/local/domain/0/backend/qdisk/5/51712"
 #define FRONT "/local/domain/5/device/vbd/51712"
 #define CHANNEL 9u
@@ -156,6 +159,28 @@ static int say(const char *vm, const char *device)
 	return rig_answered(&a);
 }
 
+static bool is_of(const char *vm, const char *device)
+{
+	char *file = read_figures(vm, device);
+
+	free(file);
+	return file != NULL;
+}
+
+/* Once it is written again, nobody asking. */
+static void wait_value(int which, uint64_t wanted)
+{
+	UNTIL(value(which) == wanted);
+}
+
+/* That what the keys say now was read. */
+static void until_read(void)
+{
+	key(BACK "/online", "0");
+	key(FRONT "/state", "5");
+	UNTIL(has(BACK "/state", "5"));
+}
+
 /* --- tests */
 
 static void what_goes_over_a_ring_is_counted(void **state)
@@ -198,6 +223,131 @@ static void what_went_over_a_ring_that_is_gone_stays_counted(void **state)
 	assert_null(path_of_figures());
 }
 
+/* --- ... and nobody says whose they are */
+
+static void whose_they_are_is_in_xenstore(void **state)
+{
+	(void)state;
+	key(DOMAIN_VM, "/vm/" VM);
+	begin_guest();
+	assert_true(is_of(VM, "xvda"));
+	assert_false(rig_is_on_file(VM)); /* a successor reads it there, too */
+	work(5, 3);
+	wait_value(READ, 5 * 4096);
+	assert_true(value(WRITE) == 3 * 4096 && value(TOTAL_OPS) == 8);
+	assert_int_equal(rig_deactivate("5"), 0);
+	assert_true(value(READ) == 5 * 4096);
+	assert_int_equal(rig_detach("5"), 0);
+	assert_null(path_of_figures());
+}
+
+static void who_was_told_does_not_ask_xenstore(void **state)
+{
+	(void)state;
+	assert_int_equal(rig_activate("5", false), 0);
+	assert_int_equal(say(VM, "xvdc"), 0);
+	key(DOMAIN_VM, "/vm/" OTHER);
+	begin_guest();
+	assert_true(is_of(VM, "xvdc") && rig_is_on_file(VM));
+	until_read();
+	assert_true(is_of(VM, "xvdc"));
+}
+
+static void who_is_told_later_believes_that(void **state)
+{
+	(void)state;
+	key(DOMAIN_VM, "/vm/" OTHER);
+	begin_guest();
+	assert_true(is_of(OTHER, "xvda"));
+	work(2, 0);
+	assert_int_equal(say(VM, "xvda"), 0);
+	assert_true(value(READ) == 2 * 4096 && value(TOTAL_OPS) == 0); /* the past is no news */
+	until_read();
+	assert_true(is_of(VM, "xvda") && rig_is_on_file(VM));
+}
+
+/* The same as xenstore says: it is to stay so. */
+static void what_was_found_can_be_told(void **state)
+{
+	(void)state;
+	key(DOMAIN_VM, "/vm/" VM);
+	begin_guest();
+	assert_int_equal(say(VM, "xvda"), 0);
+	assert_true(rig_is_on_file(VM));
+	key(DOMAIN_VM, "/vm/" OTHER);
+	until_read();
+	assert_true(is_of(VM, "xvda"));
+}
+
+static void a_guest_does_not_say_whose_they_are(void **state)
+{
+	(void)state;
+	key(DOMAIN_VM, "/vm/" OTHER);
+	world_give(&world, DOMAIN_VM);
+	begin_guest();
+	assert_null(path_of_figures());
+	key(DOMAIN_VM, NULL);
+	key(DOMAIN_VM, "/vm/" VM); /* the toolstack's own */
+	UNTIL(path_of_figures());
+	world_give(&world, DOMAIN_VM);
+	key(DOMAIN_VM, "/vm/" OTHER);
+	until_read();
+	assert_true(is_of(VM, "xvda"));
+}
+
+/* xapi gives it another uuid meanwhile. */
+static void a_vm_that_moves_goes_on_in_its_file(void **state)
+{
+	struct stat before, after;
+
+	(void)state;
+	key(DOMAIN_VM, "/vm/" VM);
+	begin_guest();
+	assert_int_equal(stat(path_of_figures(), &before), 0);
+	key(DOMAIN_VM, "/vm/" LEAVING);
+	until_read();
+	assert_true(is_of(VM, "xvda"));
+	assert_int_equal(rig_deactivate("5"), 0);
+	key("/vm/" LEAVING "/origin-uuid", VM);
+	begin_guest(); /* as a process finds it that begins now */
+	assert_true(is_of(VM, "xvda"));
+	assert_int_equal(stat(path_of_figures(), &after), 0);
+	assert_true(before.st_ino == after.st_ino);
+}
+
+static void a_process_that_begins_while_its_vm_moves_knows_it(void **state)
+{
+	(void)state;
+	key("/vm/" LEAVING "/origin-uuid", VM);
+	key(DOMAIN_VM, "/vm/" LEAVING);
+	begin_guest();
+	assert_true(is_of(VM, "xvda"));
+}
+
+static void a_successor_goes_on_in_the_same_file(void **state)
+{
+	struct stat before, after;
+
+	(void)state;
+	key(DOMAIN_VM, "/vm/" VM);
+	begin_guest();
+	work(2, 1);
+	assert_int_equal(stat(path_of_figures(), &before), 0);
+	rig_stop();
+	rig_begin();
+	UNTIL(has(BACK "/state", "4") && world.shared->mapped);
+	work(1, 0);
+	wait_value(READ, 3 * 4096);
+	assert_int_equal(stat(path_of_figures(), &after), 0);
+	assert_true(before.st_ino == after.st_ino);
+	key(DOMAIN_VM, NULL);
+	rig_stop();
+	rig_begin(); /* and the next one never hears whose it was */
+	assert_int_equal(rig_deactivate("5"), 0);
+	assert_int_equal(rig_detach("5"), 0);
+	assert_null(path_of_figures());
+}
+
 static int set_up(void **state)
 {
 	snprintf(dir, sizeof(dir), "%s/xen", rig_dir);
@@ -229,6 +379,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		RING_TEST(what_goes_over_a_ring_is_counted),
 		RING_TEST(what_went_over_a_ring_that_is_gone_stays_counted),
+		RING_TEST(whose_they_are_is_in_xenstore),
+		RING_TEST(who_was_told_does_not_ask_xenstore),
+		RING_TEST(who_is_told_later_believes_that),
+		RING_TEST(what_was_found_can_be_told),
+		RING_TEST(a_guest_does_not_say_whose_they_are),
+		RING_TEST(a_vm_that_moves_goes_on_in_its_file),
+		RING_TEST(a_process_that_begins_while_its_vm_moves_knows_it),
+		RING_TEST(a_successor_goes_on_in_the_same_file),
 	};
 
 	return rig_group("a ring's figures", tests, sizeof(tests) / sizeof(tests[0]));

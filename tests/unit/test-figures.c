@@ -123,8 +123,8 @@ static void totals_are_read_back_from_the_same_file_only(void **state)
 static void names_that_would_break_the_metadata_are_not_taken(void **state)
 {
 	(void)state;
-	assert_true(figures_is_vm(VM) && figures_is_device("xvda") && figures_is_device("hda"));
-	assert_false(figures_is_vm("5e0b8c3d") || figures_is_vm("5e0b8c3d-0000-4000-8000-0000000000\",") || figures_is_vm(""));
+	assert_true(guid_is(VM) && figures_is_device("xvda") && figures_is_device("hda"));
+	assert_false(guid_is("5e0b8c3d") || guid_is("5e0b8c3d-0000-4000-8000-0000000000\",") || guid_is(""));
 	assert_false(figures_is_device("") || figures_is_device("xvd\"") || figures_is_device("xvd/a") ||
 		     figures_is_device("0123456789abcdef"));
 }

@@ -253,7 +253,7 @@ static void only_a_backends_directory_is_one(void **s)
 	assert_int_equal(xenbus_parse_backend(&n, "/local/domain/0/backend/vbd3/65535/4294967295", NULL), 0);
 	assert_int_equal(n.domain, 65535);
 	assert_string_equal(n.frontend, "/local/domain/65535/device/vbd/4294967295");
-	xenbus_key_path(&n, XENBUS_F_REF0 + 15, path);
+	assert_true(xenbus_key_path(&n, NULL, XENBUS_F_REF0 + 15, path));
 	assert_string_equal(path, "/local/domain/65535/device/vbd/4294967295/ring-ref15");
 }
 
@@ -347,6 +347,84 @@ static void a_device_that_is_not_online_is_not_offered(void **s)
 	assert_true(!is_bound && writes == 0);
 }
 
+/* --- whose it is */
+
+#define UUID "5e0b8c3d-0123-4000-8000-89abcdef0123"
+#define LEAVING "5e0b8c3d-0123-4000-8000-000000000000"
+#define COMING "5e0b8c3d-0123-4000-8000-000000000001"
+
+/* The toolstack's word. */
+static void vm_is(const char *vm, const char *stable)
+{
+	put(XENBUS_D_VM, vm);
+	put(XENBUS_V_STABLE, stable);
+	store[XENBUS_D_VM].is_toolstacks = store[XENBUS_V_STABLE].is_toolstacks = true;
+}
+
+static const char *vm_of(const char *vm, const char *stable)
+{
+	static char uuid[GUID_MAX];
+
+	vm_is(vm, stable);
+	return xenbus_vm(store, uuid) ? uuid : "none";
+}
+
+static void a_vm_is_a_uuid_to_the_letter(void **s)
+{
+	static const char *const bad[] = {
+		"", UUID, "/vm/", "vm/" UUID, "/vm/" UUID "-1", "/vm/" UUID "/", "/vm//" UUID, " /vm/" UUID, "/vm/" UUID "\n",
+		"/vm/5E0B8C3D-0123-4000-8000-89ABCDEF0123", "/vm/5e0b8c3d-0123-4000-8000-89abcdef012", "/vm/5e0b8c3d0123-4000-8000-89abcdef0123-",
+		"/vm/5e0b8c3d-0123-4000-8000-89abcdef012g", "/vm/../../../../../etc/8000-89abcdef0123", "/vm/------------------------------------",
+	};
+
+	(void)s;
+	begin(true);
+	assert_string_equal(vm_of("/vm/" UUID, NULL), UUID);
+	assert_string_equal(vm_of(NULL, UUID), "none");
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		assert_string_equal(vm_of(bad[i], UUID), "none");
+	vm_is("/vm/" UUID, NULL);
+	store[XENBUS_D_VM].is_long = true;
+	assert_false(xenbus_vm(store, (char[GUID_MAX]){ 0 }));
+}
+
+/* xapi's graphs are the VM's, whatever it is called meanwhile. */
+static void a_vm_that_moves_is_known_by_its_own_uuid(void **s)
+{
+	char path[XENBUS_PATH_MAX];
+
+	(void)s;
+	begin(true);
+	assert_string_equal(vm_of("/vm/" LEAVING, UUID), UUID);
+	assert_true(xenbus_key_path(&names, store, XENBUS_V_STABLE, path));
+	assert_string_equal(path, "/vm/" LEAVING "/origin-uuid");
+	assert_string_equal(vm_of("/vm/" COMING, UUID), UUID);
+	assert_true(xenbus_key_path(&names, store, XENBUS_V_STABLE, path));
+	assert_string_equal(path, "/vm/" COMING "/final-uuid");
+	assert_string_equal(vm_of("/vm/" LEAVING, NULL), "none");
+	assert_string_equal(vm_of("/vm/" COMING, "/vm/" UUID), "none");
+	vm_of("/vm/" UUID, NULL);
+	assert_false(xenbus_key_path(&names, store, XENBUS_V_STABLE, path) || xenbus_key_path(&names, NULL, XENBUS_V_STABLE, path));
+}
+
+/* Or one guest would draw into another's graphs. */
+static void what_a_guest_may_write_does_not_say_whose_it_is(void **s)
+{
+	char uuid[GUID_MAX], path[XENBUS_PATH_MAX];
+
+	(void)s;
+	begin(true);
+	vm_is("/vm/" UUID, NULL);
+	store[XENBUS_D_VM].is_toolstacks = false;
+	assert_false(xenbus_vm(store, uuid));
+	vm_is("/vm/" LEAVING, UUID);
+	store[XENBUS_V_STABLE].is_toolstacks = false;
+	assert_false(xenbus_vm(store, uuid));
+	vm_is("/vm/" LEAVING, UUID);
+	store[XENBUS_D_VM].is_toolstacks = false;
+	assert_false(xenbus_vm(store, uuid) || xenbus_key_path(&names, store, XENBUS_V_STABLE, path));
+}
+
 /* --- any order: toolstack, frontend, and we, each a step at a time. What an honest guest ends with is a disk. */
 
 static void frontend_step(unsigned *gref)
@@ -438,6 +516,9 @@ int main(void)
 		cmocka_unit_test(a_ring_stays_until_another_one_is_offered),
 		cmocka_unit_test(who_closes_and_flaps_is_not_met_again),
 		cmocka_unit_test(a_device_that_is_not_online_is_not_offered),
+		cmocka_unit_test(a_vm_is_a_uuid_to_the_letter),
+		cmocka_unit_test(a_vm_that_moves_is_known_by_its_own_uuid),
+		cmocka_unit_test(what_a_guest_may_write_does_not_say_whose_it_is),
 		cmocka_unit_test(honest_guests_get_their_disk_in_any_order_of_events),
 	};
 
