@@ -218,7 +218,7 @@ void plan_fail(struct broker_device *d, uint64_t now_ms)
 
 	d->failures++;
 	d->is_stale = true;
-	d->retry_ms = now_ms + MIN(ms, RETRY_MAX_MS);
+	d->retry_ms = now_ms + ms;
 }
 
 void plan_served(struct broker_device *d, int err, uint64_t now_ms)

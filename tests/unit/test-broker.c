@@ -295,6 +295,116 @@ static void a_device_that_is_not_ours_is_let_alone(void **s)
 	expect_rest();
 }
 
+/* What is not wanted on, and was not begun, is not begun; a volume that was is asked for until it is let go of. */
+static void a_device_that_is_not_online_is_not_begun(void **s)
+{
+	struct broker_facts f = facts_of("a"), v = facts_of("sxm:///v");
+
+	(void)s;
+	f.is_online = v.is_online = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	assert_int_equal(next(BROKER_ASK).what, BROKER_NOTHING);
+	broker_changed(b, second);
+	read_as(second, v);
+	assert_int_equal(next(BROKER_VERB).what, BROKER_NOTHING);
+	broker_recall_taken(b, second, "sxm:///v");
+	broker_recall_told(b, second, "v-1", now_ms);
+	read_as(second, v);
+	assert_int_equal(next(BROKER_VERB).what, BROKER_TAKE);
+}
+
+/* Whatever is on record: no more than there is room for, no name that is too long, and each of them once. */
+static void who_was_told_is_kept_within_bounds_and_once(void **s)
+{
+	static const char *const ids[] = { "a", "b", "c", "d", "e", "f" };
+	char longer[BROKER_ID_MAX + 1];
+	const struct broker_facts gone = { .is_there = false };
+	unsigned drops = 0;
+
+	(void)s;
+	memset(longer, 'x', BROKER_ID_MAX);
+	longer[BROKER_ID_MAX] = '\0';
+	broker_recall_told(b, first, longer, now_ms);
+	for (unsigned i = 0; i < ARRAY_LEN(ids); i++)
+		broker_recall_told(b, first, ids[i], now_ms);
+	read_as(first, facts_of(""));
+	now_ms += 60000;
+	broker_changed(b, first);
+	read_as(first, gone);
+	for (struct broker_action a; (a = next(BROKER_ASK)).what == BROKER_DROP;) {
+		assert_int_equal(strlen(a.name), 1);
+		broker_ended(b, first, 0, now_ms);
+		drops++;
+	}
+	assert_int_equal(drops, BROKER_TOLD_MAX);
+	broker_changed(b, second);
+	for (unsigned i = 0; i < 20; i++) {
+		read_as(second, facts_of("a"));
+		expect_ask(BROKER_SERVE, second, "a", ECONNRESET);
+		expect_rest();
+		assert_in_range(wait_ms, 100, 5000); /* ever longer, and never too long */
+		now_ms += wait_ms;
+	}
+	read_as(second, gone);
+	expect_ask(BROKER_DROP, second, "a", 0);
+	expect_rest();
+}
+
+/* Nobody is there to serve it; whether it is closed in his stead. */
+static bool is_closed(struct broker_facts f)
+{
+	end(NULL);
+	begin(NULL);
+	broker_changed(b, first);
+	for (unsigned i = 0; i < 30; i++, now_ms += 500) {
+		struct broker_action a = next(BROKER_STORE);
+
+		if (a.what == BROKER_READ)
+			broker_read_is(b, first, &f, now_ms);
+		else if (a.what == BROKER_CLEAN)
+			return true;
+		if (next(BROKER_ASK).what == BROKER_SERVE)
+			broker_ended(b, first, ESRCH, now_ms);
+	}
+	return false;
+}
+
+static void only_what_nobody_uses_is_closed_in_its_process_stead(void **s)
+{
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	assert_false(is_closed(f));
+	f.is_young = false; /* a guest that waits */
+	assert_false(is_closed(f));
+	f.is_online = false;
+	assert_false(is_closed(f));
+	f.is_front_open = false;
+	assert_true(is_closed(f));
+	f.is_online = true;
+	assert_true(is_closed(f));
+	f.is_young = true; /* one that is being made */
+	assert_false(is_closed(f));
+	f.is_online = false;
+	assert_true(is_closed(f));
+}
+
+static void whom_others_told_lets_go_of_a_dead_domain(void **s)
+{
+	struct broker_facts f = facts_of("");
+
+	(void)s;
+	f.kind = BROKER_EMPTY;
+	broker_recall_told(b, first, "a", now_ms);
+	read_as(first, f);
+	expect_rest();
+	f.is_alive = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_DROP, first, "a", 0);
+}
+
 static void ten_thousand_devices_each_have_their_turn(void **s)
 {
 	struct broker_counts counts;
@@ -327,6 +437,8 @@ int main(void)
 		TEST(a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest),
 		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
+		TEST(a_device_that_is_not_online_is_not_begun), TEST(who_was_told_is_kept_within_bounds_and_once),
+		TEST(only_what_nobody_uses_is_closed_in_its_process_stead), TEST(whom_others_told_lets_go_of_a_dead_domain),
 		TEST(ten_thousand_devices_each_have_their_turn),
 	};
 
