@@ -333,11 +333,56 @@ static void a_volume_of_another_disk_is_not_served(void **state)
 	wait_mapped(0);
 }
 
+static int status_of(uint8_t op)
+{
+	struct front_request q = op == 5 ? (struct front_request){ .op = 5, .id = 1, .sectors = 8 } : front_one(op, 1, 0, DATA, 0, 7);
+	struct front_response a = { 0 };
+
+	front_put(&front, &q);
+	front_push(&front);
+	world_notify(&world, CHANNEL);
+	for (unsigned i = 0; i < 60000 && !front_take(&front, &a); i++)
+		turn(1);
+	assert_int_equal(a.id, 1);
+	return a.status;
+}
+
+/* The toolstack's word is the guest's limit, and what it is told. */
+static void xsa_142_a_device_whose_mode_is_r_is_not_written(void **state)
+{
+	(void)state;
+	memset(world_page(&world, DATA), 7, 4096);
+	plug();
+	key(BACK "/mode", "r");
+	connect_guest();
+	assert_string_equal(text_of(BACK "/info"), "4");
+	assert_null(text_of(BACK "/feature-discard"));
+	assert_int_equal(status_of(1), -1);
+	assert_int_equal(status_of(5), -2);
+	assert_int_equal(memory_layer_bytes(disk)[0], 0);
+	assert_int_equal(status_of(0), 0);
+}
+
+static void a_device_whose_toolstack_takes_discards_away_has_none(void **state)
+{
+	(void)state;
+	memset(memory_layer_bytes(disk), 7, 4096);
+	plug();
+	key(BACK "/discard-enable", "0");
+	connect_guest();
+	assert_string_equal(text_of(BACK "/info"), "0");
+	assert_null(text_of(BACK "/feature-discard"));
+	assert_int_equal(status_of(5), -2);
+	assert_int_equal(memory_layer_bytes(disk)[0], 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { /* the first one first: what may be said in ten seconds it has to itself */
 		cmocka_unit_test_setup_teardown(xsa_43_157_a_guest_does_not_fill_the_log, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_volume_of_another_disk_is_not_served, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(xsa_142_a_device_whose_mode_is_r_is_not_written, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_device_whose_toolstack_takes_discards_away_has_none, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(xsa_371_a_ring_that_could_not_be_connected_leaves_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cve_2010_3699_a_guest_that_never_closes_is_let_go_of, set_up, tear_down),
 	};
