@@ -32,7 +32,8 @@ PROGRAMS = ("bash", "sha256sum", "cmp", "mkfs.ext4", "e2fsck", "stat", "flock", 
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "crc32c_generic", "ext4", "xen-privcmd", "xen-evtchn", "xen-gntdev",
                 "xen-gntalloc", "xenfs", "xen-blkback", "loop", "9p", "9pnet_virtio")
 GUEST_MODULES = ("xen-blkfront", "xen-evtchn", "xen-gntalloc", "xenfs", "crc32c_generic", "ext4")
-GUEST_PROGRAMS = ("worker", "pulse", "pledge", "hostile")
+GUEST_PROGRAMS = ("worker", "pulse", "pledge", "hostile", "kexec")
+BED_PROGRAMS = ("wire", "reset")
 
 
 class Missing(Exception):
@@ -203,7 +204,7 @@ def make_root():
     os.makedirs(os.path.join(root, "bed"))
     for file in ("dom0-start", "in-guest"):
         shutil.copy(os.path.join(HERE, file), os.path.join(root, "bed"))
-    for program in ("wire",):
+    for program in BED_PROGRAMS:
         copy_program(root, os.path.join(BUILD, "tests/xen", program), "bed/" + program)
     for file in ("guest.vmlinuz", "guest.initramfs"):
         shutil.copy(os.path.join(CACHE, file), os.path.join(root, "bed"))
@@ -251,7 +252,8 @@ def make():
     if fetch() or is_older(mark, ours):
         make_kernels(mark)
     built = [path for pattern in ("libexec/sxm/*", "sbin/*") for path in glob.glob(f"{STAGE}/usr/*/{pattern}")]
-    ours = [os.path.join(HERE, name) for name in ("dom0-start", "in-guest")] + [os.path.join(BUILD, "tests/xen/wire")]
+    ours = [os.path.join(HERE, name) for name in ("dom0-start", "in-guest")]
+    ours += [os.path.join(BUILD, "tests/xen", name) for name in BED_PROGRAMS]
     if is_older(root, [mark, *ours, *built]):
         make_root()
 
