@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * pledge - what was flushed is there after a power loss: pledge DEVICE, and later pledge DEVICE ROUND
+ * pledge - what was flushed is there after a power loss: pledge DEVICE write FIRST ROUNDS, and later pledge DEVICE check ROUND
  *
  * A round writes a quarter of the blocks, others in each, flushes, and says its number in /run/pledged. Each sector says which
- * one it is, and of which round. With a number nothing is written: of each sector that round's last version is there,
- * or one of a later round, which may have been under way. What it misses it says, and exits 1.
+ * one it is, and of which round: who writes again goes on with the number after the last one. A check: of each sector that
+ * round's last version is there, or one of a later round, which may have been under way. What it misses it says, and exits 1.
  */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define BLOCK 4096u
@@ -56,9 +57,9 @@ static void say(uint32_t round)
 		die("/run/pledged");
 }
 
-static void write_rounds(void)
+static int write_rounds(uint32_t first, uint32_t rounds)
 {
-	for (uint32_t round = 1; round; round++) {
+	for (uint32_t round = first; round - first < rounds; round++) {
 		for (uint32_t block = 0; block < BLOCKS; block++)
 			if (is_written_in(round, block))
 				write_block(round, block);
@@ -66,6 +67,7 @@ static void write_rounds(void)
 			die("flush");
 		say(round);
 	}
+	return 0;
 }
 
 /* Round 0: never written, so any bytes. */
@@ -101,17 +103,21 @@ static int check(uint32_t pledged)
 	return missing ? 1 : 0;
 }
 
+static uint32_t number(const char *text)
+{
+	return (uint32_t)strtoul(text, NULL, 10);
+}
+
 int main(int argc, char **argv)
 {
-	if (argc < 2) {
-		fprintf(stderr, "usage: pledge DEVICE [ROUND]\n");
+	bool is_write = argc == 5 && strcmp(argv[2], "write") == 0;
+
+	if (!is_write && !(argc == 4 && strcmp(argv[2], "check") == 0)) {
+		fprintf(stderr, "usage: pledge DEVICE write FIRST ROUNDS | pledge DEVICE check ROUND\n");
 		return 2;
 	}
 	fd = open(argv[1], O_RDWR | O_DIRECT);
 	if (fd == -1 || posix_memalign((void **)&buffer, BLOCK, BLOCK) != 0)
 		die(argv[1]);
-	if (argc > 2)
-		return check((uint32_t)atoi(argv[2]));
-	write_rounds();
-	return 1;
+	return is_write ? write_rounds(number(argv[3]), number(argv[4])) : check(number(argv[3]));
 }
