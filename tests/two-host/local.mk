@@ -13,7 +13,7 @@ sxm_stage_pump_LDADD = libbase.la
 dist_stage_SCRIPTS = tests/two-host/sxm-stage
 dist_stage_DATA = tests/two-host/README tests/two-host/actions.py tests/two-host/dom0.py tests/two-host/guest.py tests/two-host/hosts.py tests/two-host/launch.py tests/two-host/measure.py \
 	tests/two-host/nbd.py tests/two-host/play.py tests/two-host/relay.py tests/two-host/rrd.py tests/two-host/scene.py tests/two-host/sequence.py tests/two-host/tapdisk.py \
-	tests/two-host/verbs.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
+	tests/two-host/verbs.py tests/two-host/metrics.py tests/lib/tapdisk_client.py tests/lib/tapdisk_server.py tests/lib/tapdisk_source.py
 dist_stagesequences_DATA = \
 	tests/two-host/sequences/d-in.seq tests/two-host/sequences/d-in-cancel.seq tests/two-host/sequences/d-in-copy.seq tests/two-host/sequences/d-in-mirror.seq \
 	tests/two-host/sequences/d-in-snapshots.seq tests/two-host/sequences/d-in-start.seq tests/two-host/sequences/d-in-stays.seq tests/two-host/sequences/d-in-switch.seq \

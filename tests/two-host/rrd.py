@@ -9,8 +9,8 @@ import json
 import os
 import socket
 import struct
-import zlib
 
+import metrics
 from guest import HEADER, RECORD, Wrong
 from hosts import until_true
 from sequence import Unreadable
@@ -20,22 +20,8 @@ KIND_WRITE, KIND_ZERO, KIND_ANSWERED = 1, 2, 3
 
 
 def read(path):
-    """({data source: value}, {owner}, when it was written) of one plugin's file."""
     with open(path, "rb") as f:
-        data = f.read()
-    assert data[:11] == b"DATASOURCES", data[:11]
-    data_crc, metadata_crc, count = struct.unpack_from(">III", data, 11)
-    assert data_crc == zlib.crc32(data[23:31 + 8 * count]), "the data's CRC"
-    at = 31 + 8 * count
-    length, = struct.unpack_from(">I", data, at)
-    text = data[at + 4:]
-    assert len(text) == length and zlib.crc32(text) == metadata_crc, "the metadata's CRC"
-    found, owners = {}, set()
-    for i, (name, about) in enumerate(json.loads(text)["datasources"].items()):
-        found[name], = struct.unpack_from({"int64": ">q", "float": ">d"}[about["value_type"]], data, 31 + 8 * i)
-        owners.add(about["owner"])
-    assert len(found) == count
-    return found, owners, struct.unpack_from(">d", data, 23)[0]
+        return metrics.parse(f.read())
 
 
 def files(host):
