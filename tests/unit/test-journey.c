@@ -78,7 +78,7 @@ static void say(void *arg UNUSED, const char *text)
 
 static int drive_here(enum how how)
 {
-	static const struct journey_watch watch = { .say = say, .patience_s = 1 };
+	const struct journey_watch watch = { .say = say, .patience_s = hosts->link_takes ? 60 : 1 };
 	struct journey_record r;
 	struct error e = { 0 };
 	struct journey j;
