@@ -224,6 +224,19 @@ static void how_long_requests_take_is_counted(void **state)
 
 /* --- the end */
 
+/* The disk answers, and it is asked nothing more. */
+static void let_the_stopped_lane_end(void)
+{
+	is_slow = false;
+	while (held_count)
+		layer_forward(disk, held[--held_count]);
+	while (!is_stopped)
+		loop_run(loop);
+	lane_free(lane);
+	lane = NULL;
+	xen_ops()->disconnect(xen);
+}
+
 static void nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_answered(void **state)
 {
 	struct front_response a;
@@ -244,14 +257,7 @@ static void nothing_is_touched_after_it_was_stopped_and_all_that_was_taken_is_an
 		turn();
 	assert_false(is_stopped); /* it waits for the disk */
 	ask(front_one(0, 99, 0, DATA, 0, 7));
-	is_slow = false;
-	while (held_count)
-		layer_forward(disk, held[--held_count]);
-	while (!is_stopped)
-		loop_run(loop);
-	lane_free(lane);
-	lane = NULL;
-	xen_ops()->disconnect(xen);
+	let_the_stopped_lane_end();
 	while (front_take(&front, &a)) {
 		assert_true(a.id < 8 && a.status == 0);
 		count++;
@@ -287,14 +293,7 @@ static void who_stops_takes_nothing_more_when_there_is_room_again(void **state)
 	taken = stats.in_flight;
 	is_stopped = false;
 	lane_stop(lane, on_stopped, NULL);
-	is_slow = false;
-	while (held_count)
-		layer_forward(disk, held[--held_count]);
-	while (!is_stopped)
-		loop_run(loop);
-	lane_free(lane);
-	lane = NULL;
-	xen_ops()->disconnect(xen);
+	let_the_stopped_lane_end();
 	while (front_take(&front, &a))
 		count++;
 	assert_int_equal(count, taken);

@@ -100,12 +100,7 @@ static void a_ring_of_many_pages_needs_all_of_them(void **s)
 static void xsa_362_365_a_page_that_cannot_be_mapped_closes_the_device_and_no_more(void **s)
 {
 	(void)s;
-	begin(true);
-	plug();
-	settle();
-	new_ring(5000);
-	front(3);
-	settle();
+	offer(5000);
 	assert_int_equal(connects, 1); /* not again and again */
 	assert_int_equal(errors, 1);
 	assert_int_equal(state(XENBUS_B_STATE), 6);

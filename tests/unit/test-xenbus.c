@@ -192,12 +192,7 @@ static void what_the_toolstack_permits_is_read_as_it_says_it(void **s)
 static void a_device_of_the_same_name_has_a_past_of_its_own(void **s)
 {
 	(void)s;
-	begin(true);
-	plug();
-	settle();
-	new_ring(5000);
-	front(3);
-	settle();
+	offer(5000);
 	assert_int_equal(errors, 1);
 	memset(store, 0, sizeof(store));
 	changed();

@@ -174,15 +174,20 @@ void settle(void)
 	fail_msg("it never rests");
 }
 
-void connect_all(void)
+void offer(unsigned gref)
 {
 	begin(true);
 	plug();
 	settle();
 	assert_int_equal(state(XENBUS_B_STATE), 2);
-	new_ring(8);
+	new_ring(gref);
 	front(3);
 	settle();
+}
+
+void connect_all(void)
+{
+	offer(8);
 	assert_int_equal(state(XENBUS_B_STATE), 4);
 	assert_true(is_bound);
 	front(4);

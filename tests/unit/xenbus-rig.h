@@ -34,6 +34,7 @@ unsigned state(unsigned key);
 void end_pending(void);
 bool turn(void);                  /* one half of a step; true: there was one */
 void settle(void);                /* until nothing is to be done */
+void offer(unsigned gref);        /* begin(), and to a guest that has offered its ring */
 void connect_all(void);           /* begin(), and all the way to a guest at work */
 
 #endif
