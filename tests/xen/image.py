@@ -179,7 +179,7 @@ def make_initramfs(name, version, modules, init, programs=()):
 
 
 def make_root():
-    """dom0's. The build is where `make stage` put it, too: the verbs' first line names that."""
+    """dom0's. Where `make stage` put the build, the verbs' first line names: dom0 makes that place, too."""
     root = os.path.join(CACHE, "root.tree")
     make_tree(root)
     for tool in TOOLS:
@@ -199,9 +199,9 @@ def make_root():
     shutil.copytree(STAGE, root, symlinks=True, dirs_exist_ok=True)
     for program in glob.glob(f"{STAGE}/usr/*/libexec/sxm/sxm-*") + glob.glob(f"{STAGE}/usr/*/sbin/sxm*"):
         copy_program(root, program, os.path.relpath(program, STAGE))
-    os.makedirs(os.path.join(root, os.path.dirname(STAGE).lstrip("/")), exist_ok=True)
-    os.symlink("/", os.path.join(root, STAGE.lstrip("/")))
     os.makedirs(os.path.join(root, "bed"))
+    with open(os.path.join(root, "bed/stage"), "w") as f:
+        f.write(STAGE)
     for file in ("dom0-start", "in-guest"):
         shutil.copy(os.path.join(HERE, file), os.path.join(root, "bed"))
     for program in BED_PROGRAMS:
