@@ -33,7 +33,7 @@ DOM0_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "crc
                 "xen-gntalloc", "xenfs", "xen-blkback", "loop", "9p", "9pnet_virtio")
 GUEST_MODULES = ("xen-blkfront", "xen-evtchn", "xen-gntalloc", "xenfs", "crc32c_generic", "ext4")
 GUEST_PROGRAMS = ("worker", "pulse", "pledge", "hostile", "kexec")
-BED_PROGRAMS = ("wire", "reset")
+BED_PROGRAMS = ("wire", "reset", "tables")
 
 
 class Missing(Exception):

@@ -22,7 +22,7 @@ EXTRA_DIST += tests/xen/README tests/xen/image.py tests/xen/bed.py tests/xen/mov
 	tests/xen/test-xen-storm.py tests/xen/test-xen-unplug.py tests/xen/test-xen-xl.py \
 	tests/xen/test-xen-xl-migrate.py
 if HAVE_XEN
-check_PROGRAMS += tests/xen/hostile tests/xen/reset
+check_PROGRAMS += tests/xen/hostile tests/xen/reset tests/xen/tables
 tests_xen_hostile_SOURCES = tests/xen/hostile.c tests/lib/blk-front.c tests/lib/blk-front.h
 tests_xen_hostile_CFLAGS = $(WARN_CFLAGS) $(XEN_CFLAGS) -D__XEN_INTERFACE_VERSION__=__XEN_LATEST_INTERFACE_VERSION__
 tests_xen_hostile_LDFLAGS =
@@ -31,4 +31,8 @@ tests_xen_reset_SOURCES = tests/xen/reset.c
 tests_xen_reset_CFLAGS = $(WARN_CFLAGS) $(XEN_CFLAGS)
 tests_xen_reset_LDFLAGS =
 tests_xen_reset_LDADD = $(XEN_LIBS) -lxenctrl # comes with them
+tests_xen_tables_SOURCES = tests/xen/tables.c
+tests_xen_tables_CFLAGS = $(WARN_CFLAGS) $(XEN_CFLAGS)
+tests_xen_tables_LDFLAGS =
+tests_xen_tables_LDADD = -lxenforeignmemory # as well
 endif
