@@ -114,6 +114,7 @@ void plan_count_read(struct broker_device *d, uint64_t now_ms)
 		d->reads = 0;
 	}
 	d->reads++;
+	d->read_ms = now_ms;
 }
 
 static enum broker_do sleep_until(uint64_t ms, uint64_t *wake_ms)
@@ -147,7 +148,7 @@ static enum broker_do plan_end(const struct broker_device *d, uint64_t now_ms, u
 		return BROKER_CLEAN;
 	if (!f->is_there || f->is_settled || f->is_online || f->kind == BROKER_NOBODYS)
 		return BROKER_NOTHING;
-	return now_ms - d->window_ms < END_LOOK_MS ? sleep_until(d->window_ms + END_LOOK_MS, wake_ms) : BROKER_READ;
+	return now_ms - d->read_ms < END_LOOK_MS ? sleep_until(d->read_ms + END_LOOK_MS, wake_ms) : BROKER_READ;
 }
 
 static enum broker_do plan_service(const struct broker_device *d, uint64_t now_ms, uint64_t *wake_ms)

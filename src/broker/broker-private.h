@@ -34,6 +34,7 @@ struct broker_device {
 	unsigned failures;
 	uint64_t window_ms;  /* of reads */
 	unsigned reads;
+	uint64_t read_ms;    /* the last of them */
 
 	bool is_queued;
 	enum broker_class queue;

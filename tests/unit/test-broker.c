@@ -390,6 +390,25 @@ static void only_what_nobody_uses_is_closed_in_its_process_stead(void **s)
 	assert_true(is_closed(f));
 }
 
+/* Nobody tells when a guest's side has gone. */
+static void whose_guest_is_still_there_at_the_end_is_looked_at_until_it_is_gone(void **s)
+{
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	f.is_online = f.is_young = false;
+	broker_changed(b, first);
+	for (unsigned i = 0; i < 5; i++) {
+		read_as(first, f);
+		expect_rest();
+		assert_in_range(wait_ms, 100, 1000);
+		now_ms += wait_ms;
+	}
+	f.is_front_open = false;
+	read_as(first, f);
+	assert_int_equal(next(BROKER_STORE).what, BROKER_CLEAN);
+}
+
 static void whom_others_told_lets_go_of_a_dead_domain(void **s)
 {
 	struct broker_facts f = facts_of("");
@@ -438,7 +457,8 @@ int main(void)
 		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
 		TEST(a_device_that_is_not_online_is_not_begun), TEST(who_was_told_is_kept_within_bounds_and_once),
-		TEST(only_what_nobody_uses_is_closed_in_its_process_stead), TEST(whom_others_told_lets_go_of_a_dead_domain),
+		TEST(only_what_nobody_uses_is_closed_in_its_process_stead),
+		TEST(whose_guest_is_still_there_at_the_end_is_looked_at_until_it_is_gone), TEST(whom_others_told_lets_go_of_a_dead_domain),
 		TEST(ten_thousand_devices_each_have_their_turn),
 	};
 
