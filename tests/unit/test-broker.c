@@ -162,6 +162,43 @@ static void what_fails_is_tried_less_and_less_often_and_at_once_when_something_h
 	expect_ask(BROKER_SERVE, first, "a", 0);
 }
 
+static void fail_for_long(void)
+{
+	broker_changed(b, first);
+	for (unsigned i = 0; i < 8; i++) {
+		read_as(first, facts_of("a"));
+		expect_ask(BROKER_SERVE, first, "a", ECONNRESET);
+		expect_rest();
+		now_ms += wait_ms;
+	}
+	read_as(first, facts_of("a"));
+}
+
+static void whose_domain_dies_is_let_go_of_at_once_however_long_it_has_failed(void **s)
+{
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	fail_for_long();
+	expect_ask(BROKER_SERVE, first, "a", ECONNRESET);
+	f.is_alive = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_DROP, first, "a", 0);
+}
+
+static void once_it_was_served_the_next_failure_is_a_first_one(void **s)
+{
+	(void)s;
+	fail_for_long();
+	expect_ask(BROKER_SERVE, first, "a", 0);
+	broker_recall_told(b, first, "b", now_ms);
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_DROP, first, "b", ECONNRESET);
+	expect_rest();
+	assert_in_range(wait_ms, 1, 500);
+}
+
 static void whoever_has_it_lets_go_before_another_is_told(void **s)
 {
 	(void)s;
@@ -174,6 +211,33 @@ static void whoever_has_it_lets_go_before_another_is_told(void **s)
 	expect_ask(BROKER_DROP, first, "old", 0);
 	expect_ask(BROKER_SERVE, first, "new", 0);
 	expect_rest();
+}
+
+static void who_else_was_told_of_a_volume_lets_go_before_its_process_is_told(void **s)
+{
+	(void)s;
+	broker_recall_taken(b, first, "sxm:///v");
+	broker_recall_told(b, first, "old", now_ms);
+	read_as(first, facts_of("sxm:///v"));
+	assert_int_equal(next(BROKER_VERB).what, BROKER_TAKE);
+	broker_taken(b, first, 0, "v-1", now_ms);
+	expect_ask(BROKER_DROP, first, "old", 0);
+	expect_ask(BROKER_SERVE, first, "v-1", 0);
+	expect_rest();
+}
+
+/* It is made anew while it is read that it is gone, say. */
+static void what_happens_while_it_is_read_is_read_too(void **s)
+{
+	const struct broker_facts gone = { .is_there = false };
+
+	(void)s;
+	broker_changed(b, first);
+	assert_int_equal(next(BROKER_STORE).what, BROKER_READ);
+	broker_changed(b, first);
+	broker_read_is(b, first, &gone, now_ms);
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_SERVE, first, "a", 0);
 }
 
 /* `sxm vbd attach` does so, or a person. */
@@ -295,6 +359,25 @@ static void a_device_that_is_not_ours_is_let_alone(void **s)
 	expect_rest();
 }
 
+/* Its answer was that it has not got the disk: so it does not serve it, and there is nothing that it could let go of. */
+static void who_has_not_got_the_disk_is_asked_no_more_when_the_device_ends(void **s)
+{
+	const struct broker_facts gone = { .is_there = false };
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_SERVE, first, "a", ENOTCONN);
+	f.is_online = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_rest();
+	broker_changed(b, first);
+	read_as(first, gone);
+	expect_rest();
+}
+
 /* What is not wanted on, and was not begun, is not begun; a volume that was is asked for until it is let go of. */
 static void a_device_that_is_not_online_is_not_begun(void **s)
 {
@@ -351,8 +434,8 @@ static void who_was_told_is_kept_within_bounds_and_once(void **s)
 	expect_rest();
 }
 
-/* Nobody is there to serve it; whether it is closed in his stead. */
-static bool is_closed(struct broker_facts f)
+/* Its process says nothing but that; whether it is closed in its stead. */
+static bool is_closed(struct broker_facts f, int err)
 {
 	end(NULL);
 	begin(NULL);
@@ -365,29 +448,48 @@ static bool is_closed(struct broker_facts f)
 		else if (a.what == BROKER_CLEAN)
 			return true;
 		if (next(BROKER_ASK).what == BROKER_SERVE)
-			broker_ended(b, first, ESRCH, now_ms);
+			broker_ended(b, first, err, now_ms);
 	}
 	return false;
 }
 
-static void only_what_nobody_uses_is_closed_in_its_process_stead(void **s)
+static void check_what_is_closed(int err)
 {
 	struct broker_facts f = facts_of("a");
 
-	(void)s;
-	assert_false(is_closed(f));
+	assert_false(is_closed(f, err));
 	f.is_young = false; /* a guest that waits */
-	assert_false(is_closed(f));
+	assert_false(is_closed(f, err));
 	f.is_online = false;
-	assert_false(is_closed(f));
+	assert_false(is_closed(f, err));
 	f.is_front_open = false;
-	assert_true(is_closed(f));
+	assert_true(is_closed(f, err));
 	f.is_online = true;
-	assert_true(is_closed(f));
+	assert_true(is_closed(f, err));
 	f.is_young = true; /* one that is being made */
-	assert_false(is_closed(f));
+	assert_false(is_closed(f, err));
 	f.is_online = false;
-	assert_true(is_closed(f));
+	assert_true(is_closed(f, err));
+}
+
+static void only_what_nobody_uses_is_closed_in_its_process_stead(void **s)
+{
+	(void)s;
+	check_what_is_closed(ESRCH);
+	check_what_is_closed(ENOTCONN); /* it is there, and has not got the disk */
+}
+
+/* The process was told by a person, say, and does not begin with us. */
+static void what_others_tell_a_process_is_closed_by_it_alone(void **s)
+{
+	struct broker_facts f = facts_of("");
+
+	(void)s;
+	f.kind = BROKER_EMPTY;
+	f.is_front_open = f.is_young = false;
+	broker_recall_told(b, first, "a", now_ms);
+	read_as(first, f);
+	expect_rest();
 }
 
 /* Nobody tells when a guest's side has gone. */
@@ -407,6 +509,28 @@ static void whose_guest_is_still_there_at_the_end_is_looked_at_until_it_is_gone(
 	f.is_front_open = false;
 	read_as(first, f);
 	assert_int_equal(next(BROKER_STORE).what, BROKER_CLEAN);
+}
+
+static void expect_no_more_looks(struct broker_key key, struct broker_facts f)
+{
+	broker_changed(b, key);
+	read_as(key, f);
+	expect_rest();
+	assert_true(wait_ms == UINT64_MAX);
+}
+
+static void what_is_at_its_end_or_waits_for_a_disk_or_is_not_ours_is_not_looked_at_again(void **s)
+{
+	struct broker_facts closed = facts_of("a"), empty = facts_of(""), others = facts_of("");
+
+	(void)s;
+	closed.is_online = closed.is_young = others.is_online = others.is_young = false;
+	closed.is_settled = true;
+	empty.kind = BROKER_EMPTY;
+	others.kind = BROKER_NOBODYS;
+	expect_no_more_looks(first, closed);
+	expect_no_more_looks(second, empty);
+	expect_no_more_looks((struct broker_key){ 9, 51712 }, others);
 }
 
 static void whom_others_told_lets_go_of_a_dead_domain(void **s)
@@ -451,14 +575,21 @@ int main(void)
 		TEST(a_storm_is_one_place_in_the_line), TEST(who_does_not_answer_keeps_nobody_waiting),
 		TEST(an_answer_that_was_overtaken_is_not_believed),
 		TEST(what_fails_is_tried_less_and_less_often_and_at_once_when_something_happens),
-		TEST(whoever_has_it_lets_go_before_another_is_told), TEST(what_others_tell_a_process_is_let_alone),
+		TEST(whose_domain_dies_is_let_go_of_at_once_however_long_it_has_failed),
+		TEST(once_it_was_served_the_next_failure_is_a_first_one),
+		TEST(whoever_has_it_lets_go_before_another_is_told),
+		TEST(who_else_was_told_of_a_volume_lets_go_before_its_process_is_told),
+		TEST(what_happens_while_it_is_read_is_read_too), TEST(what_others_tell_a_process_is_let_alone),
 		TEST(a_volume_is_activated_served_let_go_of_and_deactivated),
 		TEST(a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest),
 		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
+		TEST(who_has_not_got_the_disk_is_asked_no_more_when_the_device_ends),
 		TEST(a_device_that_is_not_online_is_not_begun), TEST(who_was_told_is_kept_within_bounds_and_once),
 		TEST(only_what_nobody_uses_is_closed_in_its_process_stead),
-		TEST(whose_guest_is_still_there_at_the_end_is_looked_at_until_it_is_gone), TEST(whom_others_told_lets_go_of_a_dead_domain),
+		TEST(what_others_tell_a_process_is_closed_by_it_alone),
+		TEST(whose_guest_is_still_there_at_the_end_is_looked_at_until_it_is_gone),
+		TEST(what_is_at_its_end_or_waits_for_a_disk_or_is_not_ours_is_not_looked_at_again), TEST(whom_others_told_lets_go_of_a_dead_domain),
 		TEST(ten_thousand_devices_each_have_their_turn),
 	};
 
