@@ -35,12 +35,6 @@ static bool is_wanted(const struct broker_device *d)
 	return f->is_there && f->is_alive && f->kind > BROKER_EMPTY;
 }
 
-/* Once begun, it goes on until the toolstack has taken it away: closing takes the process, too. */
-static bool may_begin(const struct broker_device *d)
-{
-	return is_wanted(d) && d->facts.is_online;
-}
-
 static bool has_own_volume(const struct broker_device *d)
 {
 	return *d->taken && is_wanted(d) && d->facts.kind == BROKER_VOLUME && strcmp(d->taken, d->facts.name) == 0;
@@ -49,16 +43,17 @@ static bool has_own_volume(const struct broker_device *d)
 /* An earlier broker activated it, and which process has it then was not written down. */
 static bool must_ask_again(const struct broker_device *d)
 {
-	return has_own_volume(d) && !*d->taken_id && d->tolds;
+	return has_own_volume(d) && !*d->taken_id;
 }
 
+/* Once begun, it goes on until the toolstack has taken it away: closing takes the process, too. */
 const char *plan_process(const struct broker_device *d)
 {
 	if (!is_wanted(d))
 		return "";
 	if (d->facts.kind == BROKER_VOLUME)
 		return has_own_volume(d) ? d->taken_id : "";
-	return may_begin(d) || plan_was_told(d, d->facts.name) ? d->facts.name : "";
+	return d->facts.is_online || plan_was_told(d, d->facts.name) ? d->facts.name : "";
 }
 
 bool plan_was_told(const struct broker_device *d, const char *id)
@@ -104,12 +99,12 @@ const char *plan_stray(const struct broker_device *d)
 
 bool plan_is_over(const struct broker_device *d)
 {
-	return d->is_known && !d->is_dirty && !d->facts.is_there && !d->tolds && !*d->taken && d->doing == BROKER_NOTHING;
+	return d->is_known && !d->is_dirty && !d->facts.is_there && !d->tolds && !*d->taken;
 }
 
 void plan_count_read(struct broker_device *d, uint64_t now_ms)
 {
-	if (!d->reads || now_ms - d->window_ms >= WINDOW_MS) {
+	if (now_ms - d->window_ms >= WINDOW_MS) {
 		d->window_ms = now_ms;
 		d->reads = 0;
 	}
@@ -175,7 +170,7 @@ enum broker_do plan_next(const struct broker_device *d, uint64_t now_ms, uint64_
 		return sleep_until(d->retry_ms, wake_ms);
 	if (d->is_stale)
 		return read_it(d, now_ms, wake_ms);
-	if (plan_stray(d) && !d->facts.is_there && !d->was_there && now_ms < d->expect_ms)
+	if (plan_stray(d) && !d->was_there && now_ms < d->expect_ms)
 		return sleep_until(d->expect_ms, wake_ms);
 	if (plan_stray(d))
 		return BROKER_DROP;
@@ -186,10 +181,10 @@ enum broker_do plan_next(const struct broker_device *d, uint64_t now_ms, uint64_
 
 /* --- what was learnt */
 
+/* A name says its kind, and that it is there. */
 static bool is_same_target(const struct broker_facts *a, const struct broker_facts *b)
 {
-	return a->is_there == b->is_there && a->is_alive == b->is_alive && a->is_online == b->is_online && a->kind == b->kind &&
-	       strcmp(a->name, b->name) == 0;
+	return a->is_alive == b->is_alive && a->is_online == b->is_online && strcmp(a->name, b->name) == 0;
 }
 
 /* What failed, has failed with what is no more so. */
@@ -224,12 +219,8 @@ void plan_fail(struct broker_device *d, uint64_t now_ms)
 
 void plan_served(struct broker_device *d, int err, uint64_t now_ms)
 {
-	bool is_own = strcmp(plan_process(d), d->doing_name) == 0;
-
 	if (err == ENOTCONN)
 		plan_untell(d, d->doing_name);
-	if (!is_own)
-		return;
 	d->is_served = err == 0 && !d->must_ask_again;
 	d->is_absent = err == ESRCH || err == ENOTCONN;
 	if (err)

@@ -50,7 +50,7 @@ enum broker_do plan_next(const struct broker_device *d, uint64_t now_ms, uint64_
 const char *plan_process(const struct broker_device *d);
 /* Somebody was told of it to whom it does not belong; NULL: nobody. */
 const char *plan_stray(const struct broker_device *d);
-/* Nothing is left of it. */
+/* Nothing is left of it; asked while nothing is under way. */
 bool plan_is_over(const struct broker_device *d);
 /* --- what was learnt */
 void plan_learn(struct broker_device *d, const struct broker_facts *facts);
