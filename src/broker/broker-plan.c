@@ -99,7 +99,7 @@ const char *plan_stray(const struct broker_device *d)
 
 bool plan_is_over(const struct broker_device *d)
 {
-	return d->is_known && !d->is_dirty && !d->facts.is_there && !d->tolds && !*d->taken;
+	return !d->is_dirty && !d->facts.is_there && !d->tolds && !*d->taken;
 }
 
 void plan_count_read(struct broker_device *d, uint64_t now_ms)
@@ -164,8 +164,6 @@ enum broker_do plan_next(const struct broker_device *d, uint64_t now_ms, uint64_
 		return BROKER_NOTHING;
 	if (d->is_dirty)
 		return read_it(d, now_ms, wake_ms);
-	if (!d->is_known)
-		return BROKER_NOTHING;
 	if (now_ms < d->retry_ms)
 		return sleep_until(d->retry_ms, wake_ms);
 	if (d->is_stale)
@@ -197,14 +195,13 @@ void plan_begin_anew(struct broker_device *d)
 
 void plan_learn(struct broker_device *d, const struct broker_facts *facts)
 {
-	bool is_new = !d->is_known || !is_same_target(&d->facts, facts);
+	bool is_new = !is_same_target(&d->facts, facts);
 
 	if (is_new)
 		plan_begin_anew(d);
 	if (is_new && strcmp(d->facts.name, facts->name) != 0)
 		d->is_served = false;
 	d->facts = *facts;
-	d->is_known = true;
 	d->was_there |= facts->is_there;
 }
 

@@ -10,8 +10,7 @@
 struct broker_device {
 	struct broker_key key;
 	struct broker_facts facts;
-	bool is_known;       /* facts were read */
-	bool is_dirty;       /* ... and may not be so any more */
+	bool is_dirty;       /* they may not be so any more, or were never read: whoever is made is dirty */
 	bool is_stale;       /* something failed: they are read again before it is tried again */
 	enum broker_do doing; /* NOTHING: nothing is under way */
 	char doing_name[BROKER_NAME_MAX];

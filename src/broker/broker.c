@@ -301,10 +301,10 @@ void broker_recall_told(struct broker *b, struct broker_key key, const char *id,
 
 void broker_recall_taken(struct broker *b, struct broker_key key, const char *uri)
 {
-	struct broker_device *d = make(b, key);
 	size_t bytes = strlen(uri);
+	struct broker_device *d = bytes < sizeof(d->taken) ? make(b, key) : NULL;
 
-	if (!d || bytes >= sizeof(d->taken))
+	if (!d)
 		return;
 	memcpy(d->taken, uri, bytes + 1);
 	d->was_told = d->was_there = true; /* who was told of such a one, was told by a broker */
@@ -502,8 +502,7 @@ void broker_not_read(struct broker *b, struct broker_key key, uint64_t now_ms)
 
 	assert(d && d->doing == BROKER_READ);
 	d->doing = BROKER_NOTHING;
-	d->is_known = false; /* what it was is not acted upon */
-	d->is_dirty = true;
+	d->is_dirty = true; /* what it was is not acted upon */
 	d->reads = UINT32_MAX / 2; /* until the window is over */
 	d->window_ms = now_ms;
 	settle(b, d, now_ms);
