@@ -73,8 +73,10 @@ void plan_tell(struct broker_device *d, const char *id)
 	memcpy(d->told[d->tolds++], id, bytes + 1);
 }
 
+/* Whoever serves it then is asked: it may have been the one that it belongs to, and may be again. */
 void plan_untell(struct broker_device *d, const char *id)
 {
+	d->is_served = false;
 	for (unsigned i = 0; i < d->tolds; i++)
 		if (strcmp(d->told[i], id) == 0) {
 			memmove(d->told[i], d->told[d->tolds - 1], BROKER_ID_MAX);

@@ -288,6 +288,25 @@ static void a_volume_is_activated_served_let_go_of_and_deactivated(void **s)
 	expect_rest();
 }
 
+/* A domain's number is another's some time; whatever it is that comes again under the same name. */
+static void what_let_go_of_a_device_is_asked_anew_when_that_comes_again(void **s)
+{
+	struct broker_facts f = facts_of("a");
+
+	(void)s;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_SERVE, first, "a", 0);
+	f.is_alive = false;
+	broker_changed(b, first);
+	read_as(first, f);
+	expect_ask(BROKER_DROP, first, "a", 0);
+	broker_changed(b, first);
+	read_as(first, facts_of("a"));
+	expect_ask(BROKER_SERVE, first, "a", 0);
+	expect_rest();
+}
+
 /* Which process has it was not written down: it is asked for, before anybody is told to let go of it. */
 static void a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest(void **s)
 {
@@ -581,6 +600,7 @@ int main(void)
 		TEST(who_else_was_told_of_a_volume_lets_go_before_its_process_is_told),
 		TEST(what_happens_while_it_is_read_is_read_too), TEST(what_others_tell_a_process_is_let_alone),
 		TEST(a_volume_is_activated_served_let_go_of_and_deactivated),
+		TEST(what_let_go_of_a_device_is_asked_anew_when_that_comes_again),
 		TEST(a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest),
 		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
