@@ -5,7 +5,7 @@
  *      dirty? --> READ
  *      somebody was told to whom it does not belong? --> DROP
  *      a volume is activated for it that is not its own? --> RELEASE
- *      it has one, not activated? --> TAKE
+ *      it has one, not activated? --> TAKE (another device has it: not yet)
  *      its process has not said that it serves it? --> SERVE
  *      nobody serves it, and its guest is gone? --> CLEAN
  *
@@ -35,9 +35,11 @@ static bool is_wanted(const struct broker_device *d)
 	return f->is_there && f->is_alive && f->kind > BROKER_EMPTY;
 }
 
+/* Activated for what it is wanted for: the toolstack may not yet have said so when it was. */
 static bool has_own_volume(const struct broker_device *d)
 {
-	return *d->taken && is_wanted(d) && d->facts.kind == BROKER_VOLUME && strcmp(d->taken, d->facts.name) == 0;
+	return *d->taken && is_wanted(d) && d->facts.kind == BROKER_VOLUME && strcmp(d->taken, d->facts.name) == 0 &&
+	       d->is_taken_to_read == d->facts.is_read_only;
 }
 
 /* An earlier broker activated it, and which process has it then was not written down. */
@@ -97,6 +99,30 @@ const char *plan_stray(const struct broker_device *d)
 		if (strcmp(d->told[i], own) != 0)
 			return d->told[i];
 	return NULL;
+}
+
+const char *plan_whom(const struct broker_device *d, enum broker_do what)
+{
+	switch (what) {
+	case BROKER_SERVE:
+		return plan_process(d);
+	case BROKER_DROP:
+		return plan_stray(d);
+	case BROKER_TAKE:
+		return d->facts.name;
+	case BROKER_RELEASE:
+		return d->taken;
+	default:
+		return "";
+	}
+}
+
+/* Where one of the two may write. It is as between two hosts, where the image's lease says so: a guest that xl moves, to this
+ * same host, say, has its disk when the domain that it was is gone. */
+bool plan_is_held(const struct broker_device *d, const struct broker_device *other)
+{
+	return !*d->taken && is_wanted(d) && d->facts.kind == BROKER_VOLUME && strcmp(d->facts.name, other->taken) == 0 &&
+	       !(d->facts.is_read_only && other->is_taken_to_read);
 }
 
 bool plan_is_over(const struct broker_device *d)

@@ -28,6 +28,7 @@ struct broker_device {
 	/* The volume that was activated for it, or may have been, by us. "": none. */
 	char taken[BROKER_NAME_MAX];
 	char taken_id[BROKER_ID_MAX]; /* "": not known to have succeeded */
+	bool is_taken_to_read;        /* ... alone */
 
 	uint64_t retry_ms;   /* nothing is tried again before */
 	unsigned failures;
@@ -49,6 +50,10 @@ enum broker_do plan_next(const struct broker_device *d, uint64_t now_ms, uint64_
 const char *plan_process(const struct broker_device *d);
 /* Somebody was told of it to whom it does not belong; NULL: nobody. */
 const char *plan_stray(const struct broker_device *d);
+/* Of what is to be done: the process' id, or the volume's URI; "": of neither. */
+const char *plan_whom(const struct broker_device *d, enum broker_do what);
+/* The volume that it is to get is the other's. */
+bool plan_is_held(const struct broker_device *d, const struct broker_device *other);
 /* Nothing is left of it; asked while nothing is under way. */
 bool plan_is_over(const struct broker_device *d);
 /* --- what was learnt */

@@ -12,6 +12,7 @@
  * Who sleeps is in no line; the next one to wake is looked for when the clock says that there may be one.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ struct domain {
 	TAILQ_ENTRY(domain) link, queue_link;
 };
 TAILQ_HEAD(domain_list, domain);
+#define EACH_DEVICE(b, dom, d) TAILQ_FOREACH(dom, &(b)->domains, link) TAILQ_FOREACH(d, &(dom)->devices, domain_link)
 
 struct broker {
 	enum broker_order order;
@@ -88,21 +90,6 @@ static void place(struct broker *b, struct broker_device *d, enum broker_do what
 	}
 	TAILQ_INSERT_TAIL(&b->sleepers, d, queue_link);
 	b->wake_ms = MIN(b->wake_ms, d->wake_ms);
-}
-
-static void forget(struct broker *b, struct broker_device *d);
-
-/* Something about it is otherwise: it keeps its place where it waits for the same kind of thing. */
-static void settle(struct broker *b, struct broker_device *d, uint64_t now_ms)
-{
-	enum broker_do what = plan_next(d, now_ms, &d->wake_ms);
-
-	if (what != BROKER_NOTHING && d->is_queued && d->queue == class_of(what))
-		return;
-	unqueue(b, d);
-	place(b, d, what);
-	if (plan_is_over(d))
-		forget(b, d);
 }
 
 /* For events, which come without a clock: if it may not be read yet, its turn will show that. */
@@ -208,19 +195,32 @@ static void forget(struct broker *b, struct broker_device *d)
 	drop_domain_if_empty(b, dom);
 }
 
+/* Something about it is otherwise: it keeps its place where it waits for the same kind of thing. */
+static void settle(struct broker *b, struct broker_device *d, uint64_t now_ms)
+{
+	enum broker_do what = plan_next(d, now_ms, &d->wake_ms);
+
+	if (what != BROKER_NOTHING && d->is_queued && d->queue == class_of(what))
+		return;
+	unqueue(b, d);
+	place(b, d, what);
+	if (plan_is_over(d))
+		forget(b, d);
+}
+
 void broker_free(struct broker *b)
 {
-	struct domain *dom, *next_domain;
-	struct broker_device *d, *next;
+	struct broker_device *d;
+	struct domain *dom;
 
 	if (!b)
 		return;
-	for (dom = TAILQ_FIRST(&b->domains); dom; dom = next_domain) {
-		next_domain = TAILQ_NEXT(dom, link);
-		for (d = TAILQ_FIRST(&dom->devices); d; d = next) {
-			next = TAILQ_NEXT(d, domain_link);
+	while ((dom = TAILQ_FIRST(&b->domains))) {
+		while ((d = TAILQ_FIRST(&dom->devices))) {
+			TAILQ_REMOVE(&dom->devices, d, domain_link);
 			free(d);
 		}
+		TAILQ_REMOVE(&b->domains, dom, link);
 		free(dom);
 	}
 	free(b);
@@ -276,14 +276,13 @@ void broker_process_changed(struct broker *b, const char *id)
 	struct domain *dom;
 	struct broker_device *d;
 
-	TAILQ_FOREACH(dom, &b->domains, link)
-		TAILQ_FOREACH(d, &dom->devices, domain_link)
-			if (plan_was_told(d, id) || strcmp(plan_process(d), id) == 0) {
-				d->is_served = false;
-				d->must_ask_again = d->doing == BROKER_SERVE;
-				plan_begin_anew(d);
-				mark(b, d);
-			}
+	EACH_DEVICE(b, dom, d)
+		if (plan_was_told(d, id) || strcmp(plan_process(d), id) == 0) {
+			d->is_served = false;
+			d->must_ask_again = d->doing == BROKER_SERVE;
+			plan_begin_anew(d);
+			mark(b, d);
+		}
 }
 
 /* --- what an earlier broker has left */
@@ -299,7 +298,7 @@ void broker_recall_told(struct broker *b, struct broker_key key, const char *id,
 	mark(b, d);
 }
 
-void broker_recall_taken(struct broker *b, struct broker_key key, const char *uri)
+void broker_recall_taken(struct broker *b, struct broker_key key, const char *uri, bool is_read_only)
 {
 	size_t bytes = strlen(uri);
 	struct broker_device *d = bytes < sizeof(d->taken) ? make(b, key) : NULL;
@@ -307,6 +306,7 @@ void broker_recall_taken(struct broker *b, struct broker_key key, const char *ur
 	if (!d)
 		return;
 	memcpy(d->taken, uri, bytes + 1);
+	d->is_taken_to_read = is_read_only;
 	d->was_told = d->was_there = true; /* who was told of such a one, was told by a broker */
 	mark(b, d);
 }
@@ -330,15 +330,28 @@ static void wake(struct broker *b, uint64_t now_ms)
 	}
 }
 
+/* NULL: nobody has what it is to get, or it may have it as well. */
+static const struct broker_device *holder_of(const struct broker *b, const struct broker_device *d)
+{
+	const struct broker_device *other;
+	const struct domain *dom;
+
+	EACH_DEVICE(b, dom, other)
+		if (other != d && plan_is_held(d, other))
+			return other;
+	return NULL;
+}
+
 static void fill(struct broker *b, struct broker_device *d, enum broker_do what, struct broker_action *a)
 {
-	const char *name = what == BROKER_SERVE ? plan_process(d) : what == BROKER_DROP ? plan_stray(d) :
-			   what == BROKER_TAKE ? d->facts.name : what == BROKER_RELEASE ? d->taken : "";
+	const struct broker_device *holder = what == BROKER_TAKE ? holder_of(b, d) : NULL;
 
 	a->what = what;
 	a->key = d->key;
-	memcpy(a->name, name, strlen(name) + 1);
-	a->is_again = what == BROKER_SERVE && plan_was_told(d, name);
+	snprintf(a->name, sizeof(a->name), "%s", plan_whom(d, what));
+	a->is_again = what == BROKER_SERVE && plan_was_told(d, a->name);
+	a->is_held = holder;
+	a->holder = holder ? holder->key.domain : 0;
 	a->failures = d->failures;
 	a->is_read_only = d->facts.is_read_only;
 	a->is_eager = b->order == BROKER_ORDER_EAGER || (b->order == BROKER_ORDER_AUTO && d->facts.is_libxl);
@@ -356,8 +369,9 @@ static void begin(struct broker *b, struct broker_device *d, const struct broker
 		plan_tell(d, a->name);
 		d->was_told = true;
 		d->must_ask_again = false;
-	} else if (a->what == BROKER_TAKE) {
+	} else if (a->what == BROKER_TAKE && !a->is_held) {
 		memcpy(d->taken, a->name, sizeof(d->taken));
+		d->is_taken_to_read = a->is_read_only;
 	}
 	unqueue(b, d);
 	place(b, d, BROKER_NOTHING);
@@ -508,33 +522,37 @@ void broker_not_read(struct broker *b, struct broker_key key, uint64_t now_ms)
 	settle(b, d, now_ms);
 }
 
+/* Whoever waits for it is looked at. */
+static void let_go(struct broker *b, struct broker_device *d)
+{
+	struct broker_device *other;
+	struct domain *dom;
+
+	EACH_DEVICE(b, dom, other)
+		if (other != d && plan_is_held(other, d)) {
+			plan_begin_anew(other);
+			mark(b, other);
+		}
+	*d->taken = *d->taken_id = '\0';
+}
+
 void broker_ended(struct broker *b, struct broker_key key, int err, uint64_t now_ms)
 {
 	struct broker_device *d = find(b, key);
 
 	assert(d && d->doing != BROKER_NOTHING && d->doing != BROKER_READ && d->doing != BROKER_TAKE);
-	switch (d->doing) {
-	case BROKER_SERVE:
+	if (d->doing == BROKER_DROP && (err == ESRCH || err == ENOTCONN))
+		err = 0;
+	if (d->doing == BROKER_SERVE)
 		plan_served(d, err, now_ms);
-		break;
-	case BROKER_DROP:
-		if (!err || err == ESRCH || err == ENOTCONN)
-			plan_untell(d, d->doing_name);
-		else
-			plan_fail(d, now_ms);
-		break;
-	case BROKER_RELEASE:
-		if (err)
-			plan_fail(d, now_ms);
-		else
-			*d->taken = *d->taken_id = '\0';
-		break;
-	default: /* CLEAN: whatever came of it is read */
-		d->is_dirty = true;
-		if (err)
-			plan_fail(d, now_ms);
-		break;
-	}
+	else if (err)
+		plan_fail(d, now_ms);
+	else if (d->doing == BROKER_DROP)
+		plan_untell(d, d->doing_name);
+	else if (d->doing == BROKER_RELEASE)
+		let_go(b, d);
+	if (d->doing == BROKER_CLEAN)
+		d->is_dirty = true; /* whatever came of it is read */
 	d->doing = BROKER_NOTHING;
 	settle(b, d, now_ms);
 }
@@ -562,9 +580,8 @@ void broker_count(const struct broker *b, struct broker_counts *out)
 	const struct broker_device *d;
 
 	*out = b->counts;
-	TAILQ_FOREACH(dom, &b->domains, link)
-		TAILQ_FOREACH(d, &dom->devices, domain_link)
-			out->served += d->is_served;
+	EACH_DEVICE(b, dom, d)
+		out->served += d->is_served;
 }
 
 bool broker_wants(const struct broker *b, const char *id)
@@ -572,9 +589,8 @@ bool broker_wants(const struct broker *b, const char *id)
 	const struct domain *dom;
 	const struct broker_device *d;
 
-	TAILQ_FOREACH(dom, &b->domains, link)
-		TAILQ_FOREACH(d, &dom->devices, domain_link)
-			if (plan_was_told(d, id) || strcmp(plan_process(d), id) == 0)
-				return true;
+	EACH_DEVICE(b, dom, d)
+		if (plan_was_told(d, id) || strcmp(plan_process(d), id) == 0)
+			return true;
 	return false;
 }

@@ -70,6 +70,8 @@ struct broker_action {
 	char name[BROKER_NAME_MAX];     /* SERVE, DROP: the process' id; TAKE, RELEASE: the URI */
 	bool is_eager, is_read_only;
 	bool is_again;                  /* SERVE: that process was told before */
+	bool is_held;                   /* TAKE: another device has it, nothing is to be done, it ends with EBUSY */
+	uint16_t holder;                /* ... of that domain */
 	unsigned failures;              /* of it so far */
 };
 
@@ -90,7 +92,7 @@ void broker_process_changed(struct broker *b, const char *id);
 /* --- what is on record. Of all that an earlier broker has left this comes before the first broker_next(). */
 /* It thinks that it serves it. At any time: somebody else may have told it so. */
 void broker_recall_told(struct broker *b, struct broker_key key, const char *id, uint64_t now_ms);
-void broker_recall_taken(struct broker *b, struct broker_key key, const char *uri);
+void broker_recall_taken(struct broker *b, struct broker_key key, const char *uri, bool is_read_only);
 
 /* --- what is to be done. NOTHING: until something happens, or *wait_ms is over (UINT64_MAX: never). */
 struct broker_action broker_next(struct broker *b, enum broker_class class, uint64_t now_ms, uint64_t *wait_ms);

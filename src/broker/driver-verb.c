@@ -2,11 +2,12 @@
  *
  * driver-verb - a device of xl's is given its volume, as xapi does it for its own
  *
- *      TAKE     record -> Datapath.attach (who is its process?) -> Datapath.activate, for writing or not
+ *      TAKE     record -> Datapath.attach (who is its process?) -> Datapath.activate, for writing or not; or another guest has it
  *      RELEASE  Datapath.deactivate (the barrier) -> Datapath.detach -> no record
  *
  * The record, SXM_RUN_DIR/xenbus/KIND.DOMAIN.DEVICE, is there before anything is done and until all is undone: it is what the
- * next broker knows of that.  It is in a tmpfs, like all there, so it is written here and now.
+ * next broker knows of that, the URI, and " r" where it is only read.  It is in a tmpfs, like all there, so it is written here
+ * and now.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "broker/running.h"
 
 #define TELL_EACH 32u
+#define TO_READ " r" /* no URI has a space in it */
 
 static void begin_step(struct driver_errand *r);
 
@@ -37,8 +39,10 @@ static char *record_path(const struct driver *d, struct broker_key key)
 static int write_record(const struct driver *d, const struct broker_action *a, struct error *e)
 {
 	CLEANUP_FREE char *path = record_path(d, a->key);
+	char text[BROKER_NAME_MAX + sizeof(TO_READ)];
+	int bytes = snprintf(text, sizeof(text), "%s%s", a->name, a->is_read_only ? TO_READ : "");
 
-	return path ? proc_swap_file(path, a->name, strlen(a->name), 0600, e) : error_set(e, ENOMEM, "out of memory");
+	return path ? proc_swap_file(path, text, (size_t)bytes, 0600, e) : error_set(e, ENOMEM, "out of memory");
 }
 
 static void recall(struct driver *d, const char *name)
@@ -48,6 +52,7 @@ static void recall(struct driver *d, const char *name)
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FREE char *uri = NULL;
 	struct broker_key key;
+	char *to_read;
 	struct error e;
 	int end = 0;
 
@@ -56,9 +61,12 @@ static void recall(struct driver *d, const char *name)
 		return;
 	key = (struct broker_key){ .domain = (uint16_t)domain, .device = device };
 	path = record_path(d, key);
-	uri = path ? proc_read_own_file(path, BROKER_NAME_MAX - 1, NULL, &e) : NULL;
+	uri = path ? proc_read_own_file(path, BROKER_NAME_MAX + strlen(TO_READ), NULL, &e) : NULL;
+	to_read = uri ? strstr(uri, TO_READ) : NULL;
+	if (to_read)
+		*to_read = '\0';
 	if (uri && *uri)
-		broker_recall_taken(d->broker, key, uri);
+		broker_recall_taken(d->broker, key, uri, to_read);
 	else
 		log_error("%s says nothing: what device %u/%u had is not known", name, domain, device);
 }
@@ -176,7 +184,9 @@ void driver_run(struct driver *d, const struct broker_action *a)
 	r->action = *a;
 	LIST_INSERT_HEAD(&d->errands, r, link);
 	d->running++;
-	if (a->what == BROKER_TAKE && write_record(d, a, &e) == -1)
+	if (a->is_held)
+		error_set(&e, EBUSY, "domain %u has it: this one gets it when that has let go", a->holder);
+	if (a->is_held || (a->what == BROKER_TAKE && write_record(d, a, &e) == -1))
 		finish(r, &e);
 	else
 		begin_step(r);

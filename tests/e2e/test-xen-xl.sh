@@ -67,7 +67,12 @@ dm=$started
 qmp "$SXM_FAKE_XEN/qmp-5"
 "$guest" 5 51712 run 2000 16
 
-say "another domain waits for that disk; and for its own when it is not there"
+say "another domain waits for that disk"
+libxl_create 8 "sxm://$images/disk.raw"
+until_true 20 grep -q "8/51712: .*domain 5 has it" "$SXM_FAKE_XEN/broker"
+[ "$("$guest" 8 51712 get B/state)" = 1 ] || die "two domains have one disk"
+
+say "... and one for its own when it is not there"
 libxl_create 6 "sxm://$images/none.raw"
 until_true 20 grep -q "6/51712: .*Datapath.attach" "$SXM_FAKE_XEN/broker"
 cp "$images/other.raw" "$images/none.raw"
@@ -91,9 +96,14 @@ dm start 7
 "$guest" 7 51712 wait /local/domain/0/device-model/7/state running
 libxl_destroy 7
 
-say "the domain is destroyed: all is let go of"
+say "the domain is destroyed: who waited has the disk"
 kill -HUP "$dm"
 wait "$dm" || die "the device model failed"
 libxl_destroy 5
+"$guest" 8 51712 wait B/state 2
+"$guest" 8 51712 run 1000 16
+
+say "... and it is let go of when that is gone, too"
+libxl_destroy 8
 until_true 20 is_released
 stop "$broker"

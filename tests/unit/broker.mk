@@ -1,10 +1,14 @@
-UNIT_TESTS += tests/unit/test-broker-random tests/unit/test-broker tests/unit/test-facts
+BROKER_RIG = tests/unit/broker-rig.c tests/unit/broker-rig.h
+UNIT_TESTS += tests/unit/test-broker-random tests/unit/test-broker tests/unit/test-broker-volumes tests/unit/test-facts
 tests_unit_test_broker_random_SOURCES = tests/unit/test-broker-random.c
 tests_unit_test_broker_random_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_broker_random_LDADD = libbroker.la $(UNIT_LIBS)
-tests_unit_test_broker_SOURCES = tests/unit/test-broker.c
+tests_unit_test_broker_SOURCES = tests/unit/test-broker.c $(BROKER_RIG)
 tests_unit_test_broker_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_broker_LDADD = libbroker.la $(UNIT_LIBS)
+tests_unit_test_broker_volumes_SOURCES = tests/unit/test-broker-volumes.c $(BROKER_RIG)
+tests_unit_test_broker_volumes_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_broker_volumes_LDADD = libbroker.la $(UNIT_LIBS)
 tests_unit_test_facts_SOURCES = tests/unit/test-facts.c
 tests_unit_test_facts_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_facts_LDADD = libbroker.la $(UNIT_LIBS)

@@ -2,7 +2,8 @@
  *
  * The broker's core over random schedules: devices come, go and change their disks, domains die and leave theirs behind, processes are
  * killed, ended and deactivated, answers get lost, watches come late, twice, for nothing, or all in one, and the broker is
- * killed and begins anew.  At every step: nobody is told of a device that another still serves.  At the end, when all has been
+ * killed and begins anew.  At every step: nobody is told of a device that another still serves, and no volume is activated for two
+ * devices of which one may write.  At the end, when all has been
  * said: each device that is ready is served by the process that it belongs to, and none that is not is served by anybody.
  *
  *      test-broker-random [SEED [SCHEDULES]]
@@ -49,6 +50,7 @@ struct world {
 	bool is_alive[DOMAINS];
 	struct world_process process[PROCESSES];
 	char record[DEVICES][BROKER_NAME_MAX]; /* what a broker has activated */
+	bool is_writer[DEVICES];               /* ... for writing */
 	struct broker *broker;
 	uint64_t now_ms;
 	struct broker_action doing[UNDER_WAY];
@@ -95,6 +97,7 @@ static void make_device(unsigned i)
 	if (f->kind >= BROKER_PROCESS)
 		snprintf(f->name, sizeof(f->name), f->kind == BROKER_VOLUME ? "sxm:///v%u" : "id-%u",
 			 roll(OTHERS) + (f->kind == BROKER_VOLUME ? OTHERS : 0));
+	f->is_read_only = roll(2);
 	w.is_alive[i / 2] = true;
 }
 
@@ -107,7 +110,7 @@ static void change_device(unsigned i)
 	case 1: memset(f, 0, sizeof(*f)); break;
 	case 2: f->is_online = false; break;
 	case 3: f->is_front_open = false; break;
-	case 4: f->is_young = false; break;
+	case 4: f->is_young = false; f->is_read_only = roll(2); break;
 	case 5:
 		if (f->kind == BROKER_PROCESS)
 			snprintf(f->name, sizeof(f->name), "id-%u", roll(OTHERS));
@@ -205,12 +208,27 @@ static int drop(struct world_process *q, unsigned i)
 	return 0;
 }
 
-static int take(unsigned i, const char *uri)
+/* Somebody else has that volume, and one of the two may write. */
+static bool is_held(unsigned i, const char *uri, bool is_writer)
 {
+	for (unsigned k = 0; k < DEVICES; k++)
+		if (k != i && strcmp(w.record[k], uri) == 0 && (is_writer || w.is_writer[k]))
+			return true;
+	return false;
+}
+
+static int take(unsigned i, const struct broker_action *a)
+{
+	const char *uri = a->name;
 	struct world_process *q = &w.process[process_of(uri)];
 
 	if (*w.record[i] && strcmp(w.record[i], uri) != 0)
 		fail_msg("seed %lu: device %u has two volumes", seed_played, i);
+	if (a->is_held)
+		return EBUSY;
+	if (is_held(i, uri, !a->is_read_only))
+		fail_msg("seed %lu: device %u gets what another has", seed_played, i);
+	w.is_writer[i] = !a->is_read_only;
 	snprintf(w.record[i], sizeof(w.record[i]), "%s", uri);
 	if (roll(4) == 0)
 		return EBUSY;
@@ -327,7 +345,7 @@ static void end_one(unsigned n)
 	if (a.what == BROKER_TAKE) {
 		char id[16];
 
-		err = take(i, a.name);
+		err = take(i, &a);
 		snprintf(id, sizeof(id), "id-%u", process_of(a.name));
 		broker_taken(w.broker, a.key, roll(8) ? err : EIO, id, w.now_ms);
 		return;
@@ -371,7 +389,7 @@ static void begin_broker(bool is_first)
 		char id[16];
 
 		if (*w.record[i])
-			broker_recall_taken(w.broker, key_of(i), w.record[i]);
+			broker_recall_taken(w.broker, key_of(i), w.record[i], !w.is_writer[i]);
 		for (unsigned p = 0; p < PROCESSES; p++)
 			if (w.process[p].is_serving[i]) {
 				snprintf(id, sizeof(id), "id-%u", p);
@@ -396,12 +414,14 @@ static void check_device(unsigned i)
 			continue;
 		if (q->is_serving[i] && p != own && q->is_up)
 			fail_msg("seed %lu: device %u is served by %u, not by %u", seed_played, i, p, own);
-		if (p == own && f->is_online && f->is_front_open && q->is_up && q->is_active[i / 2] && !q->is_serving[i])
+		if (p == own && f->is_online && f->is_front_open && q->is_up && q->is_active[i / 2] && !q->is_serving[i] &&
+		    (f->kind != BROKER_VOLUME || *w.record[i])) /* else another of its domain's has it */
 			fail_msg("seed %lu: device %u is not served by %u", seed_played, i, p);
 	}
 	if (*w.record[i] && (!is_wanted || f->kind != BROKER_VOLUME || strcmp(w.record[i], f->name) != 0))
 		fail_msg("seed %lu: device %u still has %s", seed_played, i, w.record[i]);
-	if (is_wanted && f->kind == BROKER_VOLUME && f->is_online && !*w.record[i])
+	if (is_wanted && f->kind == BROKER_VOLUME && f->is_online && !*w.record[i] &&
+	    !is_held(i, f->name, !f->is_read_only))
 		fail_msg("seed %lu: device %u has not its volume", seed_played, i);
 	if (f->is_there && f->kind != BROKER_NOBODYS && !f->is_settled && own == PROCESSES && !w.is_alive[i / 2])
 		fail_msg("seed %lu: device %u of a dead domain is not cleaned up", seed_played, i);

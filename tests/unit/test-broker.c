@@ -4,75 +4,9 @@
  * and again; and what it says to whom, in order.
  */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-#include "broker/broker.h"
-
-static struct broker *b;
-static uint64_t now_ms, wait_ms;
-static const struct broker_key first = { 5, 51712 }, second = { 7, 51712 };
-
-static int begin(void **s)
-{
-	(void)s;
-	b = broker_new(BROKER_ORDER_AUTO);
-	now_ms = 100000;
-	assert_int_equal(broker_next(b, BROKER_STORE, now_ms, &wait_ms).what, BROKER_LIST);
-	broker_listed(b, NULL, 0);
-	return 0;
-}
-
-static int end(void **s)
-{
-	(void)s;
-	broker_free(b);
-	return 0;
-}
-
-static struct broker_facts facts_of(const char *name)
-{
-	struct broker_facts f = { .is_there = true, .is_alive = true, .is_online = true, .is_front_open = true, .is_young = true,
-				  .kind = strncmp(name, "sxm:", 4) == 0 ? BROKER_VOLUME : BROKER_PROCESS };
-
-	snprintf(f.name, sizeof(f.name), "%s", name);
-	return f;
-}
-
-static struct broker_action next(enum broker_class class)
-{
-	return broker_next(b, class, now_ms, &wait_ms);
-}
-
-static void read_as(struct broker_key key, struct broker_facts f)
-{
-	struct broker_action a = next(BROKER_STORE);
-
-	assert_int_equal(a.what, BROKER_READ);
-	assert_int_equal(a.key.domain, key.domain);
-	broker_read_is(b, a.key, &f, now_ms);
-}
-
-static void expect_ask(enum broker_do what, struct broker_key key, const char *name, int err)
-{
-	struct broker_action a = next(BROKER_ASK);
-
-	assert_int_equal(a.what, what);
-	assert_int_equal(a.key.domain, key.domain);
-	assert_string_equal(a.name, name);
-	broker_ended(b, key, err, now_ms);
-}
-
-static void expect_rest(void)
-{
-	for (unsigned class = 0; class < BROKER_CLASSES; class++)
-		assert_int_equal(next((enum broker_class)class).what, BROKER_NOTHING);
-}
+#include "tests/unit/broker-rig.h"
 
 static void a_storm_is_one_place_in_the_line(void **s)
 {
@@ -213,19 +147,6 @@ static void whoever_has_it_lets_go_before_another_is_told(void **s)
 	expect_rest();
 }
 
-static void who_else_was_told_of_a_volume_lets_go_before_its_process_is_told(void **s)
-{
-	(void)s;
-	broker_recall_taken(b, first, "sxm:///v");
-	broker_recall_told(b, first, "old", now_ms);
-	read_as(first, facts_of("sxm:///v"));
-	assert_int_equal(next(BROKER_VERB).what, BROKER_TAKE);
-	broker_taken(b, first, 0, "v-1", now_ms);
-	expect_ask(BROKER_DROP, first, "old", 0);
-	expect_ask(BROKER_SERVE, first, "v-1", 0);
-	expect_rest();
-}
-
 /* It is made anew while it is read that it is gone, say. */
 static void what_happens_while_it_is_read_is_read_too(void **s)
 {
@@ -263,31 +184,6 @@ static void what_others_tell_a_process_is_let_alone(void **s)
 	expect_ask(BROKER_DROP, second, "a", 0); /* it was not */
 }
 
-static void a_volume_is_activated_served_let_go_of_and_deactivated(void **s)
-{
-	struct broker_action a;
-	const struct broker_facts gone = { .is_there = false };
-
-	(void)s;
-	broker_changed(b, first);
-	read_as(first, facts_of("sxm:///v"));
-	a = next(BROKER_VERB);
-	assert_int_equal(a.what, BROKER_TAKE);
-	assert_string_equal(a.name, "sxm:///v");
-	broker_taken(b, first, 0, "v-1", now_ms);
-	expect_ask(BROKER_SERVE, first, "v-1", 0);
-	expect_rest();
-	broker_changed(b, first);
-	read_as(first, gone);
-	assert_int_equal(next(BROKER_VERB).what, BROKER_NOTHING);
-	expect_ask(BROKER_DROP, first, "v-1", 0);
-	a = next(BROKER_VERB);
-	assert_int_equal(a.what, BROKER_RELEASE);
-	assert_string_equal(a.name, "sxm:///v");
-	broker_ended(b, first, 0, now_ms);
-	expect_rest();
-}
-
 /* A domain's number is another's some time; whatever it is that comes again under the same name. */
 static void what_let_go_of_a_device_is_asked_anew_when_that_comes_again(void **s)
 {
@@ -304,26 +200,6 @@ static void what_let_go_of_a_device_is_asked_anew_when_that_comes_again(void **s
 	broker_changed(b, first);
 	read_as(first, facts_of("a"));
 	expect_ask(BROKER_SERVE, first, "a", 0);
-	expect_rest();
-}
-
-/* Which process has it was not written down: it is asked for, before anybody is told to let go of it. */
-static void a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest(void **s)
-{
-	struct broker_action a;
-
-	(void)s;
-	broker_recall_taken(b, first, "sxm:///v");
-	broker_recall_told(b, first, "v-1", now_ms);
-	read_as(first, facts_of("sxm:///v"));
-	assert_int_equal(next(BROKER_ASK).what, BROKER_NOTHING);
-	a = next(BROKER_VERB);
-	assert_int_equal(a.what, BROKER_TAKE);
-	broker_taken(b, first, 0, "v-1", now_ms);
-	a = next(BROKER_ASK);
-	assert_int_equal(a.what, BROKER_SERVE);
-	assert_true(a.is_again);
-	broker_ended(b, first, 0, now_ms);
 	expect_rest();
 }
 
@@ -410,7 +286,7 @@ static void a_device_that_is_not_online_is_not_begun(void **s)
 	broker_changed(b, second);
 	read_as(second, v);
 	assert_int_equal(next(BROKER_VERB).what, BROKER_NOTHING);
-	broker_recall_taken(b, second, "sxm:///v");
+	broker_recall_taken(b, second, "sxm:///v", false);
 	broker_recall_told(b, second, "v-1", now_ms);
 	read_as(second, v);
 	assert_int_equal(next(BROKER_VERB).what, BROKER_TAKE);
@@ -456,8 +332,8 @@ static void who_was_told_is_kept_within_bounds_and_once(void **s)
 /* Its process says nothing but that; whether it is closed in its stead. */
 static bool is_closed(struct broker_facts f, int err)
 {
-	end(NULL);
-	begin(NULL);
+	rig_end(NULL);
+	rig_begin(NULL);
 	broker_changed(b, first);
 	for (unsigned i = 0; i < 30; i++, now_ms += 500) {
 		struct broker_action a = next(BROKER_STORE);
@@ -589,7 +465,6 @@ static void ten_thousand_devices_each_have_their_turn(void **s)
 
 int main(void)
 {
-#define TEST(t) cmocka_unit_test_setup_teardown(t, begin, end)
 	const struct CMUnitTest tests[] = {
 		TEST(a_storm_is_one_place_in_the_line), TEST(who_does_not_answer_keeps_nobody_waiting),
 		TEST(an_answer_that_was_overtaken_is_not_believed),
@@ -597,11 +472,8 @@ int main(void)
 		TEST(whose_domain_dies_is_let_go_of_at_once_however_long_it_has_failed),
 		TEST(once_it_was_served_the_next_failure_is_a_first_one),
 		TEST(whoever_has_it_lets_go_before_another_is_told),
-		TEST(who_else_was_told_of_a_volume_lets_go_before_its_process_is_told),
 		TEST(what_happens_while_it_is_read_is_read_too), TEST(what_others_tell_a_process_is_let_alone),
-		TEST(a_volume_is_activated_served_let_go_of_and_deactivated),
 		TEST(what_let_go_of_a_device_is_asked_anew_when_that_comes_again),
-		TEST(a_volume_that_an_earlier_broker_activated_is_not_taken_from_its_guest),
 		TEST(what_failed_is_read_again_before_it_is_tried_again),
 		TEST(a_device_whose_guest_is_gone_is_closed_in_its_process_stead), TEST(a_device_that_is_not_ours_is_let_alone),
 		TEST(who_has_not_got_the_disk_is_asked_no_more_when_the_device_ends),

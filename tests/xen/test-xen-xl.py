@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A host without xapi: a disk in an xl config is a volume's URI, sxm-xl-dm its device model, and the broker has it served. Created, rebooted
-by xl and by the guest itself, more disks while it runs, shut down: a new domain each time, and the disk goes with it."""
+by xl and by the guest itself, more disks while it runs, shut down, moved to its own host: a new domain each time, and the disk goes with
+it."""
 import bed
 from xl_guest import XlGuest
 
@@ -28,6 +29,25 @@ def works(guest):
     inside = guest.sum()
     assert inside == guest.disk.sum(), "the guest reads something else than what is in the image"
     return inside
+
+
+def moves_to_its_own_host(host, disk):
+    """For a moment two domains have the disk in their keys: the new one gets it when the old one is gone."""
+    guest = XlGuest(host, "m", disk, kind="pvh").create()
+    guest.work()
+    before = guest.domid
+    status, said = host.try_sh("xl migrate -s '' m 'exec xl migrate-receive' 2>&1", 170)
+    assert not status, said
+    guest.find()
+    guest.connected()
+    guest.goes_on()
+    assert host.sh(f"grep ' {guest.domid}/.*domain {before} has it' /var/log/broker")
+    guest.end_work()
+    inside = guest.sum()
+    host.sh("xl shutdown -w m", 60)
+    is_released(host, disk)
+    assert inside == disk.sum()
+    bed.say("moved to its own host, at work")
 
 
 def refused(host):
@@ -61,6 +81,7 @@ def xl():
     is_released(host, disk)
     assert disk.sum() == kept
     bed.say("shut down")
+    moves_to_its_own_host(host, disk)
     refused(host)
 
 
