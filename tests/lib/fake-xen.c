@@ -433,11 +433,20 @@ static void read_value(const struct xen *x, const char *path, struct xenbus_valu
 		memcpy(out->value, k->value, k->bytes);
 }
 
-static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_value *value, struct error *e UNUSED)
+static bool is_sick(const struct xen *x, const char *what)
+{
+	const struct world_key *k = world_find(&x->world, WORLD_SICK);
+
+	return k && k->bytes == strlen(what) && memcmp(k->value, what, k->bytes) == 0;
+}
+
+static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_value *value, struct error *e)
 {
 	char path[XENBUS_PATH_MAX];
+	bool cannot;
 
 	world_lock(&x->world);
+	cannot = is_sick(x, "read");
 	memset(value, 0, XENBUS_KEYS * sizeof(*value));
 	for (unsigned key = 0; key < XENBUS_KEYS; key++)
 		if (xenbus_key_path(n, value, key, path))
@@ -446,7 +455,7 @@ static int read_keys(struct xen *x, const struct xenbus_names *n, struct xenbus_
 	if (world_find(&x->world, path))
 		memset(&value[XENBUS_F_STATE], 0, (XENBUS_KEYS - XENBUS_F_STATE) * sizeof(*value));
 	world_unlock(&x->world);
-	return 0;
+	return cannot ? error_set(e, EIO, "the store is sick") : 0;
 }
 
 static int write_keys(struct xen *x, const struct xenbus_names *n, enum xenbus_state expected, const struct xen_write *w,
@@ -454,9 +463,10 @@ static int write_keys(struct xen *x, const struct xenbus_names *n, enum xenbus_s
 {
 	struct xenbus_value value;
 	char path[XENBUS_PATH_MAX];
-	int err = 0;
+	int err;
 
 	world_lock(&x->world);
+	err = is_sick(x, "write") ? ENOSPC : 0;
 	xenbus_key_path(n, NULL, XENBUS_B_FRONTEND, path);
 	read_value(x, path, &value);
 	if (!value.is_there)

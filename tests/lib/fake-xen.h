@@ -17,6 +17,7 @@
 #define WORLD_KEYS 512u
 #define WORLD_LOG 256u /* changes that whoever watches can still be told of */
 #define WORLD_DEAD "/fake/dead" /* /fake/dead/DOMID: that domain is no more */
+#define WORLD_SICK "/fake/sick" /* "read" or "write": backends cannot do that */
 
 struct world_key {
 	char path[128];

@@ -3,7 +3,7 @@
  * One device from its keys to its end, over the Xen of fake-xen: what is held for a guest, and what it can make us say. Tests of
  * what once was a vulnerability somewhere are named for it.
  */
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,28 +14,6 @@
 #include "tests/unit/vbd-rig.h"
 
 #define NONE 4000u /* a channel that is none */
-
-static unsigned count_descriptors(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	while (readdir(d))
-		count++;
-	closedir(d);
-	return count;
-}
-
-/* A pool thread may be reading a key just now, here and when it was counted before: who leaks has ever more. */
-static void wait_descriptors(unsigned most)
-{
-	for (unsigned i = 0; i < 60000; i++) {
-		if (count_descriptors() <= most)
-			return;
-		turn(1);
-	}
-	fail_msg("%u descriptors are open, there were %u", count_descriptors(), most);
-}
 
 /* A page, a channel, a whole ring: whatever fails, what succeeded before it is undone, and nothing of it is kept. */
 static void xsa_371_a_ring_that_could_not_be_connected_leaves_nothing(void **state)
@@ -54,6 +32,7 @@ static void xsa_371_a_ring_that_could_not_be_connected_leaves_nothing(void **sta
 		offer(i % 2 ? 1 : 3000, i % 2 ? NONE : CHANNEL);
 		wait_state("6");
 		assert_int_equal(world.shared->mapped, 0);
+		assert_false(is_book_mapped());
 	}
 	wait_descriptors(descriptors);
 	key(FRONT "/state", "1");
@@ -102,6 +81,8 @@ static void xsa_43_157_a_guest_does_not_fill_the_log(void **state)
 	assert_true(file >= 0 && kept >= 0);
 	dup2(file, STDERR_FILENO);
 	plug();
+	wait_state("2");
+	assert_int_equal(count_lines(path, "not served"), 0);
 	key(BACK "/params", "sxm:///sr/b.raw");
 	for (unsigned i = 0; i < 400; i++) {
 		if (i == 100)
@@ -178,6 +159,18 @@ static void a_device_whose_toolstack_takes_discards_away_has_none(void **state)
 	assert_int_equal(memory_layer_bytes(disk)[0], 7);
 }
 
+static void what_is_no_backends_directory_is_refused_with_its_name(void **state)
+{
+	struct vbd_spec other = spec;
+	struct error e = { 0 };
+
+	(void)state;
+	other.backend = "/local/domain/0/backend/qdisk/5/xvda";
+	assert_null(vbd_new(&other, &e));
+	assert_int_equal(e.err, EINVAL);
+	assert_non_null(strstr(e.text, other.backend));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { /* the first one first: what may be said in ten seconds it has to itself */
@@ -187,6 +180,7 @@ int main(void)
 		VBD_TEST(a_device_whose_toolstack_takes_discards_away_has_none),
 		VBD_TEST(xsa_371_a_ring_that_could_not_be_connected_leaves_nothing),
 		VBD_TEST(cve_2010_3699_a_guest_that_never_closes_is_let_go_of),
+		VBD_TEST(what_is_no_backends_directory_is_refused_with_its_name),
 	};
 
 	setenv("SXM_LOG", "stderr", 1);

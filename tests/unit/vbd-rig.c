@@ -4,6 +4,7 @@
  */
 #include "tests/unit/vbd-rig.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,8 @@ void plug(void)
 	key(BACK "/frontend-id", "5");
 	key(BACK "/online", "1");
 	key(BACK "/mode", "w");
+	key(BACK "/dev", "xvda");
+	key(VM, "/vm/" UUID);
 	key(BACK "/state", "1");
 	key(FRONT "/state", "1");
 }
@@ -152,6 +155,28 @@ unsigned count_lines(const char *path, const char *with)
 		lines += strstr(line, with) != NULL;
 	fclose(f);
 	return lines;
+}
+
+unsigned count_descriptors(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	while (readdir(d))
+		count++;
+	closedir(d);
+	return count;
+}
+
+/* A pool thread may be reading a key just now, here and when it was counted before: who leaks has ever more. */
+void wait_descriptors(unsigned most)
+{
+	for (unsigned i = 0; i < 60000; i++) {
+		if (count_descriptors() <= most)
+			return;
+		turn(1);
+	}
+	fail_msg("%u descriptors are open, there were %u", count_descriptors(), most);
 }
 
 bool is_book_mapped(void)

@@ -19,6 +19,8 @@
 
 #define BACK "/local/domain/0/backend/qdisk/5/51712"
 #define FRONT "/local/domain/5/device/vbd/51712"
+#define VM "/local/domain/5/vm"
+#define UUID "5e0b8c3d-0123-4000-8000-89abcdef0123"
 #define CHANNEL 9u
 #define DATA 100u /* the gref of a page for data */
 
@@ -61,6 +63,8 @@ void plug(void);
 void offer(unsigned gref, unsigned channel);
 void connect_guest(void);
 unsigned count_lines(const char *path, const char *with);
+unsigned count_descriptors(void);
+void wait_descriptors(unsigned most);
 bool is_book_mapped(void);
 
 /* One page, from sector 0 on. */

@@ -30,3 +30,7 @@ VBD_RIG = tests/unit/vbd-rig.c tests/unit/vbd-rig.h $(FRONT) tests/lib/fake-xen.
 tests_unit_test_vbd_SOURCES = tests/unit/test-vbd.c $(VBD_RIG)
 tests_unit_test_vbd_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_vbd_LDADD = libvbd.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-vbd-life
+tests_unit_test_vbd_life_SOURCES = tests/unit/test-vbd-life.c $(VBD_RIG)
+tests_unit_test_vbd_life_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_vbd_life_LDADD = libvbd.la $(UNIT_LIBS)
