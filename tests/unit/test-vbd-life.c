@@ -29,20 +29,16 @@ static void why_nothing_happens_is_said_in_the_log(void **state UNUSED)
 	end_vbd();
 	unsetenv("SXM_FAKE_XEN");
 	begin_vbd();
-	while (!count_lines(path, BACK ": not open yet: SXM_FAKE_XEN is not set"))
-		turn(1);
+	wait_line(path, BACK ": not open yet: SXM_FAKE_XEN is not set");
 	setenv("SXM_FAKE_XEN", dir, 1);
 	key(WORLD_SICK, "read");
-	while (!count_lines(path, BACK ": not read: the store is sick"))
-		turn(1);
+	wait_line(path, BACK ": not read: the store is sick");
 	key(WORLD_SICK, "write");
 	plug();
-	while (!count_lines(path, BACK ": xenstore: write: No space left on device"))
-		turn(1);
+	wait_line(path, BACK ": xenstore: write: No space left on device");
 	assert_int_equal(count_lines(path, "state 2"), 0);
 	key(WORLD_SICK, NULL);
-	while (!count_lines(path, "state 2"))
-		turn(1);
+	wait_line(path, "state 2");
 	offer(3000, CHANNEL);
 	wait_state("6");
 	assert_int_equal(count_lines(path, BACK ": connect: a page of the ring is not granted"), 1);

@@ -157,6 +157,13 @@ unsigned count_lines(const char *path, const char *with)
 	return lines;
 }
 
+void wait_line(const char *path, const char *with)
+{
+	for (unsigned i = 0; i < 60000 && !count_lines(path, with); i++)
+		turn(1);
+	assert_true(count_lines(path, with));
+}
+
 unsigned count_descriptors(void)
 {
 	DIR *d = opendir("/proc/self/fd");

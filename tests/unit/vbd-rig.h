@@ -63,6 +63,7 @@ void plug(void);
 void offer(unsigned gref, unsigned channel);
 void connect_guest(void);
 unsigned count_lines(const char *path, const char *with);
+void wait_line(const char *path, const char *with);
 unsigned count_descriptors(void);
 void wait_descriptors(unsigned most);
 bool is_book_mapped(void);
