@@ -295,8 +295,8 @@ static void what_could_not_be_flushed_there_is_not_tried_again(void **state)
 
 	(void)state;
 	mirror_one_of_group();
-	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
 	says(REMOTE_ASK_PREPARE, REMOTE_SAYS_FAILED, 5, 0);
+	fake.says[REMOTE_ASK_PREPARE].is_slow = true;
 	vdi_prepare(rig_vdi, "3", group, LONG_MS, rig_answer, &a);
 	UNTIL(is_owner("offered", "2"));
 	fake.status.links_lost++;
