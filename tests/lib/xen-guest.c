@@ -124,17 +124,19 @@ static uint32_t page_of(unsigned slot)
 
 /* --- the ring */
 
+/* Made before anybody hears of it: over a resume the backend may be at it with the first key that says so. */
 static void offer_ring(void)
 {
 	uint32_t first = base + (generation++ % 2) * 16;
 	char key[16];
 
-	for (unsigned i = 0; i < 1u << order; i++) {
+	for (unsigned i = 0; i < 1u << order; i++)
 		world_page(&world, first + i);
+	front_init(&front, world_page(&world, first), order, is_32);
+	for (unsigned i = 0; i < 1u << order; i++) {
 		snprintf(key, sizeof(key), order ? "ring-ref%u" : "ring-ref", i);
 		put_number(front_dir, key, first + i);
 	}
-	front_init(&front, world_page(&world, first), order, is_32);
 	if (order)
 		put_number(front_dir, "ring-page-order", order);
 	put_number(front_dir, "event-channel", domid);
