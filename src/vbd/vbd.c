@@ -345,6 +345,7 @@ static struct lane *make_lane(struct vbd *v)
 
 static void ring_connected(struct vbd *v)
 {
+	const uint64_t left = v->stats.left;
 	struct error why;
 
 	if (v->error.err) {
@@ -363,7 +364,7 @@ static void ring_connected(struct vbd *v)
 	if (may_tell())
 		log_info("%s: connected, %u page%s%s%s", v->names.backend, 1u << v->action.ring.order,
 			 v->action.ring.order ? "s" : "", v->action.ring.abi == RING_X86_32 ? ", 32 bits" : "",
-			 v->stats.left ? ", goes on where a process ended" : "");
+			 v->stats.left != left ? ", goes on where a process ended" : "");
 	xenbus_ended(&v->xenbus, 0, NULL, now_ms());
 	step(v);
 }
