@@ -54,6 +54,12 @@ def command_of(pid):
 IS_BRIEF = os.environ.get("SXM_BRIEF", "") in ("1", "2")
 
 
+def chain_stays(image):
+    """What a command begins with that reads an SR's qcow2 image by its path: opened one by one, files whose chain is made
+    shorter meanwhile may name one that is gone."""
+    return ["flock", "-s", os.path.join(os.path.dirname(image), "sxm-sr.chains")]
+
+
 def times(n):
     """How often something is tried that is tried again and again: less in a brief run."""
     return max(1, n // 4) if IS_BRIEF else n

@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 from terminal import Terminal  # noqa: E402
-from smapi import ActiveDisk, Host, say, skip, times, until_true  # noqa: E402
+from smapi import ActiveDisk, Host, chain_stays, say, skip, times, until_true  # noqa: E402
 
 SXM = os.path.join(os.environ["SXM_BUILDDIR"], "sxm")
 for tool in ("qemu-img", "qemu-io"):
@@ -62,7 +62,7 @@ def image_of(host, sr, key):
 def content(host, sr, key):
     image = image_of(host, sr, key)
     if image.endswith(".qcow2"):
-        subprocess.run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", image, path("as raw")], check=True)
+        subprocess.run([*chain_stays(image), "qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", image, path("as raw")], check=True)
         image = path("as raw")
     with open(image, "rb") as f:
         return f.read()

@@ -18,7 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from smapi import Host, nbd_of, say, skip, until_true  # noqa: E402
+from smapi import Host, chain_stays, nbd_of, say, skip, until_true  # noqa: E402
 
 if os.geteuid() != 0:
     skip("only root can mount")
@@ -131,7 +131,7 @@ def content(sr, key):
         with open(uri, "rb") as f:
             return f.read()
     raw = os.path.join(host.dir, "content")
-    subprocess.run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", uri, raw], check=True)
+    subprocess.run([*chain_stays(uri), "qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", uri, raw], check=True)
     with open(raw, "rb") as f:
         return f.read()
 

@@ -22,7 +22,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["SXM_SRCDIR"], "tests/lib"))
 import sshd  # noqa: E402
-from smapi import Host, SR_UUID, nbd_of, read_slots, say, skip, until_true
+from smapi import Host, SR_UUID, chain_stays, nbd_of, read_slots, say, skip, until_true
 
 MiB = 1 << 20
 SIZES = (48 * MiB, 24 * MiB)
@@ -341,7 +341,8 @@ def make_disk(host, sr, size):
 def check_disk(host, uri):
     """Nobody has it any more."""
     image = os.path.join(host.dir, "last.img")
-    subprocess.run(["qemu-img", "convert", "-f", uri.rsplit(".", 1)[1], "-O", "raw", uri.removeprefix("sxm://"), image], check=True)
+    path = uri.removeprefix("sxm://")
+    subprocess.run([*chain_stays(path), "qemu-img", "convert", "-f", path.rsplit(".", 1)[1], "-O", "raw", path, image], check=True)
     done = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
