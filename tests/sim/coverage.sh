@@ -7,7 +7,9 @@ requires gcov --version
 tmp=$(make_tmp)
 src=$SXM_SRCDIR
 flags=(-std=gnu11 -O1 -I"$src/src" -I"$src" -D_GNU_SOURCE -DNDEBUG -DCORE_ACTIONS_MAX=4 -w)
-core=(core core-copy core-debt core-far core-map core-marks core-shadow core-status core-sync core-write)
+core=("$src"/mirror/core*.c)
+core=("${core[@]##*/}")
+core=("${core[@]%.c}")
 cd "$tmp"
 
 for file in "${core[@]}"; do gcc "${flags[@]}" -O0 --coverage -c "$src/mirror/$file.c"; done
@@ -26,11 +28,12 @@ for golden in golden golden-ends golden-links; do
 	link "sim-$golden" "$src/tests/sim/sim-$golden.c" "$src/tests/sim/golden.c" "${sim[@]}"
 done
 link test-core-map "$src/tests/unit/test-core-map.c"
+link test-core-limit "$src/tests/unit/test-core-limit.c"
 link test-core-odd "$src/tests/unit/test-core-odd.c" -Wl,--wrap=calloc
 SIM_SCHEDULES=${SIM_SCHEDULES_COVERED:-100000} ./sim-random >/dev/null
 # With room for four actions a step their traces are others; here they only have to run.
 for golden in golden golden-ends golden-links; do "./sim-$golden" >/dev/null || :; done
-for unit in core-map core-odd; do "./test-$unit" >/dev/null 2>&1; done
+for unit in core-map core-odd core-limit; do "./test-$unit" >/dev/null 2>&1; done
 
 taken=0 all=0
 for file in "${core[@]}"; do
