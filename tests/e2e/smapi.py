@@ -2,6 +2,7 @@
 """What the tests of the verbs in Python share: a host with its own SXM_RUN_DIR, verbs run as xapi runs them (one process
 each, one compact JSON object on standard input, then its end), and the interface's types as xapi's reader judges them."""
 import atexit
+import ctypes
 import json
 import os
 import re
@@ -29,6 +30,18 @@ def skip(why):
 
 def say(text):
     print(f"{NAME}: {text}", flush=True)
+
+
+def mount_apart():
+    """What this test mounts, nobody else has: a namespace that another test makes meanwhile would hold a copy of each, and with
+    it the device. Only for root; what others unmount goes here, too."""
+    new_namespace, recursive, slave = 0x20000, 0x4000, 0x80000  # CLONE_NEWNS, MS_REC, MS_SLAVE
+    libc = ctypes.CDLL(None)
+    if libc.unshare(new_namespace) == 0:
+        libc.mount(None, b"/", None, ctypes.c_ulong(recursive | slave), None)
+
+
+mount_apart()
 
 
 PATIENCE = 6
