@@ -192,6 +192,7 @@ static void ask_ring(struct front *f, uint64_t id, bool is_write)
 	q.segments = (uint8_t)((kib + 3) / 4);
 	for (unsigned i = 1; i < q.segments; i++)
 		q.segment[i] = (struct front_segment){ DATA + (uint32_t)id, 0, 7 };
+	q.segment[q.segments - 1].last = (uint8_t)((kib * 2 - 1) % 8);
 	front_put(f, &q);
 }
 
