@@ -20,6 +20,7 @@ anew() {
 }
 # in_background TRY-ARGS...: then ended waits for it.
 in_background() {
+	: >"$tmp/out" # here: what the last one said must be gone before this one is asked
 	"$mirror_try" "$@" >"$tmp/out" &
 	tried=$!
 	at_exit stop "$tried"
