@@ -28,21 +28,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define READING_MAX 32u
-#define READING_BYTES (4 * MiB)        /* keeps a disk busy; beyond that a copy only waits there, with its part of the budget */
-#define READING_ACTIVE_BYTES (2 * MiB) /* a guest's reads and writes stand behind them */
 #define BRIDGED_SHARE 32u              /* of what was copied, one part in so many may be zeros that bridge */
-#define GUEST_ACTIVE_NS (100 * NS_PER_MS)
 #define READ_ATTEMPTS 3u
 
 static uint64_t length_of(struct core_span s)
 {
 	return s.end - s.first;
-}
-
-bool core_is_guest_active(const struct core *c)
-{
-	return c->state != CORE_FINISHING && c->guest_ns && c->now_ns - c->guest_ns < GUEST_ACTIVE_NS;
 }
 
 static bool can_choose(struct core *c)
@@ -51,9 +42,7 @@ static bool can_choose(struct core *c)
 		return false;
 	if (bitmap_count(c->map.dirty) == bitmap_count(c->map.unreadable) || !core_limit_allows_copy(c))
 		return false;
-	if (c->reading_bytes >= (core_is_guest_active(c) ? READING_ACTIVE_BYTES : READING_BYTES))
-		return false;
-	return c->reading_count < READING_MAX;
+	return core_reading_has_room(c);
 }
 
 /* A copy that waits for its claim has this already. */
@@ -101,7 +90,7 @@ static bool find_start(struct core *c, uint64_t *first)
 
 static uint64_t chunks_allowed(const struct core *c, uint64_t first)
 {
-	uint64_t most = core_far_copy_bytes(c, core_is_guest_active(c)) / CORE_CHUNK_BYTES;
+	uint64_t most = core_far_copy_bytes(c, core_is_disk_shared(c)) / CORE_CHUNK_BYTES;
 
 	most = MIN(most, MAX(c->far.max_bytes / CORE_CHUNK_BYTES, 1u));
 	most = MIN(most, MAX(c->spec.lag_bytes / 2 / CORE_CHUNK_BYTES, 1u));
@@ -153,7 +142,7 @@ static struct core_op *revive(struct core *c)
 
 	*op = (struct core_op){ .kind = CORE_COPY, .driver = op->driver };
 	c->live[c->live_count++] = op;
-	c->reading_count++;
+	c->reading.count++;
 	return op;
 }
 
@@ -177,14 +166,14 @@ static void charge(struct core *c, struct core_op *op)
 	core_limit_give_back(c, op->charge_bytes);
 	core_limit_copy(c, bytes);
 	c->copy_charge += bytes - op->charge_bytes;
-	c->reading_bytes += bytes - op->charge_bytes;
+	c->reading.bytes += bytes - op->charge_bytes;
 	op->charge_bytes = bytes;
 }
 
 static void end_reading(struct core *c, struct core_op *op)
 {
-	c->reading_count--;
-	c->reading_bytes -= op->charge_bytes;
+	c->reading.count--;
+	c->reading.bytes -= op->charge_bytes;
 }
 
 /* The reading half is over: nothing is on its way to the far side, the copy's charge and claim go. */
@@ -258,6 +247,7 @@ void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *
 	if (is_pristine_chunk(c, run.first))
 		c->bridged_bytes += (length_of(run) - op->mine_count) * CORE_CHUNK_BYTES;
 	op->local_leg = CORE_LOCAL_BUSY;
+	op->asked_ns = c->now_ns;
 	core_push(out, CORE_DO_COPY_READ, op, 0, 0);
 	if (PLANTED(BUG_READ_UNCLAIMED))
 		core_drop_local(c, op);
@@ -367,6 +357,7 @@ void core_copy_read_done(struct core *c, struct core_op *op, int err, struct cor
 	} else if (err) {
 		read_failed(c, op, err, out);
 	} else {
+		core_reading_took(c, op);
 		read_good(c, op);
 	}
 }

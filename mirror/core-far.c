@@ -88,12 +88,13 @@ static uint64_t idle_budget(const struct core *c)
 }
 
 /* Far sides have few threads, or a queue each, and what one of these has takes a round trip: the longer that is, the longer
- * copies are, so that COPIES_FAR of them fill a link of FAST_BYTES a second. Not while guests write, whom a read holds up. */
-uint64_t core_far_copy_bytes(const struct core *c, bool is_guest_active)
+ * copies are, so that COPIES_FAR of them fill a link of FAST_BYTES a second. Not while guests use this disk: long reads hold them
+ * up. */
+uint64_t core_far_copy_bytes(const struct core *c, bool is_disk_shared)
 {
 	uint64_t bytes = fast_bytes_in(round_trip_ns(c)) / COPIES_FAR, most = COPY_USUAL_BYTES;
 
-	if (is_guest_active)
+	if (is_disk_shared)
 		return most;
 	bytes = MIN(bytes, idle_budget(c) / 8);
 	while (most < bytes && most < COPY_MOST_BYTES)

@@ -6,6 +6,7 @@
  *      core-status.c  what can be asked
  *      core-write.c   guests' operations: where they go
  *      core-copy.c    copies: DIRTY becomes COPYING becomes CLEAN
+ *      core-reading.c how much they read at once
  *      core-debt.c    what is owed as time, and when "complete" may be said
  *      core-far.c     the far side's queue, its bounds, its flushes, its end
  *      core-map.c     bits
@@ -152,14 +153,21 @@ struct core {
 
 	struct core_op *copies;      /* owned: CORE_COPIES_MAX */
 	struct core_op *idle[CORE_COPIES_MAX], *live[CORE_COPIES_MAX];
-	unsigned idle_count, live_count, reading_count;
-	uint64_t reading_bytes;
+	unsigned idle_count, live_count;
 	uint64_t merged_bytes;       /* guests wrote to what was DIRTY: sent once for all of it */
 	uint64_t bridged_bytes;      /* copies sent to pristine chunks because they lay between */
 	uint64_t copying_chunks, cursor, passes;
 	uint64_t pass_over_ns;       /* on this link: when the first one was over */
 	uint64_t promise_flush;      /* ... and the number of the flush that has to end before "complete" */
 	struct core_span careful;    /* a read failed here: one chunk at a time */
+
+	struct core_reading {
+		unsigned count;
+		uint64_t bytes;
+		uint64_t window_bytes;   /* beside guests; 0: nothing was learnt yet */
+		struct least least;      /* that a read of the usual length took */
+		uint64_t guest_ns;       /* a guest's last read */
+	} reading;                   /* copies' reads of this disk */
 
 	struct core_limit {
 		uint64_t rate_bytes;     /* a second; 0: there is none */
@@ -231,11 +239,16 @@ bool core_sync_answer(struct core *c, struct core_actions *out); /* false: no ro
 #define CORE_BRIDGED_CHUNKS 2u /* between two chunks that are DIRTY and pristine: so many go along */
 
 /* core-copy.c */
-bool core_is_guest_active(const struct core *c); /* wrote a moment ago, and is not held */
 bool core_copy_choose(struct core *c); /* takes the next copy's local claim; false: nothing to choose now */
 void core_copy_granted(struct core *c, struct core_op *op, struct core_actions *out); /* one action */
 void core_copy_read_done(struct core *c, struct core_op *op, int err, struct core_actions *out);
 void core_copy_far_done(struct core *c, struct core_op *op, bool is_good);
+
+/* core-reading.c */
+bool core_is_guest_active(const struct core *c); /* wrote a moment ago, and is not held */
+bool core_is_disk_shared(const struct core *c);  /* ... or read */
+bool core_reading_has_room(const struct core *c);
+void core_reading_took(struct core *c, const struct core_op *op); /* it ended well, now */
 
 /* core-limit.c */
 void core_limit_set(struct core *c, uint64_t rate_bytes); /* 0: none */
@@ -250,7 +263,7 @@ bool core_far_is_sendable(const struct core *c, enum core_op_kind kind, struct r
 uint64_t core_far_cost(enum core_far_kind kind, struct range r);
 bool core_far_has_room(const struct core *c, uint64_t cost); /* for a guest's */
 bool core_far_has_copy_room(const struct core *c, uint64_t cost, bool is_guest_active);
-uint64_t core_far_copy_bytes(const struct core *c, bool is_guest_active); /* of one copy, at most */
+uint64_t core_far_copy_bytes(const struct core *c, bool is_disk_shared); /* of one copy, at most */
 unsigned core_far_fill_percent(const struct core *c); /* of guests' room there */
 bool core_far_is_silent(const struct core *c);        /* something is in flight, and nothing has been answered for stall_ms */
 unsigned core_far_load_percent(const struct core *c); /* of all of it */

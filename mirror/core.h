@@ -72,6 +72,7 @@ struct core_op {
 	unsigned mine_count;         /* ... and how many they are */
 	uint64_t charge_bytes;       /* what it takes of the lag budget */
 	uint64_t queued_ns, sent_ns;
+	uint64_t asked_ns;           /* COPY: when its read was submitted */
 	unsigned attempts;           /* COPY: reads of a single chunk that failed */
 	bool is_paced;               /* made work for the far side */
 	bool is_pinned;              /* counted in the regions it touches */
@@ -207,6 +208,8 @@ void core_mark_unflushed(struct core *c, struct range r);
 void core_mark_marked(struct core *c, struct range r, bool has_map);
 
 void core_step(struct core *c, const struct core_event *ev, struct core_actions *out);
+/* A guest reads: that passes the core by, but copies leave the disk to it. */
+void core_guest_reads(struct core *c, uint64_t now_ns);
 
 struct core_status {
 	enum core_state state;

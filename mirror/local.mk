@@ -3,10 +3,10 @@ noinst_LTLIBRARIES += libcore.la libcommit.la libmirror.la
 libcore_la_SOURCES = \
 	mirror/claim.c mirror/claim.h \
 	mirror/core.c mirror/core.h mirror/core-mask.h mirror/core-private.h \
-	mirror/core-copy.c mirror/core-debt.c mirror/core-far.c mirror/core-limit.c mirror/core-write.c \
+	mirror/core-copy.c mirror/core-debt.c mirror/core-far.c mirror/core-limit.c mirror/core-reading.c mirror/core-write.c \
 	mirror/core-map.c mirror/core-map.h mirror/core-status.c mirror/core-sync.c \
 	mirror/core-marks.c mirror/core-shadow.c \
-	mirror/pace.c mirror/pace.h
+	mirror/least.h mirror/pace.c mirror/pace.h
 libcore_la_LIBADD = libbase.la
 libcommit_la_SOURCES = mirror/commit.c mirror/commit-far.c mirror/commit-source.c mirror/commit.h mirror/commit-private.h
 libcommit_la_LIBADD = libbase.la

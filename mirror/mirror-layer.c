@@ -189,6 +189,9 @@ static void submit(struct layer *l, struct req *r)
 		submit_guest(m, r);
 		return;
 	case REQ_READ:
+		core_guest_reads(m->core, loop_now_ns());
+		layer_forward(l->below, r);
+		return;
 	case REQ_EXTENTS:
 	case REQ_CACHE:
 		layer_forward(l->below, r);

@@ -46,7 +46,6 @@
 #define FIRST_SAMPLE_BYTES (4 * MiB)
 #define WINDOW_NS (20 * NS_PER_MS)
 #define PASS_NS (100 * NS_PER_MS)
-#define LATENCY_TURN_NS (5 * NS_PER_S)
 #define FORGOTTEN_NS NS_PER_S
 #define QUEUE_STANDS_PERCENT 25u
 #define QUEUE_AIM_PERCENT 50u
@@ -91,18 +90,6 @@ static bool is_sample_over(const struct pace *p)
 	return p->sample_busy_ns >= SAMPLE_NS;
 }
 
-static void note_latency(struct pace *p, uint64_t now_ns, uint64_t latency_ns)
-{
-	latency_ns = MAX(latency_ns, UINT64_C(1));
-	if (now_ns - p->latency_turn_ns > LATENCY_TURN_NS) {
-		p->latency_turn_ns = now_ns;
-		p->latency_ns[1] = p->latency_ns[0];
-		p->latency_ns[0] = latency_ns;
-	}
-	if (!p->latency_ns[0] || latency_ns < p->latency_ns[0])
-		p->latency_ns[0] = latency_ns;
-}
-
 static void begin_first_sample(struct pace *p)
 {
 	p->has_answered = true;
@@ -112,7 +99,7 @@ static void begin_first_sample(struct pace *p)
 
 void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latency_ns, bool is_guest)
 {
-	note_latency(p, now_ns, latency_ns);
+	least_note(&p->latency, now_ns, latency_ns);
 	p->window_acks++;
 	p->window_guest_acks += is_guest;
 	count_busy(p, now_ns);
@@ -126,9 +113,7 @@ void pace_acked(struct pace *p, uint64_t now_ns, uint64_t bytes, uint64_t latenc
 
 uint64_t pace_latency_ns(const struct pace *p)
 {
-	if (!p->latency_ns[0] || !p->latency_ns[1])
-		return MAX(p->latency_ns[0], p->latency_ns[1]);
-	return MIN(p->latency_ns[0], p->latency_ns[1]);
+	return least_ns(&p->latency);
 }
 
 static uint64_t clamp_gap(uint64_t gap_ns)

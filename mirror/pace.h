@@ -5,7 +5,7 @@
 #ifndef SXM_MIRROR_PACE_H
 #define SXM_MIRROR_PACE_H
 
-#include "base/compiler.h"
+#include "mirror/least.h"
 
 #define PACE_DELAY_MAX_US 20000u /* a write is never held longer */
 #define PACE_FLOOR_GAP_US 2000u  /* 500 writes a second are never refused */
@@ -18,7 +18,7 @@ struct pace {
 	bool is_busy, was_loaded;
 	bool has_answered;         /* since the first sample began */
 	uint64_t sample_from_ns, sample_busy_ns, sample_acked_bytes;
-	uint64_t latency_ns[2], latency_turn_ns; /* the least seen in this turn and in the last; 0: none */
+	struct least latency;      /* of a request there, from sent to answered */
 
 	/* guests */
 	uint64_t gap_ns;           /* between two paced completions; 0: not paced */

@@ -12,6 +12,7 @@ that a machine whose speed drifts drifts for all; what is divided by another fig
   plain plain-qd1 plain-500 read     no mirror: 4 KiB at random, depth 16, or 1, or 500 a second
   idle idle-d50                      nobody writes while the mirror is made
   busy500-d2 busy2000-d2             a guest that writes so often a second
+  read2000-d2                        one that reads so often
   sat sat-d2                         a guest that writes as fast as it can, depth 16
   trim                               a guest that trims 200 times a second
   synced-qd1-d2 synced-qd16          a guest that writes when all is there
@@ -74,6 +75,7 @@ SCENARIOS = {
     "idle-d50": Scenario(IDLE, delay_ms=50),
     "busy500-d2": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=500", 2),
     "busy2000-d2": Scenario(DURING, "rw=randwrite iodepth=4 rate_iops=2000", 2),
+    "read2000-d2": Scenario(DURING, "rw=randread iodepth=4 rate_iops=2000", 2),
     "sat": Scenario(DURING, "rw=randwrite iodepth=16", 0, "plain"),
     "sat-d2": Scenario(DURING, "rw=randwrite iodepth=16", 2, "plain"),
     "trim": Scenario(DURING, "rw=randtrim bs=256k iodepth=2 rate_iops=200"),

@@ -564,6 +564,11 @@ void sim_dies(struct sim *w, bool is_power)
 		sim_map_on(w);
 }
 
+void sim_guest_reads(struct sim *w)
+{
+	core_guest_reads(w->core, w->now_ns);
+}
+
 void sim_set_mode(struct sim *w, bool is_sync)
 {
 	sim_say(w, "mode %s", is_sync ? "sync" : "lag");

@@ -128,6 +128,7 @@ void sim_link_down(struct sim *w, int err);
 void sim_link_never(struct sim *w, int err);              /* it will not be made, or not again */
 void sim_far_crashes(struct sim *w);                      /* without a link: any of what it had not flushed is gone */
 void sim_zombie_lands(struct sim *w, unsigned i);
+void sim_guest_reads(struct sim *w);
 void sim_set_mode(struct sim *w, bool is_sync);
 void sim_map_on(struct sim *w);
 void sim_marked(struct sim *w, unsigned i, int err, bool has_map); /* asked[i] */

@@ -29,11 +29,12 @@ for golden in golden golden-ends golden-links; do
 done
 link test-core-map "$src/tests/unit/test-core-map.c"
 link test-core-limit "$src/tests/unit/test-core-limit.c"
+link test-core-reading "$src/tests/unit/test-core-reading.c"
 link test-core-odd "$src/tests/unit/test-core-odd.c" -Wl,--wrap=calloc
 SIM_SCHEDULES=${SIM_SCHEDULES_COVERED:-100000} ./sim-random >/dev/null
 # With room for four actions a step their traces are others; here they only have to run.
 for golden in golden golden-ends golden-links; do "./sim-$golden" >/dev/null || :; done
-for unit in core-map core-odd core-limit; do "./test-$unit" >/dev/null 2>&1; done
+for unit in core-map core-odd core-limit core-reading; do "./test-$unit" >/dev/null 2>&1; done
 
 taken=0 all=0
 for file in "${core[@]}"; do

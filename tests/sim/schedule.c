@@ -124,6 +124,10 @@ static void guest(struct sim *w, const struct weather *weather)
 		sim_guest(w, CORE_FLUSH, (struct range){ 0, 0 }, false);
 		return;
 	}
+	if (sim_dice(w, 20) == 0) {
+		sim_guest_reads(w);
+		return;
+	}
 	if (sim_dice(w, 3) == 0)
 		align = CORE_CHUNK_BYTES;
 	r.start = sim_dice(w, sim_dice(w, 5) ? hot : size) & ~(align - 1);

@@ -76,3 +76,7 @@ UNIT_TESTS += tests/unit/test-core-limit
 tests_unit_test_core_limit_SOURCES = tests/unit/test-core-limit.c
 tests_unit_test_core_limit_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_test_core_limit_LDADD = libcore.la $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/test-core-reading
+tests_unit_test_core_reading_SOURCES = tests/unit/test-core-reading.c
+tests_unit_test_core_reading_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_test_core_reading_LDADD = libcore.la $(UNIT_LIBS)
