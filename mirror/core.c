@@ -25,8 +25,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FLUSH_EVERY_BYTES (64 * MiB)
-#define FLUSH_LAST_BYTES (4 * MiB)        /* SYNCING: towards the end of the pass, for the same reason */
+#define FLUSH_EVERY_BYTES (8 * MiB)       /* written out in one go there, while others who use that disk wait */
+#define FLUSH_LAST_BYTES (4 * MiB)        /* SYNCING: towards the end of the pass, as the barrier's guest would */
 
 #define TO(state) (1u << (state))
 static const unsigned moves[] = {
